@@ -1,0 +1,73 @@
+# Everything runs inside .venv; the only target that installs anything outside it is test-real.
+# PYTHON=python3.12 make setup    uses another interpreter (3.11 or newer).
+# PYTEST_ARGS="-k join" make test  passes options on.
+
+PYTHON      ?= python3
+PYTEST_ARGS ?=
+PYTEST_JOBS ?= auto
+
+BIN   := .venv/bin
+STAMP := .venv/.setup-done
+IMAGE := proto/released/poolmanager-v1.binpb
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Create .venv with everything needed (again only when pyproject.toml changed)
+
+$(STAMP): pyproject.toml scripts/setup
+	@scripts/setup "$(PYTHON)" .venv
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP) ## Run a pool of three simulated hosts on loopback addresses
+	@$(BIN)/pool demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Unit, contract, simulation and integration tests (no root needed)
+	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) $(PYTEST_ARGS)
+
+.PHONY: test-real
+test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)
+	@scripts/install-real-deps .venv
+	@$(BIN)/python -m pytest -m real $(PYTEST_ARGS) tests/real
+
+.PHONY: check
+check: $(STAMP) ## Format, lint, types, import contracts, proto drift, lint and compatibility
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/protos.py --check
+	$(BIN)/buf lint
+	@test -f $(IMAGE) || { echo "$(IMAGE) is missing: it is the released API that this tree is compared with" >&2; exit 1; }
+	$(BIN)/buf breaking --against $(IMAGE)
+
+.PHONY: format
+format: $(STAMP) ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: protos
+protos: $(STAMP) ## Generate proto/gen from proto/poolmanager
+	$(BIN)/python scripts/protos.py
+
+.PHONY: protos-release
+protos-release: $(STAMP) ## At a release: keep the present API as what later ones are compared with
+	@mkdir -p $(dir $(IMAGE))
+	$(BIN)/buf build --exclude-source-info --output $(IMAGE)
+
+.PHONY: bench
+bench: $(STAMP) ## Measure, and write docs/benchmarks.md
+	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv, caches and built packages
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
