@@ -1,0 +1,363 @@
+"""The one catalog of errors: what can go wrong, under which code, and what to do about it.
+
+Everything that refuses something raises `PoolError` with a `Reason`. Clients branch on the reason,
+never on text. A reason's `Entry` says which gRPC status it travels under, which exit code the CLI
+ends with, and gives the sentences a person reads; both are templates filled with the error's
+parameters. Reasons that XAPI has keep XAPI's name and are marked so.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from poolcore.model import Finding
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line, one per family of errors."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_ALLOWED = 4
+    CONFLICT = 5
+    NO_MASTER = 6
+    TIMED_OUT = 7
+    OUTCOME_UNKNOWN = 8
+    INTERRUPTED = 130
+
+
+class Status(StrEnum):
+    """The gRPC status codes in use, by gRPC's names."""
+
+    CANCELLED = "CANCELLED"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    ABORTED = "ABORTED"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    DATA_LOSS = "DATA_LOSS"
+
+
+class Origin(StrEnum):
+    """Where a reason's name comes from."""
+
+    XAPI = "XAPI"
+    OURS = "ours"
+
+
+class Reason(StrEnum):
+    """Every reason an operation can be refused or fail for."""
+
+    # requests
+    INVALID_VALUE = "INVALID_VALUE"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    REQUEST_TOO_OLD = "REQUEST_TOO_OLD"
+    REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    OBJECT_NOT_FOUND = "OBJECT_NOT_FOUND"
+    OBJECT_AMBIGUOUS = "OBJECT_AMBIGUOUS"
+    # mastership, freshness, outcome
+    HOST_IS_SLAVE = "HOST_IS_SLAVE"
+    NO_MASTER = "NO_MASTER"
+    NO_HOST_ANSWERS = "NO_HOST_ANSWERS"
+    STALE_ANSWER = "STALE_ANSWER"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    DEADLINE_PASSED = "DEADLINE_PASSED"
+    HISTORY_GONE = "HISTORY_GONE"
+    INCARNATION_MISMATCH = "INCARNATION_MISMATCH"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    # joining and leaving
+    JOIN_REFUSED = "JOIN_REFUSED"
+    HOST_UNREACHABLE = "HOST_UNREACHABLE"
+    HOST_NAME_UNRESOLVABLE = "HOST_NAME_UNRESOLVABLE"
+    NOT_A_POOL_HOST = "NOT_A_POOL_HOST"
+    HOST_RESERVED = "HOST_RESERVED"
+    POOL_RESERVED = "POOL_RESERVED"
+    RESERVATION_GONE = "RESERVATION_GONE"
+    JOIN_IN_PROGRESS = "JOIN_IN_PROGRESS"
+    STORE_NOT_SHARED = "STORE_NOT_SHARED"
+    HOST_IS_MASTER = "HOST_IS_MASTER"
+    HOST_HAS_RESIDENT_VMS = "HOST_HAS_RESIDENT_VMS"
+    HOST_OFFLINE = "HOST_OFFLINE"
+    HOST_NOT_IN_POOL = "HOST_NOT_IN_POOL"
+    # tasks
+    TASK_NOT_CANCELLABLE = "TASK_NOT_CANCELLABLE"
+    TASK_CANCELLED = "TASK_CANCELLED"
+    # state on disk and start
+    STATE_CORRUPT = "STATE_CORRUPT"
+    STATE_UNWRITABLE = "STATE_UNWRITABLE"
+    STATE_ON_NETWORK_FILESYSTEM = "STATE_ON_NETWORK_FILESYSTEM"
+    STATE_SCHEMA_TOO_NEW = "STATE_SCHEMA_TOO_NEW"
+    STATE_OF_ANOTHER_POOL = "STATE_OF_ANOTHER_POOL"
+    STATE_IN_USE = "STATE_IN_USE"
+    NO_HYPERVISOR = "NO_HYPERVISOR"
+    INVALID_CONFIGURATION = "INVALID_CONFIGURATION"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the catalog says of a reason; `summary` and `remedy` are `str.format` templates."""
+
+    status: Status
+    exit: Exit
+    summary: str
+    remedy: str
+    origin: Origin = Origin.OURS
+
+
+CATALOG: Mapping[Reason, Entry] = {
+    Reason.INVALID_VALUE: Entry(
+        Status.INVALID_ARGUMENT, Exit.USAGE,
+        "{field}: {problem}.",
+        "Correct the value and try again.",
+        Origin.XAPI,
+    ),
+    Reason.REQUEST_ID_REUSED: Entry(
+        Status.INVALID_ARGUMENT, Exit.CONFLICT,
+        "Request id {request_id} was used before with another content.",
+        "Use a new request id for a new request.",
+    ),
+    Reason.REQUEST_TOO_OLD: Entry(
+        Status.FAILED_PRECONDITION, Exit.OUTCOME_UNKNOWN,
+        "Request id {request_id} is older than what the pool remembers (revision {oldest}); "
+        "it was not executed now, and may have been before.",
+        "Look at the object to see whether the change is there, then repeat with a new request id.",
+    ),
+    Reason.REQUEST_TOO_LARGE: Entry(
+        Status.RESOURCE_EXHAUSTED, Exit.USAGE,
+        "The request is larger than the {limit} bytes this pool takes.",
+        "Send less at once.",
+    ),
+    Reason.OBJECT_NOT_FOUND: Entry(
+        Status.NOT_FOUND, Exit.NOT_FOUND,
+        "There is no {kind} “{name}” in this pool.",
+        "`pool {kind} list` shows what there is.",
+    ),
+    Reason.OBJECT_AMBIGUOUS: Entry(
+        Status.FAILED_PRECONDITION, Exit.NOT_FOUND,
+        "“{name}” could be several {kind} objects: {candidates}.",
+        "Name it by its uuid, or by more of it.",
+    ),
+    Reason.HOST_IS_SLAVE: Entry(
+        Status.UNAVAILABLE, Exit.NO_MASTER,
+        "This host is not the master; the master is at {master}.",
+        "Ask the master, or any host's gateway.",
+        Origin.XAPI,
+    ),
+    Reason.NO_MASTER: Entry(
+        Status.UNAVAILABLE, Exit.NO_MASTER,
+        "No master of the pool can be reached from host {host}: {problem}.",
+        "Check the master's daemon and the network; `pool status` shows what this host last knew.",
+    ),
+    Reason.NO_HOST_ANSWERS: Entry(
+        Status.UNAVAILABLE, Exit.NO_MASTER,
+        "No host answers at {addresses}.",
+        "Check the address, and that `poolmember` runs there.",
+    ),
+    Reason.STALE_ANSWER: Entry(
+        Status.UNAVAILABLE, Exit.NO_MASTER,
+        "Only a stale answer is to be had: revision {revision}, {age_seconds} s old.",
+        "Leave out --require-fresh to see it, or wait until the pool has a master.",
+    ),
+    Reason.OUTCOME_UNKNOWN: Entry(
+        Status.ABORTED, Exit.OUTCOME_UNKNOWN,
+        "It is not known whether the change was made.",
+        "Repeat it with the same request id {request_id}: it is never made twice.",
+    ),
+    Reason.DEADLINE_PASSED: Entry(
+        Status.DEADLINE_EXCEEDED, Exit.TIMED_OUT,
+        "No answer within {seconds} s.",
+        "Allow more time with --timeout.",
+    ),
+    Reason.HISTORY_GONE: Entry(
+        Status.OUT_OF_RANGE, Exit.FAILED,
+        "The changes since revision {since} are no longer kept; the oldest is {oldest}.",
+        "Take a snapshot of what is there now and go on from its revision.",
+    ),
+    Reason.INCARNATION_MISMATCH: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "This pool is of incarnation {actual}, not {expected}.",
+        "Read the pool's present state and go on from there.",
+    ),
+    Reason.INTERNAL_ERROR: Entry(
+        Status.INTERNAL, Exit.FAILED,
+        "The daemon ran into an error of its own, incident {incident}.",
+        "Look for the incident in the log of {host} and report it.",
+        Origin.XAPI,
+    ),
+    Reason.STORE_UNAVAILABLE: Entry(
+        Status.UNAVAILABLE, Exit.NO_MASTER,
+        "The pool's store does not take the change: {problem}.",
+        "Check the disk of the master; nothing was changed.",
+    ),
+    Reason.JOIN_REFUSED: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} does not fit into the pool: {count} findings.",
+        "Follow the remedies, then run the same command again; "
+        "`--dry-run -o script` prints them as a script.",
+    ),
+    Reason.HOST_UNREACHABLE: Entry(
+        Status.FAILED_PRECONDITION, Exit.FAILED,
+        "Nothing answers at {address}: {problem}.",
+        "Check the address and that `poolmember` runs there and listens beyond loopback.",
+    ),
+    Reason.HOST_NAME_UNRESOLVABLE: Entry(
+        Status.FAILED_PRECONDITION, Exit.FAILED,
+        "The name {name} does not resolve on the master {master}.",
+        "Check the spelling, or use the host's IP address.",
+    ),
+    Reason.NOT_A_POOL_HOST: Entry(
+        Status.FAILED_PRECONDITION, Exit.FAILED,
+        "What listens at {address} is not a poolmember daemon: {problem}.",
+        "Check the port; poolmember's default is 7443.",
+    ),
+    Reason.HOST_RESERVED: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is just being taken in by pool {pool_name}.",
+        "Wait for that join to end; `poolmember reset` on the host abandons it.",
+    ),
+    Reason.POOL_RESERVED: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "This host is just joining pool {pool_name} and takes no changes until that has ended.",
+        "Wait for the join to end, then make the change in pool {pool_name}.",
+    ),
+    Reason.RESERVATION_GONE: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} no longer holds the reservation of this join.",
+        "Run `pool add-host` again.",
+    ),
+    Reason.JOIN_IN_PROGRESS: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Task {task} is already taking in {host}.",
+        "`pool task show {task}` says how far it is.",
+    ),
+    Reason.STORE_NOT_SHARED: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} does not see this pool's store: {problem}.",
+        "A pool with a shared SQLite store takes in only hosts of the same machine.",
+    ),
+    Reason.HOST_IS_MASTER: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is the master of the pool.",
+        "Designate another master first.",
+    ),
+    Reason.HOST_HAS_RESIDENT_VMS: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{count} VMs are on {host}: {vms}.",
+        "Migrate them to another host, or remove them.",
+        Origin.XAPI,
+    ),
+    Reason.HOST_OFFLINE: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is not connected to the master.",
+        "Start poolmember there and try again.",
+        Origin.XAPI,
+    ),
+    Reason.HOST_NOT_IN_POOL: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "This host, {host}, is no member of pool {pool}.",
+        "`poolmember reset --keep-vms` makes it a pool of one again.",
+    ),
+    Reason.TASK_NOT_CANCELLABLE: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Task {task} has passed the point up to which it can be cancelled (step {step}).",
+        "Wait for it to end; `pool task show {task}` says how far it is.",
+    ),
+    Reason.TASK_CANCELLED: Entry(
+        Status.CANCELLED, Exit.FAILED,
+        "Task {task} was cancelled.",
+        "Nothing is left of it; run the command again if you want it after all.",
+        Origin.XAPI,
+    ),
+    Reason.STATE_CORRUPT: Entry(
+        Status.DATA_LOSS, Exit.USAGE,
+        "The state in {path} cannot be read: {problem}.",
+        "Nothing was changed. Keep a copy; restore the directory from a backup, or, if the host may "
+        "start over, `poolmember reset`.",
+    ),
+    Reason.STATE_UNWRITABLE: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "The state directory {path} cannot be written: {problem}.",
+        "Check its owner, mode and mount, or name another with --state-dir.",
+    ),
+    Reason.STATE_ON_NETWORK_FILESYSTEM: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "{path} is on a network file system ({filesystem}), where SQLite's locks do not hold.",
+        "Use a directory on a local disk.",
+    ),
+    Reason.STATE_SCHEMA_TOO_NEW: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "{path} was written by a newer release (schema {found}, this release knows {known}).",
+        "Install that release again; nothing was changed.",
+    ),
+    Reason.STATE_OF_ANOTHER_POOL: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "{path} belongs to {found}, not to {expected}.",
+        "Check --state-dir and --store; nothing was changed.",
+    ),
+    Reason.STATE_IN_USE: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "Another poolmember already runs on {path}.",
+        "Stop it first, or give this one another --state-dir.",
+    ),
+    Reason.NO_HYPERVISOR: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "There is no hypervisor at {uri}: {problem}.",
+        "Start libvirtd, or name another with --driver libvirt:URI; `--driver sim` simulates one.",
+    ),
+    Reason.INVALID_CONFIGURATION: Entry(
+        Status.INVALID_ARGUMENT, Exit.USAGE,
+        "{key}: {problem}.",
+        "See `poolmember run --help`.",
+    ),
+}  # fmt: skip
+
+
+def placeholders(template: str) -> frozenset[str]:
+    """The parameter names that a template of the catalog wants."""
+    return frozenset(name for _, name, _, _ in string.Formatter().parse(template) if name)
+
+
+class PoolError(Exception):
+    """A reason of the catalog with its parameters, and findings where preflight refused."""
+
+    def __init__(
+        self, reason: Reason, /, *, findings: tuple[Finding, ...] = (), **params: str
+    ) -> None:
+        self.reason = reason
+        self.params: Mapping[str, str] = params
+        self.findings = findings
+        super().__init__(self.message)
+
+    @property
+    def entry(self) -> Entry:
+        """What the catalog says of the reason."""
+        return CATALOG[self.reason]
+
+    @property
+    def message(self) -> str:
+        """What happened, in a sentence."""
+        return self.entry.summary.format_map(_Lenient(self.params))
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return self.entry.remedy.format_map(_Lenient(self.params))
+
+
+class _Lenient(dict[str, str]):
+    # An error of another release may lack a parameter: better a gap than an error about an error.
+    def __missing__(self, key: str) -> str:
+        return f"<{key}>"

@@ -1,0 +1,101 @@
+"""What a host says of itself: the input of preflight and of the inventory.
+
+A driver reports a `HostProfile` and the host's objects; together with who the host is and what
+the master measured on the way they are the `HostFacts` that preflight decides upon. Pure values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poolcore.model import (
+    NO_NAMES,
+    PIF,
+    SR,
+    Address,
+    Cpu,
+    HostId,
+    Hypervisor,
+    Network,
+    Object,
+    PoolId,
+    Reservation,
+    SoftwareVersion,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostProfile:
+    """What the host is: the part of a report that becomes fields of `Host` and `HostMetrics`."""
+
+    hypervisor: Hypervisor
+    cpu: Cpu
+    memory_total: int
+    capabilities: frozenset[str] = NO_NAMES
+    storage_types: frozenset[str] = NO_NAMES
+    network_backend: str = "bridge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What is on the host, as its driver found it.
+
+    `objects` are SR, PBD, VDI, Network, PIF, Bond, VLAN, Tunnel, VM, VBD and VIF objects in no
+    particular order; references among them are complete except to unmanaged disks. Their uuids are
+    the hypervisor's own or derived (`model.derived_uuid`), so that the same thing keeps its uuid.
+    """
+
+    profile: HostProfile
+    objects: tuple[Object, ...]
+
+    def networks(self) -> tuple[Network, ...]:
+        """The host's networks."""
+        return tuple(o for o in self.objects if isinstance(o, Network))
+
+    def srs(self) -> tuple[SR, ...]:
+        """The host's storage repositories."""
+        return tuple(o for o in self.objects if isinstance(o, SR))
+
+    def pifs(self) -> tuple[PIF, ...]:
+        """The host's interfaces."""
+        return tuple(o for o in self.objects if isinstance(o, PIF))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreachable:
+    """One direction between two hosts in which no connection came about."""
+
+    from_host: str
+    to_host: str
+    endpoint: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """Everything preflight knows of the joining host."""
+
+    host: HostId
+    name_label: str
+    addresses: tuple[Address, ...]
+    pool: PoolId
+    pool_name: str
+    pool_hosts: int
+    """How many hosts the host's present pool has, itself included."""
+    is_master: bool
+    """Whether it is the master of its present pool; a fresh host is."""
+    reservation: Reservation | None = None
+    software_version: SoftwareVersion
+    inventory: Inventory
+    operations: tuple[str, ...] = ()
+    """Names of the tasks that run in its present pool."""
+    booting: bool = False
+    updating: bool = False
+    clock_offset_seconds: float = 0.0
+    """The host's clock minus the master's, measured by the master."""
+    unreachable: tuple[Unreachable, ...] = ()
+    """What the master and the host found when they tried each other's and the members' ports."""
+    free_disk_bytes: int
+    """Free in the host's state directory."""
+    fsync_seconds: float
+    """Median time of an fsync in the host's state directory."""

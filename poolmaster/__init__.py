@@ -1,0 +1,1 @@
+"""The pool master: decides, commits, feeds the members and answers the API."""

@@ -1,0 +1,1 @@
+"""Thin gRPC handlers: decode, one call, encode."""

@@ -1,0 +1,1 @@
+"""The daemon of every host: drives the hypervisor, keeps the replica, answers the API."""
