@@ -284,8 +284,8 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.STATE_CORRUPT: Entry(
         Status.DATA_LOSS, Exit.USAGE,
         "The state in {path} cannot be read: {problem}.",
-        "Nothing was changed. Keep a copy; restore the directory from a backup, or, if the host may "
-        "start over, `poolmember reset`.",
+        "Nothing was changed. Keep a copy; restore the directory from a backup or, if the host "
+        "may start over, run `poolmember reset`.",
     ),
     Reason.STATE_UNWRITABLE: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,

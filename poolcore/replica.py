@@ -84,7 +84,7 @@ class Delta:
     request: RequestRecord | None = None
 
 
-class DeltaDoesNotFollow(Exception):  # noqa: N818 - says what happened, as StopIteration does
+class DeltaDoesNotFollow(Exception):
     """The delta belongs to another incarnation or follows another commit than the state's last."""
 
 
@@ -146,7 +146,9 @@ class State:
         return host
 
 
-def changed(tables: Map[Kind, Map[str, Object]], changes: Iterable[Change]) -> Map[Kind, Map[str, Object]]:
+def changed(
+    tables: Map[Kind, Map[str, Object]], changes: Iterable[Change]
+) -> Map[Kind, Map[str, Object]]:
     """The tables after `changes`, sharing everything they do not touch.
 
     Removing what is not there is no error: the outcome is the same.
@@ -170,7 +172,9 @@ def apply(state: State, delta: Delta) -> State:
             f"delta of incarnation {delta.incarnation}, state of {state.incarnation.uuid}"
         )
     if delta.predecessor != state.last or delta.commit.revision != state.revision + 1:
-        raise DeltaDoesNotFollow(f"delta {delta.commit} after {delta.predecessor}, state at {state.last}")
+        raise DeltaDoesNotFollow(
+            f"delta {delta.commit} after {delta.predecessor}, state at {state.last}"
+        )
     tables = changed(state.tables, delta.changes)
     # The window's length is read after the change: every host reads it from the same state.
     after = State(state.incarnation, delta.commit, tables)

@@ -1,0 +1,94 @@
+"""Errors on the wire, after google.rpc: a status, `ErrorInfo` with reason and parameters.
+
+Findings travel as the violations of a `PreconditionFailure`, readable to any client, and whole in
+an own detail message for ours. `error_from_rpc` gives back the `PoolError` that was raised.
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from poolcore.errors import CATALOG, PoolError, Reason
+from poolcore.model import Finding
+from poolcore.wire.codec import from_proto, to_proto
+from poolmanager.v1 import resources_pb2
+
+DOMAIN = "poolmanager"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+def _packed(message: object) -> any_pb2.Any:
+    detail = any_pb2.Any()
+    detail.Pack(message)  # type: ignore[arg-type]  # callers pass messages only
+    return detail
+
+
+def status_of(error: PoolError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """Code, message and trailing metadata under which `error` travels."""
+    code = grpc.StatusCode[error.entry.status]
+    status = status_pb2.Status(code=code.value[0], message=error.message)
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=DOMAIN, metadata=dict(error.params)
+    )
+    status.details.append(_packed(info))
+    if error.findings:
+        status.details.append(
+            _packed(
+                error_details_pb2.PreconditionFailure(
+                    violations=[
+                        error_details_pb2.PreconditionFailure.Violation(
+                            type=f.code, subject=f.subject, description=f.explanation
+                        )
+                        for f in error.findings
+                    ]
+                )
+            )
+        )
+        status.details.extend(_packed(to_proto(f)) for f in error.findings)
+    return code, error.message, ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def error_from_rpc(error: grpc.RpcError, *, endpoint: str = "") -> PoolError:
+    """The error that the other side raised, or what the failure of the call itself amounts to."""
+    status = rpc_status.from_call(error)
+    if status is not None:
+        found = _error_in(status)
+        if found is not None:
+            return found
+    code, text = error.code(), error.details() or ""  # type: ignore[attr-defined]  # as above
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return PoolError(Reason.DEADLINE_PASSED, seconds="the time allowed")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return PoolError(Reason.NO_HOST_ANSWERS, addresses=endpoint, problem=text)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return PoolError(Reason.REQUEST_TOO_LARGE, limit="a few million", problem=text)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return PoolError(Reason.NOT_A_POOL_HOST, address=endpoint, problem=text)
+    return PoolError(Reason.INTERNAL_ERROR, incident=f"{code.name}: {text}", host=endpoint)
+
+
+def _error_in(status: status_pb2.Status) -> PoolError | None:
+    info = error_details_pb2.ErrorInfo()
+    findings: list[Finding] = []
+    found = False
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            found = detail.Unpack(info) and info.domain == DOMAIN
+        elif detail.Is(resources_pb2.Finding.DESCRIPTOR):
+            finding = resources_pb2.Finding()
+            detail.Unpack(finding)
+            findings.append(from_proto(finding))
+    if not found:
+        return None
+    try:
+        reason = Reason(info.reason)
+    except ValueError:
+        # A later release's reason: its code and text are all there is to show.
+        return PoolError(
+            Reason.INTERNAL_ERROR, incident=f"{info.reason}: {status.message}", host="the server"
+        )
+    assert reason in CATALOG
+    return PoolError(reason, findings=tuple(findings), **dict(info.metadata))
