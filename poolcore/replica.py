@@ -25,6 +25,8 @@ T = TypeVar("T", bound=Object)
 
 DEFAULT_HISTORY_REVISIONS = 10_000
 
+Tables = Map[Kind, Map[str, Object]]
+
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
@@ -94,7 +96,7 @@ class State:
 
     incarnation: Incarnation
     last: CommitId
-    tables: Map[Kind, Map[str, Object]] = Map()
+    tables: Tables = Map()
     requests: RequestWindow = RequestWindow()
 
     @property
@@ -146,9 +148,7 @@ class State:
         return host
 
 
-def changed(
-    tables: Map[Kind, Map[str, Object]], changes: Iterable[Change]
-) -> Map[Kind, Map[str, Object]]:
+def changed(tables: Tables, changes: Iterable[Change]) -> Tables:
     """The tables after `changes`, sharing everything they do not touch.
 
     Removing what is not there is no error: the outcome is the same.

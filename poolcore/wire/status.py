@@ -9,9 +9,8 @@ from __future__ import annotations
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
-from poolcore.errors import CATALOG, PoolError, Reason
+from poolcore.errors import PoolError, Reason
 from poolcore.model import Finding
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import resources_pb2
@@ -51,14 +50,14 @@ def status_of(error: PoolError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, 
     return code, error.message, ((DETAILS_KEY, status.SerializeToString()),)
 
 
-def error_from_rpc(error: grpc.RpcError, *, endpoint: str = "") -> PoolError:
+def error_from_rpc(error: grpc.aio.AioRpcError, *, endpoint: str = "") -> PoolError:
     """The error that the other side raised, or what the failure of the call itself amounts to."""
-    status = rpc_status.from_call(error)
-    if status is not None:
-        found = _error_in(status)
-        if found is not None:
-            return found
-    code, text = error.code(), error.details() or ""  # type: ignore[attr-defined]  # as above
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            found = _error_in(status_pb2.Status.FromString(value))
+            if found is not None:
+                return found
+    code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return PoolError(Reason.DEADLINE_PASSED, seconds="the time allowed")
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -90,5 +89,4 @@ def _error_in(status: status_pb2.Status) -> PoolError | None:
         return PoolError(
             Reason.INTERNAL_ERROR, incident=f"{info.reason}: {status.message}", host="the server"
         )
-    assert reason in CATALOG
     return PoolError(reason, findings=tuple(findings), **dict(info.metadata))
