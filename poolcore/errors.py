@@ -97,11 +97,14 @@ class Reason(StrEnum):
     TASK_CANCELLED = "TASK_CANCELLED"
     # state on disk and start
     STATE_CORRUPT = "STATE_CORRUPT"
+    STATE_MISSING = "STATE_MISSING"
+    STATE_UNREADABLE = "STATE_UNREADABLE"
     STATE_UNWRITABLE = "STATE_UNWRITABLE"
     STATE_ON_NETWORK_FILESYSTEM = "STATE_ON_NETWORK_FILESYSTEM"
     STATE_SCHEMA_TOO_NEW = "STATE_SCHEMA_TOO_NEW"
     STATE_OF_ANOTHER_POOL = "STATE_OF_ANOTHER_POOL"
     STATE_IN_USE = "STATE_IN_USE"
+    RESET_WITH_VMS = "RESET_WITH_VMS"
     NO_HYPERVISOR = "NO_HYPERVISOR"
     INVALID_CONFIGURATION = "INVALID_CONFIGURATION"
 
@@ -287,6 +290,16 @@ CATALOG: Mapping[Reason, Entry] = {
         "Nothing was changed. Keep a copy; restore the directory from a backup or, if the host "
         "may start over, run `poolmember reset`.",
     ),
+    Reason.STATE_MISSING: Entry(
+        Status.NOT_FOUND, Exit.NOT_FOUND,
+        "There is no state of a host in {path}.",
+        "Check --state-dir; a host has a state after its first `poolmember run`.",
+    ),
+    Reason.STATE_UNREADABLE: Entry(
+        Status.PERMISSION_DENIED, Exit.NOT_ALLOWED,
+        "{path} cannot be read: {problem}.",
+        "Run the command as the user that the daemon runs as, usually root.",
+    ),
     Reason.STATE_UNWRITABLE: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,
         "The state directory {path} cannot be written: {problem}.",
@@ -311,6 +324,12 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.FAILED_PRECONDITION, Exit.USAGE,
         "Another poolmember already runs on {path}.",
         "Stop it first, or give this one another --state-dir.",
+    ),
+    Reason.RESET_WITH_VMS: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Host {host} is not reset without --keep-vms: {problem}.",
+        "A reset never touches VMs. With --keep-vms they stay as they are, and the pool that the "
+        "host founds at its next start will list them.",
     ),
     Reason.NO_HYPERVISOR: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,
