@@ -76,6 +76,7 @@ class Reason(StrEnum):
     DEADLINE_PASSED = "DEADLINE_PASSED"
     HISTORY_GONE = "HISTORY_GONE"
     INCARNATION_MISMATCH = "INCARNATION_MISMATCH"
+    HOST_OF_ANOTHER_POOL = "HOST_OF_ANOTHER_POOL"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     # joining and leaving
@@ -193,6 +194,11 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "This pool is of incarnation {actual}, not {expected}.",
         "Read the pool's present state and go on from there.",
+    ),
+    Reason.HOST_OF_ANOTHER_POOL: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "The host at {address} now belongs to pool {actual}, not {expected}.",
+        "Connect anew to work with that pool, or name another host of this one.",
     ),
     Reason.INTERNAL_ERROR: Entry(
         Status.INTERNAL, Exit.FAILED,
