@@ -178,7 +178,7 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.OUTCOME_UNKNOWN: Entry(
         Status.ABORTED, Exit.OUTCOME_UNKNOWN,
         "It is not known whether the change was made.",
-        "Repeat it with the same request id {request_id}: it is never made twice.",
+        "Repeat it with the same request id: it is never made twice.",
     ),
     Reason.DEADLINE_PASSED: Entry(
         Status.DEADLINE_EXCEEDED, Exit.TIMED_OUT,

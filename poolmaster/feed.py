@@ -1,0 +1,83 @@
+"""The newest commits in memory, for everybody who follows the chain: members and event watchers.
+
+A follower is nothing but a revision. As long as it is close behind it is served from a bounded
+ring; one that lags is served from the store's log, and one from before the history gets
+`HISTORY_GONE`. So no follower, however slow, costs memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from poolcore.errors import PoolError, Reason
+from poolcore.replica import Delta
+from poolmaster.layout import read_log
+from poolmaster.store.contract import Store
+
+RING = 2_048
+CHUNK = 256
+"""At most this many commits are handed out at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit and the bytes it was committed as."""
+
+    delta: Delta
+    data: bytes
+
+    @property
+    def revision(self) -> int:
+        """Which commit it is."""
+        return self.delta.commit.revision
+
+
+class Feed:
+    """The commits of this mastership, and through the store those before it.
+
+    Only acknowledged commits are published: nobody learns of one whose outcome is not known.
+    """
+
+    def __init__(self, store: Store, revision: int, *, ring: int = RING) -> None:
+        self._store = store
+        self._ring: deque[Commit] = deque(maxlen=ring)
+        self._revision = revision
+        self._changed = asyncio.Event()
+
+    @property
+    def revision(self) -> int:
+        """The last published revision."""
+        return self._revision
+
+    def publish(self, commits: Sequence[Commit]) -> None:
+        """Make consecutive commits known; they follow the last published one."""
+        self._ring.extend(commits)
+        self._revision = commits[-1].revision
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self, revision: int) -> None:
+        """Until a commit after `revision` has been published."""
+        while self._revision <= revision:
+            await self._changed.wait()
+
+    async def after(self, revision: int) -> list[Commit]:
+        """The commits that follow `revision`, at most `CHUNK`; waits until there is one.
+
+        `HISTORY_GONE` when the next one is no longer kept.
+        """
+        await self.wait(revision)
+        if self._ring and self._ring[0].revision <= revision + 1:
+            start = revision + 1 - self._ring[0].revision
+            stop = min(start + CHUNK, len(self._ring))
+            return [self._ring[i] for i in range(start, stop)]
+        found = await read_log(self._store, after=revision, limit=CHUNK)
+        # What the store has beyond the published revision is not acknowledged yet.
+        commits = [Commit(d, b) for d, b in found if d.commit.revision <= self._revision]
+        if not commits or commits[0].revision != revision + 1:
+            oldest = commits[0].revision - 1 if commits else self._revision
+            raise PoolError(Reason.HISTORY_GONE, since=str(revision), oldest=str(oldest))
+        return commits
