@@ -8,6 +8,7 @@ answer with less than the truth, because "no VMs found" decides over joins.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from poolcore.facts import Inventory
@@ -16,6 +17,33 @@ from poolcore.model import HostId
 
 class DriverError(Exception):
     """The hypervisor did not answer, or not in time; the message says which call and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactOverrides:
+    """What a simulated host pretends about things that no hypervisor tells.
+
+    The daemon measures its clock, its disk and its software itself; a driver for a real hypervisor
+    has no say in them and returns an empty object. The simulated driver takes them from the host
+    file, so that demonstrations and tests can show every finding of preflight and every crash.
+    `None` and empty mean: as it is.
+    """
+
+    product_version: str | None = None
+    api_version: int | None = None
+    schema_version: int | None = None
+    booting: bool | None = None
+    updating: bool | None = None
+    operations: tuple[str, ...] = ()
+    """Operations that run on the host, besides its real tasks."""
+    clock_skew_seconds: float | None = None
+    """Added to the host's clock wherever it tells the time to others."""
+    free_disk_bytes: int | None = None
+    fsync_seconds: float | None = None
+    unreachable: tuple[str, ...] = ()
+    """Names or `host:port` endpoints that the host says it cannot reach when it is asked to try."""
+    kill_at: tuple[str, ...] = ()
+    """Named steps, such as `host.join:reserved`, at which the daemon ends itself by SIGKILL."""
 
 
 class Driver(Protocol):
@@ -39,6 +67,10 @@ class Driver(Protocol):
         Several changes may be told as one; the caller asks for the inventory then. Never raises
         because the hypervisor went away: it yields when it is back.
         """
+        ...
+
+    def overrides(self) -> FactOverrides:
+        """What the host pretends about itself; empty unless it is simulated. Never blocks."""
         ...
 
     async def close(self) -> None:
