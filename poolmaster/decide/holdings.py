@@ -1,0 +1,102 @@
+"""What is in a pool because of one host: what its reports decide over, and its leaving removes.
+
+That is what no other host has: its interfaces and storage connections, the SRs that only it is
+connected to and their disk images, and the VMs that are on it. Shared SRs and networks belong to
+the pool; only in a pool of one are they, too, the host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from poolcore.model import (
+    PBD,
+    PIF,
+    SR,
+    VBD,
+    VDI,
+    VIF,
+    VLAN,
+    VM,
+    Bond,
+    Host,
+    HostId,
+    HostMetrics,
+    Kind,
+    Network,
+    Object,
+    SrId,
+    Tunnel,
+    derived_uuid,
+)
+from poolcore.replica import State
+
+Key = tuple[Kind, str]
+"""How an object is named where objects of several kinds are together."""
+
+
+def key(obj: Object) -> Key:
+    """The object's kind and uuid."""
+    return obj.KIND, obj.uuid
+
+
+def metrics_of(pool: State, host: HostId) -> HostMetrics | None:
+    """The metrics object of a host."""
+    return next((m for m in pool.all(HostMetrics) if m.host == host), None)
+
+
+def is_alone(pool: State, host: HostId) -> bool:
+    """Whether the pool has no other host."""
+    return all(h.uuid == host for h in pool.all(Host))
+
+
+def held(pool: State, host: HostId) -> dict[Key, Object]:
+    """Everything below the host that no other host has; not the host and its metrics.
+
+    Costs one pass over the pool.
+    """
+    alone = is_alone(pool, host)
+    srs = own_srs(pool, host, alone=alone)
+    vms = {vm.uuid for vm in pool.all(VM) if vm.resident_on == host}
+    networks = pool.all(Network) if alone else iter(())
+    return {
+        key(obj): obj
+        for obj in chain[Object](
+            networks,
+            (sr for sr in pool.all(SR) if sr.uuid in srs),
+            (pbd for pbd in pool.all(PBD) if pbd.host == host),
+            (vdi for vdi in pool.all(VDI) if vdi.sr in srs),
+            _interfaces(pool, host),
+            (vm for vm in pool.all(VM) if vm.uuid in vms),
+            (vbd for vbd in pool.all(VBD) if vbd.vm in vms),
+            (vif for vif in pool.all(VIF) if vif.vm in vms),
+        )
+    }
+
+
+def own_srs(pool: State, host: HostId, *, alone: bool) -> set[SrId]:
+    """The SRs that go when the host goes: local ones, and in a pool of one all of them."""
+    if alone:
+        return {sr.uuid for sr in pool.all(SR)}
+    hosts: dict[SrId, set[HostId]] = {}
+    for pbd in pool.all(PBD):
+        hosts.setdefault(pbd.sr, set()).add(pbd.host)
+    return {sr.uuid for sr in pool.all(SR) if not sr.shared and hosts.get(sr.uuid) == {host}}
+
+
+def _interfaces(pool: State, host: HostId) -> Iterator[Object]:
+    pifs = {pif.uuid for pif in pool.all(PIF) if pif.host == host}
+    yield from (pif for pif in pool.all(PIF) if pif.uuid in pifs)
+    yield from (bond for bond in pool.all(Bond) if bond.master in pifs)
+    yield from (vlan for vlan in pool.all(VLAN) if vlan.tagged_pif in pifs)
+    yield from (tunnel for tunnel in pool.all(Tunnel) if tunnel.access_pif in pifs)
+
+
+def brought_network_uuid(host: HostId, network: Network) -> str:
+    """The uuid under which a network new to a pool of several hosts enters it with `host`.
+
+    It tells later that the network came with that host, so that it can go with it. The
+    hypervisor's own uuid would not, and has no meaning on the pool's other hosts anyway.
+    """
+    return derived_uuid(host, Kind.NETWORK, network.bridge or "default")
