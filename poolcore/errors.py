@@ -77,6 +77,7 @@ class Reason(StrEnum):
     HISTORY_GONE = "HISTORY_GONE"
     INCARNATION_MISMATCH = "INCARNATION_MISMATCH"
     HOST_OF_ANOTHER_POOL = "HOST_OF_ANOTHER_POOL"
+    REPLICA_AHEAD = "REPLICA_AHEAD"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     # joining and leaving
@@ -199,6 +200,13 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "The host at {address} now belongs to pool {actual}, not {expected}.",
         "Connect anew to work with that pool, or name another host of this one.",
+    ),
+    Reason.REPLICA_AHEAD: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "The host's replica is at revision {replica}, the pool's store only at {store}: "
+        "the store has lost commits.",
+        "Do not change anything yet: save the state directories of all hosts, then find out which "
+        "of them holds the newest state (`poolmember inspect`).",
     ),
     Reason.INTERNAL_ERROR: Entry(
         Status.INTERNAL, Exit.FAILED,

@@ -1,0 +1,52 @@
+"""What a master asks of the host agents, whatever carries the question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from poolcore.facts import HostFacts, Unreachable
+from poolcore.model import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A host's facts, and the time of day it had when it gave them."""
+
+    facts: HostFacts
+    clock: datetime
+
+
+class Agents(Protocol):
+    """The agents of all hosts, each by its `host:port`.
+
+    Every call has a deadline of its own. Raises the `PoolError` that the host answered with, or
+    `HOST_NAME_UNRESOLVABLE`, `HOST_UNREACHABLE`, `NOT_A_POOL_HOST` when it gave no answer of ours.
+    """
+
+    async def facts(self, endpoint: str) -> Answer:
+        """Everything preflight wants to know of the host; changes nothing."""
+        ...
+
+    async def reserve(self, endpoint: str, reservation: Reservation) -> Answer:
+        """Have the host promise itself; its facts afterwards. Repeating is harmless."""
+        ...
+
+    async def release(self, endpoint: str, task: str) -> None:
+        """End the promise for that task. Repeating is harmless."""
+        ...
+
+    async def adopt(self, endpoint: str, task: str, pool: str, store: str | None) -> None:
+        """Tell the host that the join was committed; returns when it has turned into a member."""
+        ...
+
+    async def probe(
+        self, endpoint: str, targets: tuple[tuple[str, str], ...]
+    ) -> tuple[Unreachable, ...]:
+        """Have the host try to connect to `(host name, host:port)` targets."""
+        ...
+
+    async def read_nonce(self, endpoint: str, store: str, key: str) -> str | None:
+        """What the host reads under `key` in the store of that URL; none if it cannot."""
+        ...

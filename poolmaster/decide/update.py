@@ -1,0 +1,114 @@
+"""The administrative writes: what may be named, described and tagged, and how.
+
+Every limit here is refused with the field's name and the limit itself, so that a person can act on
+it; nothing is cut short silently.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from immutables import Map
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Described
+
+D = TypeVar("D", bound=Described)
+
+NAME_LIMIT = 255
+DESCRIPTION_LIMIT = 4_096
+TAG_LIMIT = 255
+TAGS_LIMIT = 256
+KEY_LIMIT = 255
+VALUE_LIMIT = 65_536
+ENTRIES_LIMIT = 1_024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataPatch:
+    """What to change of an object that administrators name, describe and tag."""
+
+    name_label: str | None = None
+    name_description: str | None = None
+    add_tags: frozenset[str] = frozenset()
+    remove_tags: frozenset[str] = frozenset()
+    set_other_config: Mapping[str, str] = field(default_factory=dict)
+    remove_other_config: frozenset[str] = frozenset()
+
+
+def invalid(field_name: str, problem: str) -> PoolError:
+    """The refusal of a value."""
+    return PoolError(Reason.INVALID_VALUE, field=field_name, problem=problem)
+
+
+def checked_text(
+    field_name: str, text: str, limit: int, *, empty: bool = False, lines: bool = False
+) -> str:
+    """`text` if it is of at most `limit` characters, none of them a control character.
+
+    `empty` permits the empty text, `lines` permits line ends and tabs.
+    """
+    if not text.strip() and not (empty and not text):
+        raise invalid(field_name, "must not be empty or blank")
+    if len(text) > limit:
+        raise invalid(field_name, f"has {len(text)} characters, at most {limit} are allowed")
+    for position, char in enumerate(text):
+        if unicodedata.category(char) in {"Cc", "Cs"} and not (lines and char in "\n\t"):
+            raise invalid(
+                field_name,
+                f"has the control character U+{ord(char):04X} at position {position + 1}",
+            )
+    return text
+
+
+def checked_name(name: str) -> str:
+    """A name that an object may have."""
+    return checked_text("name_label", name, NAME_LIMIT)
+
+
+def patched(obj: D, patch: MetadataPatch) -> D:
+    """The object after the patch; `INVALID_VALUE` for the first value that is not allowed."""
+    name, description = obj.name_label, obj.name_description
+    if patch.name_label is not None:
+        name = checked_name(patch.name_label)
+    if patch.name_description is not None:
+        description = checked_text(
+            "name_description", patch.name_description, DESCRIPTION_LIMIT, empty=True, lines=True
+        )
+    return replace(
+        obj,
+        name_label=name,
+        name_description=description,
+        tags=_tags(obj.tags, patch.add_tags, patch.remove_tags),
+        other_config=_entries(obj.other_config, patch.set_other_config, patch.remove_other_config),
+    )
+
+
+def _tags(tags: frozenset[str], add: frozenset[str], remove: frozenset[str]) -> frozenset[str]:
+    if both := add & remove:
+        raise invalid("tags", f"{min(both)!r} is both added and removed")
+    for tag in add:
+        checked_text("tags", tag, TAG_LIMIT)
+    after = (tags | add) - remove
+    if len(after) > TAGS_LIMIT:
+        raise invalid("tags", f"would be {len(after)}, at most {TAGS_LIMIT} are allowed")
+    return after
+
+
+def _entries(
+    entries: Mapping[str, str], add: Mapping[str, str], remove: Iterable[str]
+) -> Mapping[str, str]:
+    for key, value in add.items():
+        checked_text("other_config", key, KEY_LIMIT)
+        checked_text(f"other_config.{key}", value, VALUE_LIMIT, empty=True, lines=True)
+    after = {**entries, **add}
+    for key in remove:
+        after.pop(key, None)
+    if len(after) > ENTRIES_LIMIT:
+        raise invalid(
+            "other_config", f"would have {len(after)} entries, at most {ENTRIES_LIMIT} are allowed"
+        )
+    return Map(after)

@@ -1,0 +1,165 @@
+"""One mastership: claiming the register, the parts that then run, what the API calls.
+
+A mastership begins by moving `head` to the next term, which ends every other one, and ends when
+its ledger steps down. Nothing survives it but what is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from poolcore.clock import Clock
+from poolcore.errors import PoolError, Reason
+from poolcore.facts import HostFacts
+from poolcore.model import HostId, Object, Pool, PoolId
+from poolcore.replica import CommitId, Delta, Head, Incarnation, Put, State, apply, snapshot
+from poolcore.wire.chain import encode_delta
+from poolmaster.agents import Agents
+from poolmaster.decide.inventory import joined
+from poolmaster.layout import HEAD, commit_writes, encode_head, load, read_head
+from poolmaster.ledger import Decide, Decision, Ledger, Outcome, Request, SteppedDown
+from poolmaster.operations.eject import Eject
+from poolmaster.operations.examine import Examiner
+from poolmaster.operations.join import Join
+from poolmaster.operations.steps import Operations
+from poolmaster.sessions import Sessions
+from poolmaster.store.contract import Compare, Store, StoreFailed, Write
+
+log = logging.getLogger(__name__)
+
+NONCE = b"nonce"
+"""Where a joining host proves that it sees the same store."""
+
+
+async def found(
+    store: Store, incarnation: Incarnation, host: HostId, objects: tuple[Object, ...]
+) -> None:
+    """Begin a pool's chain in an empty store: revision 1 of term 1 holds `objects`.
+
+    Raises `StoreFailed` when the store is not empty.
+    """
+    nothing = snapshot(incarnation, CommitId(0, 0), (), ())
+    delta = Delta(
+        incarnation=incarnation.uuid,
+        commit=CommitId(1, 1),
+        predecessor=CommitId(0, 0),
+        changes=tuple(Put(obj) for obj in objects),
+    )
+    apply(nothing, delta)
+    head = Head(incarnation, term=1, revision=1, master=host)
+    writes = commit_writes(nothing, delta, encode_delta(delta))
+    writes[HEAD] = Write(HEAD, encode_head(head))
+    if not await store.transact([Compare(HEAD, None)], list(writes.values())):
+        raise StoreFailed("the store already holds a pool")
+
+
+def founding_objects(facts: HostFacts, pool: Pool, *, now: datetime) -> tuple[Object, ...]:
+    """What a pool of one consists of: the pool object and what its first host brings in."""
+    empty = snapshot(Incarnation(1, pool.uuid), CommitId(0, 0), (pool,), ())
+    changes = joined(empty, facts, now=now)
+    return (pool, *(c.object for c in changes if isinstance(c, Put)))
+
+
+async def claim(store: Store, host: HostId) -> tuple[Head, State]:
+    """Make `host` the master: move `head` to the next term and read the state it stands for.
+
+    Raises `SteppedDown` when somebody else moved `head` at the same time.
+    """
+    before = await read_head(store)
+    if before is None:
+        raise StoreFailed("the store holds no pool")
+    claimed = replace(before, term=before.term + 1, master=host)
+    if not await store.transact(
+        [Compare(HEAD, encode_head(before))],
+        [Write(HEAD, encode_head(claimed)), Write(NONCE, secrets.token_hex(16).encode())],
+    ):
+        raise SteppedDown("somebody else moved head")
+    head, state = await load(store)
+    if (head.incarnation, head.term) != (claimed.incarnation, claimed.term):
+        raise SteppedDown("somebody else moved head")
+    return head, state
+
+
+class Mastership:
+    """The parts of one mastership. Implements `operations.steps.Pool`."""
+
+    def __init__(
+        self,
+        *,
+        host: HostId,
+        store: Store,
+        shared_store: str | None,
+        head: Head,
+        state: State,
+        agents: Agents,
+        clock: Clock,
+        reached: Callable[[str], None],
+    ) -> None:
+        self.host = host
+        self.store = store
+        self.shared_store = shared_store
+        self.clock = clock
+        self.ledger = Ledger(store, head, state, clock=clock)
+        self.sessions = Sessions(self.ledger, clock=clock)
+        self.examiner = Examiner(agents, clock)
+        self.agents = agents
+        self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
+        self.eject = Eject(agents, self.sessions, host)
+        self.operations = Operations(self, (self.join, self.eject))
+        self._reached = reached
+
+    @property
+    def state(self) -> State:
+        """The newest acknowledged state."""
+        return self.ledger.state
+
+    @property
+    def pool(self) -> PoolId:
+        """Which pool it is."""
+        return self.state.pool.uuid
+
+    async def run(self) -> None:
+        """Until `SteppedDown`, or cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.ledger.run())
+                tasks.create_task(self.sessions.run())
+                tasks.create_task(self.operations.run())
+        except* SteppedDown as group:
+            raise SteppedDown(str(group.exceptions[0])) from group
+
+    async def fresh(self) -> State:
+        """The state, confirmed to be the newest after this was called."""
+        await self.ledger.confirm()
+        return self.ledger.state
+
+    async def write(
+        self, decide: Decide, *, request: Request | None = None, while_reserved: bool = False
+    ) -> Outcome:
+        """Commit a decision; `POOL_RESERVED` while this pool of one is being taken in."""
+
+        def guarded(state: State) -> Decision:
+            reservation = state.pool.reservation
+            if reservation is not None:
+                raise PoolError(Reason.POOL_RESERVED, pool_name=reservation.pool_name)
+            return decide(state)
+
+        return await self.ledger.write(decide if while_reserved else guarded, request=request)
+
+    def now(self) -> datetime:
+        """The time of day."""
+        return self.clock.now()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await self.clock.sleep(seconds)
+
+    def reached(self, point: str) -> None:
+        """Told after each recorded step."""
+        log.debug("reached %s", point)
+        self._reached(point)

@@ -1,0 +1,72 @@
+"""Gathering what preflight wants to know: the host's facts, its clock, who reaches whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from poolcore.clock import Clock
+from poolcore.errors import PoolError
+from poolcore.facts import HostFacts, Unreachable
+from poolcore.model import Host, HostMetrics
+from poolcore.replica import State
+from poolmaster.agents import Agents, Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    """Asks a joining host, and the hosts of the pool about it."""
+
+    agents: Agents
+    clock: Clock
+
+    async def measured(
+        self, endpoint: str, ask: Callable[[], Awaitable[Answer]] | None = None
+    ) -> HostFacts:
+        """The host's facts with its clock's offset, to half the call's round trip (row 20)."""
+        before, began = self.clock.now(), self.clock.monotonic()
+        answer = await (ask() if ask is not None else self.agents.facts(endpoint))
+        half = (self.clock.monotonic() - began) / 2
+        offset = (answer.clock - before).total_seconds() - half
+        # Within half the round trip the offset may be the network's as well as the clock's.
+        certain = 0.0 if abs(offset) <= half else offset
+        return replace(
+            answer.facts, clock_offset_seconds=answer.facts.clock_offset_seconds + certain
+        )
+
+    async def reachability(self, state: State, facts: HostFacts) -> HostFacts:
+        """The facts with who cannot reach whom, both ways (row 19).
+
+        Members that are not attached are left out: they can neither be asked nor be reached, which
+        is no property of the joining host.
+        """
+        live = {m.host for m in state.all(HostMetrics) if m.live}
+        members = [h for h in state.all(Host) if h.uuid in live and h.uuid != facts.host]
+        if not members:
+            return facts
+        joining = ((facts.name_label, _address(facts)),)
+        there = self._probe(
+            facts.name_label,
+            _address(facts),
+            tuple((m.name_label, m.address) for m in members),
+        )
+        back = [self._probe(m.name_label, m.address, joining) for m in members]
+        found = await asyncio.gather(there, *back)
+        unreachable = tuple(u for group in found for u in group)
+        return replace(facts, unreachable=(*facts.unreachable, *unreachable))
+
+    async def _probe(
+        self, from_host: str, endpoint: str, targets: tuple[tuple[str, str], ...]
+    ) -> tuple[Unreachable, ...]:
+        try:
+            return await self.agents.probe(endpoint, targets)
+        except PoolError as error:
+            return tuple(
+                Unreachable(from_host=from_host, to_host=to, endpoint=target, problem=error.message)
+                for to, target in targets
+            )
+
+
+def _address(facts: HostFacts) -> str:
+    return facts.addresses[0].endpoint if facts.addresses else ""

@@ -1,0 +1,294 @@
+"""The members' sessions: feeding replicas, taking reports, knowing who is there.
+
+A session is served over any transport: it reads requests from an iterator and writes with `send`.
+A member is fed from the revision it has; from before the history it gets a snapshot. What the
+session is never fed is the commit that removes its own host: instead it is told that it was
+ejected, so that its replica still holds what it takes along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from poolcore.clock import Clock
+from poolcore.errors import PoolError, Reason
+from poolcore.facts import Inventory
+from poolcore.model import Host, HostId, HostMetrics, Kind, Task
+from poolcore.replica import CommitId, Incarnation, Put, Remove, State
+from poolcore.wire.chain import snapshot_frames
+from poolcore.wire.codec import from_proto, to_proto
+from poolmanager.v1 import member_service_pb2 as pb
+from poolmaster.decide.inventory import reported
+from poolmaster.feed import Commit
+from poolmaster.ledger import Decision, Ledger
+
+log = logging.getLogger(__name__)
+
+Requests = AsyncIterator[pb.SessionRequest]
+Send = Callable[[pb.SessionResponse], Awaitable[None]]
+
+HELLO_SECONDS = 5.0
+HEARTBEAT_SECONDS = 0.5
+RECONNECT_SECONDS = 2.0
+"""After a mastership began, members have this long to come before they count as not live."""
+REPORT_CHANGES = 500
+"""A report that changes more objects is committed in several steps: what it tells was true at
+different moments anyway, and no commit may outgrow the store's limit."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A member that is attached to this master."""
+
+    host: HostId
+    applied: int
+    """The last revision the member has durably applied."""
+    behind_since: float | None = None
+    """On the monotonic clock: since when it has not had everything; none when it has."""
+    progressed: asyncio.Event = field(default_factory=asyncio.Event)
+    replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the same host has opened another session."""
+
+
+class Sessions:
+    """All sessions of one mastership."""
+
+    def __init__(self, ledger: Ledger, *, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._attached: dict[HostId, Session] = {}
+        self._changed = asyncio.Event()
+
+    def get(self, host: HostId) -> Session | None:
+        """The session of a host, if it is attached."""
+        return self._attached.get(host)
+
+    def lag_seconds(self, session: Session) -> float:
+        """How long the member has been behind."""
+        if session.applied >= self._ledger.feed.revision or session.behind_since is None:
+            return 0.0
+        return self._clock.monotonic() - session.behind_since
+
+    async def attached_at(self, host: HostId, revision: int) -> None:
+        """Until the host is attached and has durably applied `revision`."""
+        while (session := self._attached.get(host)) is None or session.applied < revision:
+            changed = session.progressed if session is not None else self._changed
+            await changed.wait()
+
+    async def run(self) -> None:
+        """Keep `HostMetrics.live` true to who is attached."""
+        await self._clock.sleep(RECONNECT_SECONDS)
+        while True:
+            changed = self._changed
+            try:
+                await self._ledger.write(self._liveness)
+            except PoolError as error:
+                if error.reason is not Reason.STORE_UNAVAILABLE:
+                    raise
+                await self._clock.sleep(1.0)
+                continue
+            await changed.wait()
+
+    def _liveness(self, state: State) -> Decision:
+        changes = tuple(
+            Put(replace(m, live=m.host in self._attached, last_updated=self._clock.now()))
+            for m in state.all(HostMetrics)
+            if m.live != (m.host in self._attached)
+        )
+        return Decision(changes)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- one session ------------------------------------------------------------------------------
+
+    async def serve(self, requests: Requests, send: Send) -> None:
+        """Serve one session until the member ends it, leaves the pool or opens another.
+
+        Raises `PoolError` when the member may not have one.
+        """
+        hello = await self._hello(requests)
+        head = await self._ledger.confirm()
+        host = HostId(hello.host)
+        if self._ledger.state.get(Host, host) is None:
+            await send(self._farewell(hello))
+            return
+        cursor = self._cursor(hello)
+        session = Session(host, applied=cursor or 0)
+        if (older := self._attached.get(host)) is not None:
+            older.replaced.set()
+        self._attached[host] = session
+        self._notify()
+        try:
+            await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(head))))
+            await self._until_first_ends(
+                self._read(requests, session),
+                self._feed(send, session, cursor),
+                session.replaced.wait(),
+            )
+        finally:
+            if self._attached.get(host) is session:
+                del self._attached[host]
+                self._notify()
+            session.progressed.set()
+
+    async def _hello(self, requests: Requests) -> pb.Hello:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                first = await anext(requests)
+        except (TimeoutError, StopAsyncIteration) as error:
+            problem = "the session did not begin with a hello"
+            raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem) from error
+        if first.WhichOneof("item") != "hello":
+            problem = "the session must begin with a hello"
+            raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem)
+        pool = self._ledger.state.pool
+        if first.hello.pool != pool.uuid:
+            raise PoolError(Reason.HOST_NOT_IN_POOL, host=first.hello.host, pool=pool.name_label)
+        return first.hello
+
+    def _farewell(self, hello: pb.Hello) -> pb.SessionResponse:
+        """What a host of this pool's past is told: that a task ejected it, or an error."""
+        state = self._ledger.state
+        for task in state.all(Task):
+            if task.operation == "host.eject" and task.params.get("host") == hello.host:
+                return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
+        raise PoolError(Reason.HOST_NOT_IN_POOL, host=hello.host, pool=state.pool.name_label)
+
+    def _cursor(self, hello: pb.Hello) -> int | None:
+        """The revision to go on from; none when the member needs a snapshot."""
+        head = self._ledger.head
+        if hello.term > head.term:
+            raise PoolError(Reason.HOST_IS_SLAVE, master="another host, of a newer term")
+        if not hello.HasField("last") or not hello.HasField("incarnation"):
+            return None
+        incarnation: Incarnation = from_proto(hello.incarnation)
+        last: CommitId = from_proto(hello.last)
+        if incarnation.uuid != head.incarnation.uuid:
+            if incarnation.counter >= head.incarnation.counter:
+                raise PoolError(
+                    Reason.INCARNATION_MISMATCH,
+                    expected=f"{incarnation.counter} ({incarnation.uuid})",
+                    actual=f"{head.incarnation.counter} ({head.incarnation.uuid})",
+                )
+            return None
+        if last.revision > head.revision:
+            raise PoolError(
+                Reason.REPLICA_AHEAD, replica=str(last.revision), store=str(head.revision)
+            )
+        return last.revision
+
+    async def _until_first_ends(self, *parts: Awaitable[object]) -> None:
+        """Run the parts of a session until one ends, then end the others."""
+        tasks = [asyncio.ensure_future(part) for part in parts]  # noqa: TID251 - awaited below
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- feeding ----------------------------------------------------------------------------------
+
+    async def _feed(self, send: Send, session: Session, cursor: int | None) -> None:
+        if cursor is None:
+            cursor = await self._send_snapshot(send)
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._ledger.feed.wait(cursor)
+            except TimeoutError:
+                heartbeat = pb.Heartbeat(head=to_proto(self._ledger.head))
+                await send(pb.SessionResponse(heartbeat=heartbeat))
+                continue
+            try:
+                commits = await self._ledger.feed.after(cursor)
+            except PoolError as error:
+                if error.reason is not Reason.HISTORY_GONE:
+                    raise
+                cursor = await self._send_snapshot(send)
+                continue
+            if session.behind_since is None:
+                session.behind_since = self._clock.monotonic()
+            own_end = _removal_of(session.host, commits)
+            commits = commits if own_end is None else commits[:own_end]
+            if commits:
+                deltas = pb.Deltas(deltas=[c.data for c in commits])
+                await send(pb.SessionResponse(deltas=deltas))
+                cursor = commits[-1].revision
+            if own_end is not None:
+                hello = pb.Hello(host=session.host)
+                await send(self._farewell(hello))
+                return
+
+    async def _send_snapshot(self, send: Send) -> int:
+        state = self._ledger.state
+        for frame in snapshot_frames(state):
+            await send(pb.SessionResponse(snapshot=frame))
+            # Making the next frame takes a moment; let others run in between.
+            await asyncio.sleep(0)
+        return state.revision
+
+    # -- reports ----------------------------------------------------------------------------------
+
+    async def _read(self, requests: Requests, session: Session) -> None:
+        reports: asyncio.Queue[Inventory] = asyncio.Queue(maxsize=1)
+        async with asyncio.TaskGroup() as tasks:
+            reporter = tasks.create_task(self._take_reports(session.host, reports))
+            async for request in requests:
+                match request.WhichOneof("item"):
+                    case "applied":
+                        self._progressed(session, request.applied.revision)
+                    case "inventory":
+                        if reports.full():
+                            # Only the newest report matters.
+                            reports.get_nowait()
+                        reports.put_nowait(from_proto(request.inventory.inventory))
+                    case _:
+                        pass
+            reporter.cancel()
+
+    def _progressed(self, session: Session, revision: int) -> None:
+        session.applied = revision
+        session.behind_since = (
+            None if revision >= self._ledger.feed.revision else self._clock.monotonic()
+        )
+        session.progressed.set()
+        session.progressed = asyncio.Event()
+
+    async def _take_reports(self, host: HostId, reports: asyncio.Queue[Inventory]) -> None:
+        while True:
+            inventory = await reports.get()
+            while not await self._report(host, inventory):
+                # The pool is reserved: the report waits until that ends, or for a newer one.
+                await self._ledger.feed.wait(self._ledger.feed.revision)
+                if not reports.empty():
+                    inventory = reports.get_nowait()
+
+    async def _report(self, host: HostId, inventory: Inventory) -> bool:
+        """Commit what a report changes; false when the pool takes no writes for now."""
+
+        def decide(state: State) -> Decision:
+            if state.pool.reservation is not None:
+                return Decision((), result=False)
+            if state.get(Host, host) is None:
+                return Decision((), result=True)
+            changes = reported(state, host, inventory, now=self._clock.now())
+            return Decision(changes[:REPORT_CHANGES], result=True)
+
+        while True:
+            outcome = await self._ledger.write(decide)
+            if not outcome.result or outcome.delta is None:
+                return bool(outcome.result)
+
+
+def _removal_of(host: HostId, commits: list[Commit]) -> int | None:
+    """The index of the commit that removes the host, if there is one."""
+    removal = Remove(Kind.HOST, host)
+    return next((i for i, c in enumerate(commits) if removal in c.delta.changes), None)
