@@ -1,0 +1,400 @@
+"""The file of the engine `sqlite`: founding it, and refusing one that is not what it should be.
+
+Everything here blocks and runs in the store's own thread.
+
+A file is founded under another name, completed, made durable and only then given its name, so that
+a crash leaves either nothing or a whole store. Opening refuses rather than repairs; what it refuses
+is left as it was, byte for byte. That is why a file is looked at through read-only connections
+before the first one that could write: opening a WAL database for writing recovers it, and closing
+it moves the WAL into the file.
+
+**Never open the file itself** except through SQLite, not even to read it: when a process closes any
+descriptor of a file, POSIX drops all its locks on that file, SQLite's too, and the next process to
+come takes the database for abandoned.
+
+**Who has it open** is told by `flock` on a side file, `<path>.lock`, which is held as long as the
+store is open: exclusively, or for a shared file by all its openers together. So whoever gets it
+exclusively knows that it is alone *on this machine*. A shared file notes the boot id of the machine
+that uses it. The first opener there may note its own; a later one must find its own, and every
+transaction checks that it is still there. Two machines that see the same file (a cloned disk, a
+cluster file system) therefore never both believe that it is theirs.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from poolcore import SCHEMA_VERSION
+from poolcore.errors import PoolError, Reason
+from poolcore.filesystem import network_filesystem
+from poolmaster.store.contract import StoreUnavailable
+
+APPLICATION_ID = 0x504D5354
+"""“PMST”, in the header of every file of this engine."""
+
+BUSY_SECONDS = 5.0
+"""How long a transaction waits for another process to finish its own."""
+
+QUICK_CHECK_BYTES = 64 * 1024 * 1024
+"""Up to this size the whole file is checked at opening; it costs a few ms per MiB."""
+
+SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE state(
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    version INTEGER NOT NULL,
+    oldest INTEGER NOT NULL,
+    boot_id TEXT NOT NULL
+);
+CREATE TABLE kv(
+    key BLOB PRIMARY KEY,
+    value BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    lease INTEGER
+) WITHOUT ROWID;
+CREATE INDEX kv_by_version ON kv(version);
+CREATE INDEX kv_by_lease ON kv(lease) WHERE lease IS NOT NULL;
+CREATE TABLE tombstone(key BLOB PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX tombstone_by_version ON tombstone(version);
+CREATE TABLE lease(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    ttl_seconds REAL NOT NULL,
+    ends REAL NOT NULL
+);
+"""
+"""`state.oldest`: removals at this version and before are forgotten, so a watch starts there or
+later. `lease.ends`: in seconds of the machine's CLOCK_BOOTTIME; a new boot id ends every lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIdentity:
+    """Whose store a file is: uuids of the pool and of the incarnation."""
+
+    pool: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A store's file, open for writing; who holds it must `close` it, in the same thread."""
+
+    connection: sqlite3.Connection
+    identity: StoreIdentity
+    boot_id: str | None
+    """What every transaction must find in `state.boot_id`; none: the file is not shared."""
+    lock: _Lock
+
+    def close(self) -> None:
+        """Close the database, then let others in."""
+        try:
+            self.connection.close()
+        finally:
+            self.lock.release()
+
+
+def read_boot_id() -> str:
+    """The id of this machine's present boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def found_file(path: Path, identity: StoreIdentity, *, shared: bool, boot_id: str) -> OpenFile:
+    """Found the store of `identity` at `path` and open it.
+
+    Raises `PoolError`: `STATE_OF_ANOTHER_POOL` if there is something at `path` already,
+    `STATE_UNWRITABLE`, `STATE_ON_NETWORK_FILESYSTEM`, `STATE_IN_USE`.
+    """
+    _check_folder(path)
+    _check_vacant(path, identity)
+    lock = _Lock.acquire(path, shared=False)
+    try:
+        _check_vacant(path, identity)
+        _build(path, identity, boot_id)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise _unwritable(path, error) from error
+    finally:
+        lock.release()
+    return open_file(
+        path,
+        pool=identity.pool,
+        incarnation=identity.incarnation,
+        shared=shared,
+        boot_id=boot_id,
+    )
+
+
+def open_file(
+    path: Path, *, pool: str | None, incarnation: str | None, shared: bool, boot_id: str
+) -> OpenFile:
+    """Open the store at `path` for writing, if it is of this pool and incarnation (none: any).
+
+    Raises `PoolError`: `STATE_UNWRITABLE`, `STATE_ON_NETWORK_FILESYSTEM`, `STATE_CORRUPT`,
+    `STATE_SCHEMA_TOO_NEW`, `STATE_IN_USE`, `STATE_OF_ANOTHER_POOL`; and `StoreUnavailable` when
+    another process keeps the database locked.
+    """
+    _check_folder(path)
+    _check_file(path)
+    with _refusing(path), ExitStack() as undo:
+        _check_header(path)
+        lock = _Lock.acquire(path, shared=shared)
+        undo.callback(lock.release)
+        identity = _check_content(path, pool, incarnation, alone=lock.alone)
+        connection = undo.enter_context(closing(_connect(path)))
+        if lock.alone:
+            _note_boot(connection, boot_id)
+        else:
+            _check_boot(connection, path, boot_id)
+        if shared:
+            lock.share()
+        undo.pop_all()
+        return OpenFile(connection, identity, boot_id if shared else None, lock)
+
+
+def uri(path: Path, mode: str) -> str:
+    """SQLite's name for the file, to be opened in `mode` (`ro`, `rw`), never created."""
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+# -- the place ------------------------------------------------------------------------------------
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.absolute().parent
+    filesystem = network_filesystem(folder)
+    if filesystem is not None:
+        raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
+    if not folder.is_dir():
+        raise _unwritable(path, OSError(errno.ENOENT, "there is no such directory"))
+    _check_writable(folder, os.W_OK | os.X_OK)
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise _corrupt(path, "the file is missing")
+    if not path.is_file():
+        raise _corrupt(path, "it is not a file")
+    filesystem = network_filesystem(path)  # a link may lead elsewhere
+    if filesystem is not None:
+        raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
+    _check_writable(path, os.R_OK | os.W_OK)
+
+
+def _check_writable(path: Path, access: int) -> None:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise _unwritable(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+    if not os.access(path, access, effective_ids=True):
+        raise _unwritable(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _check_vacant(path: Path, identity: StoreIdentity) -> None:
+    if not os.path.lexists(path):
+        return
+    try:
+        _check_header(path)
+        with _look(path, immutable=True) as connection:
+            found = _described(_read_identity(connection, path))
+    except (sqlite3.Error, PoolError):
+        found = "somebody else"
+    raise PoolError(
+        Reason.STATE_OF_ANOTHER_POOL,
+        path=str(path),
+        found=found,
+        expected=f"a new store of {_described(identity)}",
+    )
+
+
+def _unwritable(path: Path, error: OSError | sqlite3.Error) -> PoolError:
+    problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return PoolError(Reason.STATE_UNWRITABLE, path=str(path), problem=problem)
+
+
+def _corrupt(path: Path, problem: str) -> PoolError:
+    return PoolError(Reason.STATE_CORRUPT, path=str(path), problem=problem)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of a file into the catalog's words."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        name = error.sqlite_errorname
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise StoreUnavailable(f"{path}: {error}") from error
+        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_FULL")):
+            raise _unwritable(path, error) from error
+        raise _corrupt(path, str(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise _corrupt(path, str(error)) from error
+
+
+# -- who has it open ------------------------------------------------------------------------------
+
+
+class _Lock:
+    """A held lock on the side file; `alone`: nobody else of this machine has the store open."""
+
+    def __init__(self, descriptor: int, *, alone: bool) -> None:
+        self.alone = alone
+        self._descriptor = descriptor
+
+    @classmethod
+    def acquire(cls, path: Path, *, shared: bool) -> _Lock:
+        """Exclusively if possible; for a shared store otherwise together with its other openers.
+
+        Raises `STATE_IN_USE` or `STATE_UNWRITABLE`.
+        """
+        side = path.with_name(path.name + ".lock")
+        try:
+            descriptor = os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unwritable(side, error) from error
+        patience = time.monotonic() + BUSY_SECONDS
+        modes = [fcntl.LOCK_EX, fcntl.LOCK_SH] if shared else [fcntl.LOCK_EX]
+        while True:
+            for mode in modes:
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+                    return cls(descriptor, alone=mode == fcntl.LOCK_EX)
+            # Somebody who found himself alone keeps others out until he has looked at the file.
+            if not shared or time.monotonic() > patience:
+                os.close(descriptor)
+                raise PoolError(Reason.STATE_IN_USE, path=str(path))
+            time.sleep(0.005)
+
+    def share(self) -> None:
+        """Let other openers of a shared store in."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self.alone = False
+
+    def release(self) -> None:
+        """Give the lock back. The side file stays: removing it would race with the next opener."""
+        os.close(self._descriptor)
+
+
+# -- the content ----------------------------------------------------------------------------------
+
+
+def _build(path: Path, identity: StoreIdentity, boot_id: str) -> None:
+    """Make the file complete and durable under another name, then give it its own."""
+    draft = path.with_name(path.name + ".founding")
+    for part in ("", "-wal", "-shm"):
+        draft.with_name(draft.name + part).unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    with closing(_connect(draft)) as connection:
+        connection.executescript(f"BEGIN; {SCHEMA}")
+        connection.executemany(
+            "INSERT INTO meta(name, value) VALUES (?, ?)",
+            [("pool", identity.pool), ("incarnation", identity.incarnation)],
+        )
+        connection.execute(
+            "INSERT INTO state(id, version, oldest, boot_id) VALUES (1, 0, 0, ?)", (boot_id,)
+        )
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    # Unlike a rename it never replaces what somebody put there meanwhile.
+    os.link(draft, path)
+    draft.unlink()
+    folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri(path, "rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _look(path: Path, *, immutable: bool) -> closing[sqlite3.Connection]:
+    # An immutable file is read without locks and without its WAL, and leaves no trace.
+    name = uri(path, "ro") + ("&immutable=1" if immutable else "")
+    return closing(sqlite3.connect(name, uri=True, isolation_level=None, timeout=BUSY_SECONDS))
+
+
+def _check_header(path: Path) -> None:
+    """Whether the file is a store at all, of a schema that is known here."""
+    with _look(path, immutable=True) as connection:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if application_id != APPLICATION_ID:
+        raise _corrupt(path, "it is not the store of a pool")
+    if schema > SCHEMA_VERSION:
+        raise PoolError(
+            Reason.STATE_SCHEMA_TOO_NEW,
+            path=str(path),
+            found=str(schema),
+            known=str(SCHEMA_VERSION),
+        )
+
+
+def _check_content(
+    path: Path, pool: str | None, incarnation: str | None, *, alone: bool
+) -> StoreIdentity:
+    """Whose store it is; refuses another's and a damaged one."""
+    wal = path.with_name(path.name + "-wal")
+    size = path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+    with _look(path, immutable=alone and not wal.exists()) as connection:
+        identity = _read_identity(connection, path)
+        expected = StoreIdentity(pool or identity.pool, incarnation or identity.incarnation)
+        if identity != expected:
+            raise PoolError(
+                Reason.STATE_OF_ANOTHER_POOL,
+                path=str(path),
+                found=_described(identity),
+                expected=_described(expected),
+            )
+        # Whoever came first has checked it for those who find it open.
+        if alone and size <= QUICK_CHECK_BYTES:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise _corrupt(path, verdict)
+    return identity
+
+
+def _read_identity(connection: sqlite3.Connection, path: Path) -> StoreIdentity:
+    meta = dict(connection.execute("SELECT name, value FROM meta"))
+    rows = connection.execute("SELECT count(*) FROM state").fetchone()
+    if rows != (1,) or not {"pool", "incarnation"} <= meta.keys():
+        raise _corrupt(path, "it does not say whose it is")
+    return StoreIdentity(meta["pool"], meta["incarnation"])
+
+
+def _described(identity: StoreIdentity) -> str:
+    return f"pool {identity.pool}, incarnation {identity.incarnation}"
+
+
+# -- the machine ----------------------------------------------------------------------------------
+
+
+def _note_boot(connection: sqlite3.Connection, boot_id: str) -> None:
+    """Record that the file is used in this boot; leases of another end, as their clock did."""
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("SELECT boot_id FROM state").fetchone() != (boot_id,):
+        connection.execute("UPDATE lease SET ends = -1")
+        connection.execute("UPDATE state SET boot_id = ?", (boot_id,))
+    connection.execute("COMMIT")
+
+
+def _check_boot(connection: sqlite3.Connection, path: Path, boot_id: str) -> None:
+    if connection.execute("SELECT boot_id FROM state").fetchone() != (boot_id,):
+        raise PoolError(Reason.STATE_IN_USE, path=f"{path}, on another machine")
