@@ -10,7 +10,8 @@
 **Membership and databases change together.** `write_identity(..., retire=...)` writes down which
 databases the new membership no longer uses before it renames them, and opening the directory
 finishes what a crash interrupted. So a database that is not retired belongs to the membership that
-`host.json` names, or nothing was founded yet.
+`host.json` names. A pool is founded in this order: an identity without membership, the store, the
+identity with it; what a founding that did not get that far left behind is retired, too.
 
 **Opening refuses rather than repairs**: a directory that is unwritable, on a network file system,
 in use, unreadable, newer than this release or half present stays as it is, byte for byte.
@@ -137,6 +138,7 @@ class StateDir:
             _check_databases(path, document)
             state = cls(path, lock=lock, document=document)
             state._finish_retiring()
+            state._retire_unfinished()
         except BaseException:
             os.close(lock)
             raise
@@ -238,6 +240,13 @@ class StateDir:
         self.close()
 
     # -- retiring ---------------------------------------------------------------------------------
+
+    def _retire_unfinished(self) -> None:
+        # Databases without a membership: a pool whose founding was interrupted before anybody
+        # was told of it.
+        identity = self.identity
+        if identity is not None and identity.membership is None and any(map(self._has, DATABASES)):
+            self.write_identity(identity, retire=DATABASES)
 
     def _has(self, name: str) -> bool:
         return any((self.path / (name + part)).exists() for part in _PARTS)
