@@ -62,8 +62,11 @@ class WatchGone(StoreError):
     """The version to watch from is no longer kept; read, and watch from there."""
 
     def __init__(self, oldest: int) -> None:
-        super().__init__(f"the oldest version that can be watched from is {oldest}")
+        super().__init__(oldest)
         self.oldest = oldest
+
+    def __str__(self) -> str:
+        return f"the oldest version that can be watched from is {self.oldest}"
 
 
 class LeaseGone(StoreError):

@@ -18,14 +18,13 @@ counts the time it is suspended; a reboot ends them all. An ended lease's keys a
 and removed by the next transaction, or by a watch that notices.
 
 What is not promised: a process that is frozen between BEGIN and COMMIT makes the others' calls
-raise `StoreUnavailable` (after `BUSY_SECONDS`) until it goes on or ends.
+raise `StoreUnavailable` (after `busy_seconds`) until it goes on or ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,15 +47,16 @@ from poolmaster.store.contract import (
     check_written_once,
 )
 from poolmaster.store.sqlite_file import (
-    BUSY_SECONDS,
     OpenFile,
+    SqliteOptions,
     StoreIdentity,
     found_file,
     open_file,
-    read_boot_id,
     uri,
 )
 from poolmaster.store.sqlite_transactions import TransactionThread
+
+__all__ = ["SqliteOptions", "SqliteStore"]
 
 T = TypeVar("T")
 
@@ -93,11 +93,6 @@ ORDER BY change.version, change.key
 """
 
 
-def boot_seconds() -> float:
-    """Seconds since this machine booted, suspended time included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class SqliteStore:
     """A handle on a store's file; see `poolmaster.store.contract` for what is promised.
 
@@ -108,19 +103,18 @@ class SqliteStore:
 
     def __init__(
         self,
+        file: OpenFile,
         *,
-        identity: StoreIdentity,
-        thread: TransactionThread,
         executor: ThreadPoolExecutor,
         reader: aiosqlite.Connection,
-        clock: Callable[[], float],
+        options: SqliteOptions,
     ) -> None:
-        self.pool = identity.pool
-        self.incarnation = identity.incarnation
-        self._thread = thread
+        self.pool = file.identity.pool
+        self.incarnation = file.identity.incarnation
+        self._thread = TransactionThread(file, kept_versions=options.kept_versions)
         self._executor = executor
         self._reader = reader
-        self._clock = clock
+        self._clock = options.clock
         self._bells: set[asyncio.Event] = set()
         self._failure: str | None = None
         self._closed = asyncio.Event()
@@ -135,20 +129,18 @@ class SqliteStore:
         pool: str,
         incarnation: str,
         shared: bool = False,
-        boot_id: str | None = None,
-        clock: Callable[[], float] = boot_seconds,
+        options: SqliteOptions | None = None,
     ) -> SqliteStore:
         """Found an empty store at `path`, where nothing may be yet.
 
-        `shared`: daemons of this machine may open it together; otherwise one at a time. `boot_id`
-        and `clock` stand in for the machine's own, for tests. Raises `PoolError`:
-        `STATE_OF_ANOTHER_POOL` if there is something at `path`, `STATE_UNWRITABLE`,
+        `shared`: daemons of this machine may open it together; otherwise one at a time. Raises
+        `PoolError`: `STATE_OF_ANOTHER_POOL` if there is something at `path`, `STATE_UNWRITABLE`,
         `STATE_ON_NETWORK_FILESYSTEM`, `STATE_IN_USE`.
         """
         identity = StoreIdentity(pool, incarnation)
-        boot = boot_id or read_boot_id()
+        chosen = options or SqliteOptions()
         return await cls._start(
-            path, lambda: found_file(path, identity, shared=shared, boot_id=boot), clock
+            path, lambda: found_file(path, identity, shared=shared, options=chosen), chosen
         )
 
     @classmethod
@@ -159,8 +151,7 @@ class SqliteStore:
         pool: str | None,
         incarnation: str | None,
         shared: bool = False,
-        boot_id: str | None = None,
-        clock: Callable[[], float] = boot_seconds,
+        options: SqliteOptions | None = None,
     ) -> SqliteStore:
         """Open the store at `path`, of this `pool` and `incarnation`; `None` takes any.
 
@@ -168,18 +159,18 @@ class SqliteStore:
         (a missing file too), `STATE_SCHEMA_TOO_NEW`, `STATE_OF_ANOTHER_POOL`, `STATE_IN_USE`; the
         file is unchanged then. Raises `StoreUnavailable` when another process keeps it locked.
         """
-        boot = boot_id or read_boot_id()
-        return await cls._start(
-            path,
-            lambda: open_file(
-                path, pool=pool, incarnation=incarnation, shared=shared, boot_id=boot
-            ),
-            clock,
-        )
+        chosen = options or SqliteOptions()
+
+        def opened() -> OpenFile:
+            return open_file(
+                path, pool=pool, incarnation=incarnation, shared=shared, options=chosen
+            )
+
+        return await cls._start(path, opened, chosen)
 
     @classmethod
     async def _start(
-        cls, path: Path, opened: Callable[[], OpenFile], clock: Callable[[], float]
+        cls, path: Path, opened: Callable[[], OpenFile], options: SqliteOptions
     ) -> SqliteStore:
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store")
         opening = executor.submit(opened)
@@ -187,20 +178,14 @@ class SqliteStore:
             file = await asyncio.shield(asyncio.wrap_future(opening))
             # Read only, so that closing it last could not touch the file either.
             reader = await aiosqlite.connect(
-                uri(path, "ro"), uri=True, isolation_level=None, timeout=BUSY_SECONDS
+                uri(path, "ro"), uri=True, isolation_level=None, timeout=options.busy_seconds
             )
         except BaseException:
             # A cancelled caller leaves before the file is open: it is closed behind it.
             executor.submit(_close_if_open, opening)
             executor.shutdown(wait=False)
             raise
-        return cls(
-            identity=file.identity,
-            thread=TransactionThread(file),
-            executor=executor,
-            reader=reader,
-            clock=clock,
-        )
+        return cls(file, executor=executor, reader=reader, options=options)
 
     async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
         """As `Store.transact`, up to `MAX_TRANSACTION_BYTES`."""

@@ -27,9 +27,9 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from poolcore import SCHEMA_VERSION
@@ -39,9 +39,6 @@ from poolmaster.store.contract import StoreUnavailable
 
 APPLICATION_ID = 0x504D5354
 """“PMST”, in the header of every file of this engine."""
-
-BUSY_SECONDS = 5.0
-"""How long a transaction waits for another process to finish its own."""
 
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Up to this size the whole file is checked at opening; it costs a few ms per MiB."""
@@ -74,6 +71,30 @@ CREATE TABLE lease(
 later. `lease.ends`: in seconds of the machine's CLOCK_BOOTTIME; a new boot id ends every lease."""
 
 
+def read_boot_id() -> str:
+    """The id of this machine's present boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def boot_seconds() -> float:
+    """Seconds since this machine booted, suspended time included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqliteOptions:
+    """How a store uses its file; the defaults are right outside of tests."""
+
+    boot_id: str = field(default_factory=read_boot_id)
+    """Which boot of which machine this is."""
+    clock: Callable[[], float] = boot_seconds
+    """Measures leases; the same for every process that shares the file."""
+    busy_seconds: float = 5.0
+    """How long a transaction waits for another process to finish its own."""
+    kept_versions: int = 10_000
+    """How many versions' removals are remembered, for watches to start from."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
     """Whose store a file is: uuids of the pool and of the incarnation."""
@@ -100,12 +121,9 @@ class OpenFile:
             self.lock.release()
 
 
-def read_boot_id() -> str:
-    """The id of this machine's present boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def found_file(path: Path, identity: StoreIdentity, *, shared: bool, boot_id: str) -> OpenFile:
+def found_file(
+    path: Path, identity: StoreIdentity, *, shared: bool, options: SqliteOptions
+) -> OpenFile:
     """Found the store of `identity` at `path` and open it.
 
     Raises `PoolError`: `STATE_OF_ANOTHER_POOL` if there is something at `path` already,
@@ -116,7 +134,7 @@ def found_file(path: Path, identity: StoreIdentity, *, shared: bool, boot_id: st
     lock = _Lock.acquire(path, shared=False)
     try:
         _check_vacant(path, identity)
-        _build(path, identity, boot_id)
+        _build(path, identity, options)
     except (OSError, sqlite3.OperationalError) as error:
         raise _unwritable(path, error) from error
     finally:
@@ -126,12 +144,17 @@ def found_file(path: Path, identity: StoreIdentity, *, shared: bool, boot_id: st
         pool=identity.pool,
         incarnation=identity.incarnation,
         shared=shared,
-        boot_id=boot_id,
+        options=options,
     )
 
 
 def open_file(
-    path: Path, *, pool: str | None, incarnation: str | None, shared: bool, boot_id: str
+    path: Path,
+    *,
+    pool: str | None,
+    incarnation: str | None,
+    shared: bool,
+    options: SqliteOptions,
 ) -> OpenFile:
     """Open the store at `path` for writing, if it is of this pool and incarnation (none: any).
 
@@ -143,18 +166,18 @@ def open_file(
     _check_file(path)
     with _refusing(path), ExitStack() as undo:
         _check_header(path)
-        lock = _Lock.acquire(path, shared=shared)
+        lock = _Lock.acquire(path, shared=shared, patience_seconds=options.busy_seconds)
         undo.callback(lock.release)
         identity = _check_content(path, pool, incarnation, alone=lock.alone)
-        connection = undo.enter_context(closing(_connect(path)))
+        connection = undo.enter_context(closing(_connect(path, options.busy_seconds)))
         if lock.alone:
-            _note_boot(connection, boot_id)
+            _note_boot(connection, options.boot_id)
         else:
-            _check_boot(connection, path, boot_id)
+            _check_boot(connection, path, options.boot_id)
         if shared:
             lock.share()
         undo.pop_all()
-        return OpenFile(connection, identity, boot_id if shared else None, lock)
+        return OpenFile(connection, identity, options.boot_id if shared else None, lock)
 
 
 def uri(path: Path, mode: str) -> str:
@@ -246,7 +269,7 @@ class _Lock:
         self._descriptor = descriptor
 
     @classmethod
-    def acquire(cls, path: Path, *, shared: bool) -> _Lock:
+    def acquire(cls, path: Path, *, shared: bool, patience_seconds: float = 0.0) -> _Lock:
         """Exclusively if possible; for a shared store otherwise together with its other openers.
 
         Raises `STATE_IN_USE` or `STATE_UNWRITABLE`.
@@ -256,7 +279,7 @@ class _Lock:
             descriptor = os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unwritable(side, error) from error
-        patience = time.monotonic() + BUSY_SECONDS
+        give_up = time.monotonic() + patience_seconds
         modes = [fcntl.LOCK_EX, fcntl.LOCK_SH] if shared else [fcntl.LOCK_EX]
         while True:
             for mode in modes:
@@ -264,7 +287,7 @@ class _Lock:
                     fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
                     return cls(descriptor, alone=mode == fcntl.LOCK_EX)
             # Somebody who found himself alone keeps others out until he has looked at the file.
-            if not shared or time.monotonic() > patience:
+            if not shared or time.monotonic() > give_up:
                 os.close(descriptor)
                 raise PoolError(Reason.STATE_IN_USE, path=str(path))
             time.sleep(0.005)
@@ -282,20 +305,21 @@ class _Lock:
 # -- the content ----------------------------------------------------------------------------------
 
 
-def _build(path: Path, identity: StoreIdentity, boot_id: str) -> None:
+def _build(path: Path, identity: StoreIdentity, options: SqliteOptions) -> None:
     """Make the file complete and durable under another name, then give it its own."""
     draft = path.with_name(path.name + ".founding")
     for part in ("", "-wal", "-shm"):
         draft.with_name(draft.name + part).unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    with closing(_connect(draft)) as connection:
+    with closing(_connect(draft, options.busy_seconds)) as connection:
         connection.executescript(f"BEGIN; {SCHEMA}")
         connection.executemany(
             "INSERT INTO meta(name, value) VALUES (?, ?)",
             [("pool", identity.pool), ("incarnation", identity.incarnation)],
         )
         connection.execute(
-            "INSERT INTO state(id, version, oldest, boot_id) VALUES (1, 0, 0, ?)", (boot_id,)
+            "INSERT INTO state(id, version, oldest, boot_id) VALUES (1, 0, 0, ?)",
+            (options.boot_id,),
         )
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -310,9 +334,9 @@ def _build(path: Path, identity: StoreIdentity, boot_id: str) -> None:
         os.close(folder)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        uri(path, "rw"), uri=True, isolation_level=None, timeout=BUSY_SECONDS
+        uri(path, "rw"), uri=True, isolation_level=None, timeout=busy_seconds
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -328,7 +352,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _look(path: Path, *, immutable: bool) -> closing[sqlite3.Connection]:
     # An immutable file is read without locks and without its WAL, and leaves no trace.
     name = uri(path, "ro") + ("&immutable=1" if immutable else "")
-    return closing(sqlite3.connect(name, uri=True, isolation_level=None, timeout=BUSY_SECONDS))
+    return closing(sqlite3.connect(name, uri=True, isolation_level=None))
 
 
 def _check_header(path: Path) -> None:

@@ -21,10 +21,7 @@ from poolmaster.store.contract import (
 )
 from poolmaster.store.sqlite_file import OpenFile
 
-KEPT_VERSIONS = 10_000
-"""How many versions' removals are remembered, for watches to start from."""
-
-FORGETTING_INTERVAL = 256
+FORGETTING_INTERVAL = 64
 """Old removals are forgotten at each version that is a multiple of this, many at a time."""
 
 _PUT = """
@@ -41,12 +38,13 @@ ON CONFLICT(key) DO UPDATE SET version = excluded.version
 class TransactionThread:
     """The transactions of one open file. All methods block; one thread calls them all.
 
-    Moments (`now`) are in seconds of CLOCK_BOOTTIME.
+    Moments (`now`) are in seconds of CLOCK_BOOTTIME. `kept_versions`: see `SqliteOptions`.
     """
 
-    def __init__(self, file: OpenFile) -> None:
+    def __init__(self, file: OpenFile, *, kept_versions: int) -> None:
         self._file = file
         self._connection = file.connection
+        self._kept_versions = kept_versions
         self._failure: str | None = None
         self._closed = False
 
@@ -122,7 +120,7 @@ class TransactionThread:
         if puts or removed:
             self._connection.execute("UPDATE state SET version = ?", (version,))
             if version % FORGETTING_INTERVAL == 0:
-                self._forget(version - KEPT_VERSIONS)
+                self._forget(version - self._kept_versions)
 
     def _forget(self, version: int) -> None:
         self._connection.execute("DELETE FROM tombstone WHERE version <= ?", (version,))
