@@ -1,0 +1,117 @@
+"""The options of `poolmember`, each with the sentence that explains it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Output(StrEnum):
+    """How a command writes its data."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or for scripts.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings: the options of `poolmember run` as keys, with _ for -. A flag wins over "
+        "the environment (POOLMEMBER_NAME …), and that over the file. "
+        "Default: /etc/poolmember/config.toml, if it is there.",
+    ),
+]
+StateDirOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where the host's identity, its replica and its store are: a local disk, one "
+        "directory per daemon. Default: /var/lib/poolmember, with the API socket in "
+        "/run/poolmember; in a directory given here the socket is DIR/api.sock.",
+    ),
+]
+NameOption = Annotated[
+    str | None, typer.Option(help="The host's name in the pool. Default: the short host name.")
+]
+ListenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR[:PORT]",
+        help="Where hosts and clients connect. Default: 127.0.0.1:7443. Anything beyond loopback "
+        "needs --insecure as long as connections are not encrypted.",
+    ),
+]
+AdvertiseOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR[:PORT]",
+        help="Where other hosts reach this one. Default: the address of --listen; needed if that "
+        "is 0.0.0.0, or behind address translation.",
+    ),
+]
+DriverOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="libvirt[:URI]|sim[:FILE]",
+        help="The hypervisor. Default: libvirt, at qemu:///system. `sim` simulates a host, as "
+        "FILE describes it.",
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="sqlite:///PATH",
+        help="For the host that founds a pool: a file in which the daemons of this machine keep "
+        "the pool's metadata together. Default: a file in the state directory, for this host "
+        "alone.",
+    ),
+]
+InsecureOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure/--no-insecure",
+        help="Listen beyond loopback although whoever reaches the port rules the pool.",
+        show_default=False,
+    ),
+]
+LogFormatOption = Annotated[
+    str | None,
+    typer.Option(metavar="text|json", help="One line an event, on stderr. Default: text."),
+]
+LogLevelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="debug|info|warning|error",
+        help="From which severity on events are written. Default: info.",
+    ),
+]
+BuiltinSrsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[,NAME…]",
+        help="Storage pools that every fresh host has, besides libvirt's `default`: they are no "
+        "obstacle to joining a pool.",
+    ),
+]
+DumpOption = Annotated[
+    bool,
+    typer.Option(
+        "--dump",
+        help="Instead, print the replica's whole content in canonical form (JSON Lines): equal "
+        "text at two hosts means equal replicas.",
+    ),
+]
+KeepVmsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-vms",
+        help="Go on although the host has VMs. They stay as they are, running or not; the pool "
+        "that it founds next lists them.",
+    ),
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
