@@ -47,6 +47,6 @@ class Agents(Protocol):
         """Have the host try to connect to `(host name, host:port)` targets."""
         ...
 
-    async def read_nonce(self, endpoint: str, store: str, key: str) -> str | None:
-        """What the host reads under `key` in the store of that URL; none if it cannot."""
+    async def read_nonce(self, endpoint: str, store: str) -> str | None:
+        """The nonce that the host reads in the store of that URL; none if it cannot."""
         ...

@@ -172,8 +172,11 @@ class Ledger:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write_loop())
                 tasks.create_task(self._confirm_loop())
-        except* SteppedDown as group:
-            raise SteppedDown(str(group.exceptions[0])) from group
+        except BaseExceptionGroup as group:
+            ended = group.subgroup(SteppedDown)
+            if ended is None:
+                raise
+            raise SteppedDown(str(ended.exceptions[0])) from group
         finally:
             self._end()
 
@@ -319,6 +322,18 @@ class Ledger:
     def _refuse_all(self, plan: _Plan) -> None:
         for answer, _ in plan.answers:
             _fail(answer, self._not_master())
+
+    async def first_outcome(self, request: Request) -> Outcome | None:
+        """What a request became when it was executed before; none if it was not, so far."""
+        if self._over is not None:
+            raise self._not_master()
+        record = self._state.requests.first_outcome(
+            request.id,
+            request.payload_hash,
+            last_revision=self._state.revision,
+            length=self._state.history_revisions,
+        )
+        return None if record is None else await self._first_outcome(record.revision)
 
     async def _first_outcome(self, revision: int) -> Outcome:
         found = await self._store.read(log_key(revision))

@@ -106,7 +106,7 @@ class Mastership:
         self.clock = clock
         self.ledger = Ledger(store, head, state, clock=clock)
         self.sessions = Sessions(self.ledger, clock=clock)
-        self.examiner = Examiner(agents, clock)
+        self.examiner = Examiner(agents, clock, self._nonce)
         self.agents = agents
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
         self.eject = Eject(agents, self.sessions, host)
@@ -130,8 +130,12 @@ class Mastership:
                 tasks.create_task(self.ledger.run())
                 tasks.create_task(self.sessions.run())
                 tasks.create_task(self.operations.run())
-        except* SteppedDown as group:
-            raise SteppedDown(str(group.exceptions[0])) from group
+        except BaseExceptionGroup as group:
+            # The other parts may fail as well, of the ledger's end; only that is the cause.
+            ended = group.subgroup(SteppedDown)
+            if ended is None:
+                raise
+            raise SteppedDown(str(ended.exceptions[0])) from group
 
     async def fresh(self) -> State:
         """The state, confirmed to be the newest after this was called."""
@@ -150,6 +154,10 @@ class Mastership:
             return decide(state)
 
         return await self.ledger.write(decide if while_reserved else guarded, request=request)
+
+    async def _nonce(self) -> str:
+        found = await self.store.read(NONCE)
+        return found.items[0].value.decode()
 
     def now(self) -> datetime:
         """The time of day."""

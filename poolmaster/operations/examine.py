@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from poolcore.clock import Clock
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts, Unreachable
 from poolcore.model import Host, HostMetrics
 from poolcore.replica import State
@@ -20,6 +20,8 @@ class Examiner:
 
     agents: Agents
     clock: Clock
+    own_nonce: Callable[[], Awaitable[str]]
+    """Reads the nonce from the pool's own store."""
 
     async def measured(
         self, endpoint: str, ask: Callable[[], Awaitable[Answer]] | None = None
@@ -55,6 +57,16 @@ class Examiner:
         found = await asyncio.gather(there, *back)
         unreachable = tuple(u for group in found for u in group)
         return replace(facts, unreachable=(*facts.unreachable, *unreachable))
+
+    async def same_store(self, facts: HostFacts, endpoint: str, store: str | None) -> HostFacts:
+        """The facts, if the host sees the store that the pool's hosts share; else refused."""
+        if store is None:
+            return facts
+        nonce = await self.agents.read_nonce(endpoint, store)
+        if nonce != await self.own_nonce():
+            problem = f"it finds another store, or none, at {store}"
+            raise PoolError(Reason.STORE_NOT_SHARED, host=facts.name_label, problem=problem)
+        return facts
 
     async def _probe(
         self, from_host: str, endpoint: str, targets: tuple[tuple[str, str], ...]

@@ -165,13 +165,14 @@ class Operations:
         """Record a new task, the result of `decide`, and run it; a repeated request finds it."""
         outcome = await self._pool.write(decide, request=request)
         if outcome.repeated:
-            return self._repeated(outcome)
+            return self.of_outcome(outcome)
         task: Task = outcome.result
         self._pool.reached(f"{task.operation}:{task.step}")
         self._started.put_nowait(task)
         return task
 
-    def _repeated(self, outcome: Outcome) -> Task:
+    def of_outcome(self, outcome: Outcome) -> Task:
+        """The task, as it is now, that a repeated request once recorded."""
         changes = outcome.delta.changes if outcome.delta else ()
         first = next(c.object for c in changes if isinstance(c, Put) and isinstance(c.object, Task))
         return self._pool.state.get(Task, first.uuid) or first
@@ -191,7 +192,7 @@ class Operations:
             return Decision((Put(after),), result=after)
 
         outcome = await self._pool.write(decide, request=request)
-        return self._repeated(outcome) if outcome.repeated else outcome.result
+        return self.of_outcome(outcome) if outcome.repeated else outcome.result
 
     async def _run(self, task: Task) -> None:
         operation = self._kinds[task.operation]

@@ -585,28 +585,19 @@ class ReadNonceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STORE_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """The store's URL."""
-    key: _builtins.str
-    """The key to read."""
     def __init__(
         self,
         *,
         store: _builtins.str | None = ...,
-        key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "_store", b"_store", "key", b"key", "store", b"store"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "_store", b"_store", "key", b"key", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__key: _TypeAlias = _typing.Literal["key"]  # noqa: Y015
-    _WhichOneofArgType__key: _TypeAlias = _typing.Literal["_key", b"_key"]  # noqa: Y015
     _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
     _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__key) -> _WhichOneofReturnType__key | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
 
 Global___ReadNonceRequest: _TypeAlias = ReadNonceRequest  # noqa: Y015
@@ -619,7 +610,7 @@ class ReadNonceResponse(_message.Message):
 
     NONCE_FIELD_NUMBER: _builtins.int
     nonce: _builtins.str
-    """Its value; absent if the key or the store is not there."""
+    """Its value; absent if it or the store is not there."""
     def __init__(
         self,
         *,

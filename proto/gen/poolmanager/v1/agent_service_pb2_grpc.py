@@ -107,7 +107,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadNonce(self, request, context):
-        """Reads a key of a shared store, to prove that the host sees the same one.
+        """Reads the nonce of a shared store, to prove that the host sees the same one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,7 @@ class AgentServiceStub:
     Probe: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ProbeRequest, _agent_service_pb2.ProbeResponse]
     """Tries to connect to addresses and says which could not be reached."""
     ReadNonce: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ReadNonceRequest, _agent_service_pb2.ReadNonceResponse]
-    """Reads a key of a shared store, to prove that the host sees the same one."""
+    """Reads the nonce of a shared store, to prove that the host sees the same one."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Each host for itself; answered by the host that is asked, never passed on."""
@@ -78,6 +78,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ReadNonceRequest,
         context: _aio.ServicerContext[_agent_service_pb2.ReadNonceRequest, _abc.Awaitable[_agent_service_pb2.ReadNonceResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.ReadNonceResponse]:
-        """Reads a key of a shared store, to prove that the host sees the same one."""
+        """Reads the nonce of a shared store, to prove that the host sees the same one."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,133 @@
+"""Hosts coming and going: the requests that start, check and ask about joins and ejects."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+
+from poolcore.facts import HostFacts
+from poolcore.model import Finding, Host, Task, TaskId
+from poolcore.wire.codec import to_proto
+from poolmanager.v1 import pool_service_pb2 as pb
+from poolmanager.v1 import task_service_pb2 as task_pb
+from poolmaster.decide.preflight import preflight
+from poolmaster.decide.selection import select
+from poolmaster.decide.update import invalid
+from poolmaster.mastership import Mastership
+from poolmaster.operations.join import join_outcome, refusal
+from poolmaster.service.writes import request_of
+
+DEFAULT_PORT = 7443
+HOST_NAME_LIMIT = 253
+_LABELS = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+
+OUTCOMES = {
+    "pending": pb.JOIN_OUTCOME_PENDING,
+    "committed": pb.JOIN_OUTCOME_COMMITTED,
+    "aborted": pb.JOIN_OUTCOME_ABORTED,
+}
+
+
+def endpoint_of(address: str) -> str:
+    """`host:port` of what a person typed: a name or IP address, with or without a port."""
+    if not address:
+        raise invalid("address", "is missing")
+    host, port = _split(address)
+    if not 1 <= port <= 65535:
+        raise invalid("address", f"port {port} is not from 1 to 65535")
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        if len(host) > HOST_NAME_LIMIT or not _LABELS.fullmatch(host):
+            problem = f"{host[:60]!a} is neither a host name nor an IP address"
+            raise invalid("address", problem) from None
+        return f"{host}:{port}"
+    return f"[{literal}]:{port}" if literal.version == 6 else f"{literal}:{port}"
+
+
+def _split(address: str) -> tuple[str, int]:
+    if address.startswith("["):
+        host, bracket, rest = address[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise invalid("address", "has an unfinished [IPv6]:port")
+        port = rest[1:]
+    elif address.count(":") > 1:
+        host, port = address, ""
+    else:
+        host, _, port = address.partition(":")
+        if address.endswith(":"):
+            raise invalid("address", "has no port after the colon")
+    if not port:
+        return host, DEFAULT_PORT
+    if not (port.isascii() and port.isdigit() and len(port) <= 5):
+        raise invalid("address", f"port {port[:20]!a} is not a number")
+    return host, int(port)
+
+
+async def _examine(
+    master: Mastership, endpoint: str, *, force: bool
+) -> tuple[HostFacts, tuple[Finding, ...]]:
+    state = await master.fresh()
+    facts = await master.examiner.measured(endpoint)
+    facts = await master.examiner.reachability(state, facts)
+    facts = await master.examiner.same_store(facts, endpoint, master.shared_store)
+    return facts, preflight(state, facts, master=master.host, force=force)
+
+
+async def check_host(master: Mastership, request: pb.CheckHostRequest) -> pb.CheckHostResponse:
+    """Preflight only."""
+    endpoint = endpoint_of(request.address)
+    facts, findings = await _examine(master, endpoint, force=request.force)
+    return pb.CheckHostResponse(
+        host_uuid=facts.host,
+        host_name=facts.name_label,
+        findings=[to_proto(f) for f in findings],
+        may_join=not any(f.blocks for f in findings),
+    )
+
+
+async def add_host(master: Mastership, request: pb.AddHostRequest) -> pb.AddHostResponse:
+    """Check a host and start its join."""
+    endpoint = endpoint_of(request.address)
+    asked = request_of(request)
+    # A request asked again finds its task; its host may be of the pool by now.
+    first = await master.ledger.first_outcome(asked) if asked is not None else None
+    if first is not None:
+        task = master.operations.of_outcome(first)
+        return pb.AddHostResponse(
+            task=to_proto(task), findings=[to_proto(f) for f in task.findings]
+        )
+    facts, findings = await _examine(master, endpoint, force=request.force)
+    if any(f.blocks for f in findings):
+        raise refusal(facts, findings)
+    begin = master.join.begin(
+        master, TaskId(str(uuid.uuid4())), facts, endpoint, force=request.force
+    )
+    task = await master.operations.start(begin, request=asked)
+    return pb.AddHostResponse(task=to_proto(task), findings=[to_proto(f) for f in findings])
+
+
+async def eject_host(master: Mastership, request: pb.EjectHostRequest) -> pb.EjectHostResponse:
+    """Start a host's departure."""
+    asked = request_of(request)
+    first = await master.ledger.first_outcome(asked) if asked is not None else None
+    if first is not None:
+        return pb.EjectHostResponse(task=to_proto(master.operations.of_outcome(first)))
+    host = select(await master.fresh(), Host, request.host)
+    begin = master.eject.begin(master, TaskId(str(uuid.uuid4())), host)
+    task = await master.operations.start(begin, request=asked)
+    return pb.EjectHostResponse(task=to_proto(task))
+
+
+async def get_join(master: Mastership, request: pb.GetJoinRequest) -> pb.GetJoinResponse:
+    """How a join ended."""
+    state = await master.fresh()
+    outcome = join_outcome(state, request.task, request.host)
+    return pb.GetJoinResponse(outcome=OUTCOMES[outcome], pool=master.pool)
+
+
+async def cancel_task(master: Mastership, request: task_pb.CancelTaskRequest) -> Task:
+    """Ask a task to stop."""
+    task = select(await master.fresh(), Task, request.task)
+    return await master.operations.cancel(task.uuid, request=request_of(request))

@@ -1,0 +1,114 @@
+"""What `pool status` shows."""
+
+from __future__ import annotations
+
+from poolcore.model import Host, HostMetrics
+from poolcore.replica import Head, State
+from poolcore.wire.codec import to_proto
+from poolmanager.v1 import pool_service_pb2 as pb
+from poolmaster.mastership import Mastership
+from poolmaster.service.reads import View
+
+
+def status_of_master(master: Mastership) -> pb.GetStatusResponse:
+    """The status as the master knows it."""
+    state, head = master.state, master.ledger.head
+    hosts = []
+    for host in _ordered(state):
+        session = master.sessions.get(host.uuid)
+        applied = session.applied if session is not None else 0
+        hosts.append(
+            pb.HostStatus(
+                uuid=host.uuid,
+                name=host.name_label,
+                address=host.address,
+                role=pb.ROLE_MASTER if host.uuid == head.master else pb.ROLE_MEMBER,
+                live=session is not None,
+                in_step=session is not None and applied >= head.revision,
+                applied_revision=applied,
+                lag_seconds=master.sessions.lag_seconds(session) if session is not None else 0.0,
+            )
+        )
+    return _status(View(state), head, master.store.engine, hosts, _warnings(master, state))
+
+
+def status_of_replica(
+    view: View, master: str | None, term: int, engine: str
+) -> pb.GetStatusResponse:
+    """The status as a host without a master last knew it; `master` is the last one's uuid."""
+    state = view.state
+    hosts = [
+        pb.HostStatus(
+            uuid=host.uuid,
+            name=host.name_label,
+            address=host.address,
+            role=pb.ROLE_MASTER if host.uuid == master else pb.ROLE_MEMBER,
+            live=False,
+            in_step=False,
+            applied_revision=0,
+            lag_seconds=0.0,
+        )
+        for host in _ordered(state)
+    ]
+    warning = pb.Warning(
+        code="NO_MASTER",
+        message="This host has no connection to the master; what it shows may be old.",
+        remedy="Start the master's daemon, or check the network between the hosts.",
+    )
+    head = Head(state.incarnation, term, state.revision, master or "")  # type: ignore[arg-type]
+    return _status(view, head, engine, hosts, [warning])
+
+
+def _status(
+    view: View, head: Head, engine: str, hosts: list[pb.HostStatus], warnings: list[pb.Warning]
+) -> pb.GetStatusResponse:
+    pool = view.state.pool
+    return pb.GetStatusResponse(
+        pool_uuid=pool.uuid,
+        pool_name=pool.name_label,
+        head=to_proto(head),
+        engine=engine,
+        # The store is at the master: it alone has to be up, and nobody else can stand in for it.
+        quorum=pb.Quorum(voters=1, needed=1, survives=0),
+        hosts=hosts,
+        warnings=warnings,
+        freshness=view.freshness(),
+    )
+
+
+def _ordered(state: State) -> list[Host]:
+    return sorted(state.all(Host), key=lambda h: (h.name_label, h.uuid))
+
+
+def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
+    warnings = []
+    hosts = _ordered(state)
+    if len(hosts) > 1:
+        warnings.append(
+            pb.Warning(
+                code="FAILOVER_NEEDS_A_PERSON",
+                message="The pool's store is at the master alone: while the master is down nothing "
+                "can be changed, and no other host takes over by itself.",
+                remedy="Keep the master's state directory safe: it holds all that was acknowledged.",
+            )
+        )
+    live = {m.host for m in state.all(HostMetrics) if m.live}
+    warnings += [
+        pb.Warning(
+            code="HOST_OFFLINE",
+            message=f"{host.name_label} is not connected to the master.",
+            remedy=f"Start poolmember there, or check the network to {host.address}.",
+        )
+        for host in hosts
+        if master.sessions.get(host.uuid) is None and host.uuid not in live
+    ]
+    if state.pool.reservation is not None:
+        name = state.pool.reservation.pool_name
+        warnings.append(
+            pb.Warning(
+                code="POOL_RESERVED",
+                message=f"This host is joining pool {name} and takes no changes until that ends.",
+                remedy="Wait; if that pool is gone for good, `poolmember reset` abandons the join.",
+            )
+        )
+    return warnings

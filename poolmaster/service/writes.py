@@ -1,0 +1,176 @@
+"""The administrative updates: one by one, and several in a call."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from poolcore.errors import PoolError
+from poolcore.model import CLASSES, SR, VDI, VM, Described, Host, Kind, Network, Object, Pool
+from poolcore.replica import Put, State
+from poolcore.wire.codec import (
+    enum_from_proto,
+    object_to_proto,
+    serialize,
+    to_proto,
+)
+from poolmanager.v1 import (
+    host_service_pb2,
+    network_service_pb2,
+    patch_pb2,
+    pool_service_pb2,
+    storage_service_pb2,
+    vm_service_pb2,
+)
+from poolmaster.decide.selection import select
+from poolmaster.decide.update import MetadataPatch, invalid, patched
+from poolmaster.ledger import Decide, Decision, Outcome, Request
+from poolmaster.mastership import Mastership
+
+BATCH_ITEMS = 1_000
+HOST_LIMIT = 64
+
+_UPDATED: dict[str, tuple[tuple[type[Described], Any, str, str], ...]] = {
+    "HostService": ((Host, host_service_pb2, "host", "Host"),),
+    "StorageService": (
+        (SR, storage_service_pb2, "sr", "Sr"),
+        (VDI, storage_service_pb2, "vdi", "Vdi"),
+    ),
+    "NetworkService": ((Network, network_service_pb2, "network", "Network"),),
+    "VMService": ((VM, vm_service_pb2, "vm", "Vm"),),
+}
+
+
+def request_of(message: Any) -> Request | None:
+    """A write's request id and the hash of everything else it says; none if it has no id."""
+    if not message.HasField("request_id"):
+        return None
+    payload = type(message)()
+    payload.CopyFrom(message)
+    payload.ClearField("request_id")
+    digest = hashlib.sha256(type(message).DESCRIPTOR.full_name.encode())
+    digest.update(serialize(payload))
+    return Request(message.request_id, digest.digest())
+
+
+def patch_of(message: patch_pb2.MetadataPatch) -> MetadataPatch:
+    """The patch in a message."""
+    return MetadataPatch(
+        name_label=message.name_label if message.HasField("name_label") else None,
+        name_description=(
+            message.name_description if message.HasField("name_description") else None
+        ),
+        add_tags=frozenset(message.add_tags),
+        remove_tags=frozenset(message.remove_tags),
+        set_other_config=dict(message.set_other_config),
+        remove_other_config=frozenset(message.remove_other_config),
+    )
+
+
+def patching(cls: type[Described], name: str | None, patch: MetadataPatch) -> Decide:
+    """The decision that patches the object of that name; the pool object needs none."""
+
+    def decide(state: State) -> Decision:
+        before: Described = state.pool if cls is Pool else select(state, cls, name or "")
+        after = patched(before, patch)
+        return Decision((Put(after),) if after != before else (), result=after)
+
+    return decide
+
+
+def changed_object(outcome: Outcome, cls: type[Object]) -> Any:
+    """The object as of the commit, also when the request is repeated."""
+    if outcome.result is not None:
+        return outcome.result
+    changes = outcome.delta.changes if outcome.delta else ()
+    return next((c.object for c in changes if isinstance(c, Put) and type(c.object) is cls), None)
+
+
+def update_functions(
+    service: str, master: Mastership
+) -> dict[str, Callable[[Any], Awaitable[Any]]]:
+    """`Update…` of every class of a service."""
+    return {
+        f"Update{one}": _updater(cls, messages, field, one, master)
+        for cls, messages, field, one in _UPDATED.get(service, ())
+    }
+
+
+def _updater(
+    cls: type[Described], messages: Any, field: str, one: str, master: Mastership
+) -> Callable[[Any], Awaitable[Any]]:
+    response = getattr(messages, f"Update{one}Response")
+
+    async def update(request: Any) -> Any:
+        decide = patching(cls, getattr(request, field), patch_of(request.patch))
+        outcome = await master.write(decide, request=request_of(request))
+        found = changed_object(outcome, cls)
+        return response(
+            **{field: to_proto(found) if found is not None else None},
+            revision=outcome.revision,
+            incarnation=master.state.incarnation.uuid,
+        )
+
+    return update
+
+
+async def update_pool(
+    master: Mastership, request: pool_service_pb2.UpdatePoolRequest
+) -> pool_service_pb2.UpdatePoolResponse:
+    """Change the pool's own settings."""
+    patch = patch_of(request.patch)
+
+    def decide(state: State) -> Decision:
+        before = state.pool
+        after = patched(before, patch)
+        if request.HasField("default_sr"):
+            name = request.default_sr
+            after = replace(after, default_sr=select(state, SR, name).uuid if name else None)
+        if request.HasField("host_limit"):
+            if not 1 <= request.host_limit <= HOST_LIMIT:
+                raise invalid("host_limit", f"must be from 1 to {HOST_LIMIT}")
+            after = replace(after, host_limit=request.host_limit)
+        return Decision((Put(after),) if after != before else (), result=after)
+
+    outcome = await master.write(decide, request=request_of(request))
+    found = changed_object(outcome, Pool)
+    return pool_service_pb2.UpdatePoolResponse(
+        pool=to_proto(found) if found is not None else None,
+        revision=outcome.revision,
+        incarnation=master.state.incarnation.uuid,
+    )
+
+
+async def batch_update(
+    master: Mastership, request: pool_service_pb2.BatchUpdateRequest
+) -> pool_service_pb2.BatchUpdateResponse:
+    """Several updates, each with its own outcome."""
+    if len(request.items) > BATCH_ITEMS:
+        raise invalid("items", f"are {len(request.items)}, at most {BATCH_ITEMS} are allowed")
+    outcomes = await asyncio.gather(*(_update_item(master, item) for item in request.items))
+    return pool_service_pb2.BatchUpdateResponse(outcomes=outcomes)
+
+
+async def _update_item(
+    master: Mastership, item: pool_service_pb2.UpdateItem
+) -> pool_service_pb2.UpdateOutcome:
+    try:
+        cls = CLASSES[enum_from_proto(Kind, item.kind)]
+        if not issubclass(cls, Described):
+            raise invalid("kind", f"{cls.KIND} objects have nothing to update")
+        decide = patching(cls, item.object, patch_of(item.patch))
+        outcome = await master.write(decide, request=request_of(item))
+    except PoolError as error:
+        return pool_service_pb2.UpdateOutcome(
+            error=pool_service_pb2.UpdateError(reason=error.reason, params=dict(error.params))
+        )
+    found = changed_object(outcome, cls)
+    done = pool_service_pb2.Done(
+        object=object_to_proto(found) if found is not None else None,
+        revision=outcome.revision,
+        incarnation=master.state.incarnation.uuid,
+    )
+    return pool_service_pb2.UpdateOutcome(done=done)
