@@ -1,0 +1,99 @@
+"""The client library of the pool manager: asynchronous first, with a blocking twin.
+
+::
+
+    async with PoolClient.connect("10.0.0.1", "10.0.0.2") as pool:
+        vm = await pool.vms.get("web1")
+
+The objects are those of `poolcore.model`. Everything public is named here.
+"""
+
+from poolclient._address import DEFAULT_PORT, normal_address
+from poolclient._blocking import (
+    BlockingCollection,
+    BlockingMirror,
+    BlockingPoolClient,
+    BlockingTaskHandle,
+    BlockingWritableCollection,
+)
+from poolclient._client import PoolClient
+from poolclient._core import Options
+from poolclient._errors import (
+    Ambiguous,
+    Conflict,
+    Failed,
+    HistoryGone,
+    InvalidRequest,
+    JoinRefused,
+    NoHostAnswers,
+    NoMaster,
+    NotAllowed,
+    NotFound,
+    OutcomeUnknown,
+    PoolClientError,
+    StaleAnswer,
+    TaskCancelled,
+    TimedOut,
+)
+from poolclient._events import Event
+from poolclient._freshness import Cursor, Freshness
+from poolclient._mirror import Mirror
+from poolclient._objects import Collection, Listing, WritableCollection
+from poolclient._picture import View, ViewTable
+from poolclient._status import (
+    HostCheck,
+    HostReport,
+    HostStatus,
+    PoolStatus,
+    Quorum,
+    Role,
+    StatusWarning,
+)
+from poolclient._tasks import TaskHandle
+from poolclient._writes import Changes, Committed
+
+__all__ = [
+    "DEFAULT_PORT",
+    "Ambiguous",
+    "BlockingCollection",
+    "BlockingMirror",
+    "BlockingPoolClient",
+    "BlockingTaskHandle",
+    "BlockingWritableCollection",
+    "Changes",
+    "Collection",
+    "Committed",
+    "Conflict",
+    "Cursor",
+    "Event",
+    "Failed",
+    "Freshness",
+    "HistoryGone",
+    "HostCheck",
+    "HostReport",
+    "HostStatus",
+    "InvalidRequest",
+    "JoinRefused",
+    "Listing",
+    "Mirror",
+    "NoHostAnswers",
+    "NoMaster",
+    "NotAllowed",
+    "NotFound",
+    "Options",
+    "OutcomeUnknown",
+    "PoolClient",
+    "PoolClientError",
+    "PoolStatus",
+    "Quorum",
+    "Role",
+    "StaleAnswer",
+    "StatusWarning",
+    "TaskCancelled",
+    "TaskHandle",
+    "TimedOut",
+    "View",
+    "ViewTable",
+    "WritableCollection",
+    "normal_address",
+]

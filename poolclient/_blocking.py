@@ -1,0 +1,367 @@
+"""The client without `await`: the same methods, each of which blocks until it is done.
+
+A thread of its own runs the event loop; the client may be used from any number of threads.
+Interrupting a call (Ctrl-C) cancels it there, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, Unpack
+
+from poolclient._client import PoolClient
+from poolclient._core import Options
+from poolclient._events import Event
+from poolclient._freshness import Cursor, Freshness
+from poolclient._mirror import Mirror
+from poolclient._objects import Collection, Listing, WritableCollection
+from poolclient._picture import Picture
+from poolclient._status import HostCheck, HostReport, PoolStatus
+from poolclient._tables import Tables
+from poolclient._tasks import TaskHandle
+from poolclient._writes import Changes, Committed
+from poolcore.model import SR, Described, Finding, Host, Kind, Object, Pool, Task, TaskId
+
+R = TypeVar("R")
+T = TypeVar("T", bound=Object)
+D = TypeVar("D", bound=Described)
+
+
+class _LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="poolclient", daemon=True)
+
+    def _main(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._started.set()
+        await self._stop.wait()
+
+    def start(self) -> None:
+        self._thread.start()
+        self._started.wait()
+
+    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """The result of a coroutine that runs in the loop."""
+        if self._loop is None or not self._thread.is_alive():
+            coroutine.close()
+            raise RuntimeError("enter the client first: `with BlockingPoolClient.connect(...)`")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, items: AsyncIterator[R]) -> Iterator[R]:
+        """The items of an asynchronous iterator, which is closed when the caller has enough."""
+        end = object()
+
+        async def following() -> Any:
+            return await anext(items, end)
+
+        async def close() -> None:
+            aclose = getattr(items, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+        try:
+            while (item := self.run(following())) is not end:
+                yield item
+        finally:
+            if self._thread.is_alive():
+                self.run(close())
+
+    def stop(self) -> None:
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+
+class BlockingCollection(Generic[T]):
+    """As `Collection`."""
+
+    def __init__(self, thread: _LoopThread, collection: Collection[T]) -> None:
+        self._thread = thread
+        self._collection = collection
+
+    def list(self, *, timeout_seconds: float | None = None) -> Listing[T]:
+        """Every object, in order of the uuids."""
+        return self._thread.run(self._collection.list(timeout_seconds=timeout_seconds))
+
+    def __iter__(self) -> Iterator[T]:
+        return self._thread.iterate(aiter(self._collection))
+
+    def get(self, ref: str | T, *, timeout_seconds: float | None = None) -> T:
+        """One object; `NotFound` or `Ambiguous` when `ref` does not name exactly one."""
+        return self._thread.run(self._collection.get(ref, timeout_seconds=timeout_seconds))
+
+    def read(self, ref: str | T, *, timeout_seconds: float | None = None) -> tuple[T, Freshness]:
+        """As `get`, together with how fresh the answer is."""
+        return self._thread.run(self._collection.read(ref, timeout_seconds=timeout_seconds))
+
+
+class BlockingWritableCollection(BlockingCollection[D]):
+    """As `WritableCollection`."""
+
+    def __init__(self, thread: _LoopThread, collection: WritableCollection[D]) -> None:
+        super().__init__(thread, collection)
+        self._writable = collection
+
+    def set(
+        self,
+        ref: str | D,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+        **changes: Unpack[Changes],
+    ) -> Committed[D]:
+        """Change what is given (see `poolclient.Changes`) and leave the rest."""
+        return self._thread.run(
+            self._writable.set(
+                ref, timeout_seconds=timeout_seconds, request_id=request_id, **changes
+            )
+        )
+
+
+class BlockingTaskHandle:
+    """As `TaskHandle`, with `wait` for `await`."""
+
+    def __init__(self, thread: _LoopThread, handle: TaskHandle) -> None:
+        self._thread = thread
+        self._handle = handle
+
+    @property
+    def task(self) -> Task:
+        """The task as it was last seen."""
+        return self._handle.task
+
+    @property
+    def uuid(self) -> TaskId:
+        """The task's uuid."""
+        return self._handle.uuid
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What preflight found and does not stop it."""
+        return self._handle.findings
+
+    @property
+    def progress(self) -> Iterator[Task]:
+        """The task, now and whenever it has advanced, until it has ended."""
+        return self._thread.iterate(self._handle.progress)
+
+    def wait(self, *, timeout_seconds: float | None = None) -> Task:
+        """Wait for the end; if the task failed, raises why. `TimedOut` leaves it running."""
+        return self._thread.run(self._handle.wait(timeout_seconds=timeout_seconds))
+
+    def cancel(self, *, timeout_seconds: float | None = None) -> Task:
+        """Ask the task to stop; `Conflict` when it is past the point where it can."""
+        return self._thread.run(self._handle.cancel(timeout_seconds=timeout_seconds))
+
+
+class BlockingMirror(Tables):
+    """As `Mirror`: `with pool.mirror() as mirror`."""
+
+    def __init__(self, thread: _LoopThread, pool: PoolClient) -> None:
+        self._thread = thread
+        self._pool = pool
+        self._mirror: Mirror | None = None
+
+    def __enter__(self) -> Self:
+        async def enter() -> Mirror:
+            return await self._pool.mirror().__aenter__()
+
+        self._mirror = self._thread.run(enter())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thread.run(self._entered().__aexit__(kind, error, traceback))
+
+    def _entered(self) -> Mirror:
+        if self._mirror is None:
+            raise RuntimeError("use the mirror as `with pool.mirror() as mirror`")
+        return self._mirror
+
+    def _now(self) -> Picture:
+        return self._entered()._now()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the stream that feeds the copy is up."""
+        return self._entered().connected
+
+    def barrier(self, *, timeout_seconds: float | None = None) -> None:
+        """Wait until the copy contains everything that was committed before this call."""
+        self._thread.run(self._entered().barrier(timeout_seconds=timeout_seconds))
+
+    def wait_for(
+        self, condition: Callable[[Tables], bool], *, timeout_seconds: float | None = None
+    ) -> None:
+        """Wait until `condition(mirror)` holds; it is called in the loop's thread."""
+        self._thread.run(self._entered().wait_for(condition, timeout_seconds=timeout_seconds))
+
+
+class BlockingPoolClient:
+    """As `PoolClient`: `with BlockingPoolClient.connect("10.0.0.1") as pool`."""
+
+    def __init__(self, *addresses: str, **options: Unpack[Options]) -> None:
+        self._thread = thread = _LoopThread()
+        self._client = client = PoolClient(*addresses, **options)
+        self.hosts = BlockingWritableCollection(thread, client.hosts)
+        self.host_metrics = BlockingCollection(thread, client.host_metrics)
+        self.srs = BlockingWritableCollection(thread, client.srs)
+        self.pbds = BlockingCollection(thread, client.pbds)
+        self.vdis = BlockingWritableCollection(thread, client.vdis)
+        self.networks = BlockingWritableCollection(thread, client.networks)
+        self.pifs = BlockingCollection(thread, client.pifs)
+        self.bonds = BlockingCollection(thread, client.bonds)
+        self.vlans = BlockingCollection(thread, client.vlans)
+        self.tunnels = BlockingCollection(thread, client.tunnels)
+        self.vms = BlockingWritableCollection(thread, client.vms)
+        self.vbds = BlockingCollection(thread, client.vbds)
+        self.vifs = BlockingCollection(thread, client.vifs)
+        self.tasks = BlockingCollection(thread, client.tasks)
+        self.messages = BlockingCollection(thread, client.messages)
+
+    @classmethod
+    def connect(cls, *addresses: str, **options: Unpack[Options]) -> Self:
+        """A client to be entered with `with`; for the options see `poolclient.Options`."""
+        return cls(*addresses, **options)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._thread.run(self._client.__aenter__())
+        except BaseException:
+            self._thread.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._thread.run(self._client.__aexit__(kind, error, traceback))
+        finally:
+            self._thread.stop()
+
+    @property
+    def address(self) -> str:
+        """The address in use."""
+        return self._client.address
+
+    @property
+    def pool_uuid(self) -> str:
+        """The uuid of the pool."""
+        return self._client.pool_uuid
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that this client has seen."""
+        return self._client.revision
+
+    def pool(self, *, timeout_seconds: float | None = None) -> Pool:
+        """The pool object: its name and settings."""
+        return self._thread.run(self._client.pool(timeout_seconds=timeout_seconds))
+
+    def set(
+        self,
+        *,
+        default_sr: str | SR | None = None,
+        host_limit: int | None = None,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+        **changes: Unpack[Changes],
+    ) -> Committed[Pool]:
+        """Change the pool's own settings; `default_sr=""` for none."""
+        return self._thread.run(
+            self._client.set(
+                default_sr=default_sr,
+                host_limit=host_limit,
+                timeout_seconds=timeout_seconds,
+                request_id=request_id,
+                **changes,
+            )
+        )
+
+    def status(self, *, timeout_seconds: float | None = None) -> PoolStatus:
+        """Master, chain, quorum, hosts and warnings."""
+        return self._thread.run(self._client.status(timeout_seconds=timeout_seconds))
+
+    def check_host(
+        self, address: str, *, force: bool = False, timeout_seconds: float | None = None
+    ) -> HostCheck:
+        """Preflight of a host that might join: every finding, and nothing is changed."""
+        return self._thread.run(
+            self._client.check_host(address, force=force, timeout_seconds=timeout_seconds)
+        )
+
+    def add_host(
+        self,
+        address: str,
+        *,
+        force: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> BlockingTaskHandle:
+        """Take a host into the pool; `.wait()` for the end of the join."""
+        handle = self._client.add_host(
+            address, force=force, timeout_seconds=timeout_seconds, request_id=request_id
+        )
+        return BlockingTaskHandle(self._thread, self._thread.run(handle))
+
+    def eject_host(
+        self,
+        host: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> BlockingTaskHandle:
+        """Have a host leave and become a pool of its own; `.wait()` for the end."""
+        handle = self._client.eject_host(
+            host, timeout_seconds=timeout_seconds, request_id=request_id
+        )
+        return BlockingTaskHandle(self._thread, self._thread.run(handle))
+
+    def task(self, ref: str | Task) -> BlockingTaskHandle:
+        """A handle on a task that is there already, to wait for it or to cancel it."""
+        return BlockingTaskHandle(self._thread, self._thread.run(self._client.task(ref)))
+
+    def events(
+        self,
+        *,
+        since: int | Cursor | None = None,
+        kinds: Iterable[Kind] = (),
+        on_break: Callable[[str], None] | None = None,
+    ) -> Iterator[Event]:
+        """Every commit after `since`, each exactly once and in order, until the caller stops."""
+        return self._thread.iterate(
+            self._client.events(since=since, kinds=kinds, on_break=on_break)
+        )
+
+    def mirror(self) -> BlockingMirror:
+        """A live copy of the pool's metadata; enter it with `with`."""
+        return BlockingMirror(self._thread, self._client)
+
+    def host_report(self, *, timeout_seconds: float | None = None) -> HostReport:
+        """What the host at `address` says of itself; never passed on to another."""
+        return self._thread.run(self._client.host_report(timeout_seconds=timeout_seconds))

@@ -1,0 +1,276 @@
+"""The client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self, Unpack
+
+from poolclient._core import Core, Options
+from poolclient._events import Event, events
+from poolclient._freshness import Cursor
+from poolclient._mirror import Mirror
+from poolclient._objects import Collection, WritableCollection, reference
+from poolclient._status import HostCheck, HostReport, PoolStatus
+from poolclient._tasks import TaskHandle
+from poolclient._writes import Changes, Committed, metadata_patch, new_request_id
+from poolcore.model import (
+    PBD,
+    PIF,
+    SR,
+    VBD,
+    VDI,
+    VIF,
+    VLAN,
+    VM,
+    Bond,
+    Host,
+    HostId,
+    HostMetrics,
+    Kind,
+    Message,
+    Network,
+    Pool,
+    Task,
+    Tunnel,
+)
+from poolcore.wire.codec import from_proto
+from poolmanager.v1 import agent_service_pb2, pool_service_pb2
+
+PREFLIGHT_TIMEOUT_SECONDS = 30.0
+"""The time limit of `check_host` and `add_host`: the master asks several hosts meanwhile."""
+
+
+class PoolClient:
+    """A connection to a pool, through any of its hosts.
+
+    ::
+
+        async with PoolClient.connect("10.0.0.1", "10.0.0.2") as pool:
+            for vm in await pool.vms.list():
+                print(vm.name_label, vm.power_state)
+            await pool.vms.set("web1", add_tags=["prod"], other_config={"owner": "ops"})
+
+    Addresses are `HOST`, `HOST:PORT` (7443 if none is given) or `unix:///PATH` of a host's own
+    socket. All are asked at once, the first that answers is used, and the others stand in when it
+    fails. Belongs to the event loop in which it was entered.
+    """
+
+    def __init__(self, *addresses: str, **options: Unpack[Options]) -> None:
+        self._core = Core(addresses, options)
+        self.hosts: WritableCollection[Host] = WritableCollection(self._core, Kind.HOST)
+        self.host_metrics: Collection[HostMetrics] = Collection(self._core, Kind.HOST_METRICS)
+        self.srs: WritableCollection[SR] = WritableCollection(self._core, Kind.SR)
+        self.pbds: Collection[PBD] = Collection(self._core, Kind.PBD)
+        self.vdis: WritableCollection[VDI] = WritableCollection(self._core, Kind.VDI)
+        self.networks: WritableCollection[Network] = WritableCollection(self._core, Kind.NETWORK)
+        self.pifs: Collection[PIF] = Collection(self._core, Kind.PIF)
+        self.bonds: Collection[Bond] = Collection(self._core, Kind.BOND)
+        self.vlans: Collection[VLAN] = Collection(self._core, Kind.VLAN)
+        self.tunnels: Collection[Tunnel] = Collection(self._core, Kind.TUNNEL)
+        self.vms: WritableCollection[VM] = WritableCollection(self._core, Kind.VM)
+        self.vbds: Collection[VBD] = Collection(self._core, Kind.VBD)
+        self.vifs: Collection[VIF] = Collection(self._core, Kind.VIF)
+        self.tasks: Collection[Task] = Collection(self._core, Kind.TASK)
+        self.messages: Collection[Message] = Collection(self._core, Kind.MESSAGE)
+
+    @classmethod
+    def connect(cls, *addresses: str, **options: Unpack[Options]) -> Self:
+        """A client to be entered with `async with`; nothing is connected before that.
+
+        For the options see `poolclient.Options`. Entering it raises `NoHostAnswers` when no
+        address answers.
+        """
+        return cls(*addresses, **options)
+
+    async def __aenter__(self) -> Self:
+        await self._core.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._core.close()
+
+    @property
+    def address(self) -> str:
+        """The address in use."""
+        return self._core.transport.address
+
+    @property
+    def pool_uuid(self) -> str:
+        """The uuid of the pool."""
+        return self._core.transport.pool_uuid
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that this client has seen."""
+        return self._core.transport.horizon.revision
+
+    # -- the pool itself --------------------------------------------------------------------------
+
+    async def pool(self, *, timeout_seconds: float | None = None) -> Pool:
+        """The pool object: its name and settings."""
+        answer, _ = await self._core.transport.read(
+            lambda c: c.pool.GetPool,
+            pool_service_pb2.GetPoolRequest(),
+            self._core.deadline(timeout_seconds),
+        )
+        pool: Pool = from_proto(answer.pool)
+        return pool
+
+    async def set(
+        self,
+        *,
+        default_sr: str | SR | None = None,
+        host_limit: int | None = None,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+        **changes: Unpack[Changes],
+    ) -> Committed[Pool]:
+        """Change the pool's own settings; `default_sr=""` for none."""
+        deadline = self._core.deadline(timeout_seconds)
+        request = pool_service_pb2.UpdatePoolRequest(
+            request_id=request_id or new_request_id(self._core.transport),
+            patch=metadata_patch(changes),
+            default_sr=None if default_sr is None else reference(default_sr),
+            host_limit=host_limit,
+        )
+        answer = await self._core.transport.write(
+            lambda c: c.pool.UpdatePool, request, deadline, request.request_id
+        )
+        await self._core.transport.written(answer.incarnation, answer.revision, deadline)
+        pool = from_proto(answer.pool) if answer.HasField("pool") else await self.pool()
+        return Committed(pool, answer.revision, answer.incarnation)
+
+    async def status(self, *, timeout_seconds: float | None = None) -> PoolStatus:
+        """Master, chain, quorum, hosts and warnings."""
+        return await self._core.status(timeout_seconds)
+
+    # -- hosts coming and going -------------------------------------------------------------------
+
+    async def check_host(
+        self, address: str, *, force: bool = False, timeout_seconds: float | None = None
+    ) -> HostCheck:
+        """Preflight of a host that might join: every finding, and nothing is changed."""
+        request = pool_service_pb2.CheckHostRequest(address=address, force=force)
+        deadline = self._core.deadline(timeout_seconds or PREFLIGHT_TIMEOUT_SECONDS)
+        answer = await self._core.transport.ask(lambda c: c.pool.CheckHost, request, deadline)
+        return HostCheck(
+            host_uuid=HostId(answer.host_uuid),
+            host_name=answer.host_name,
+            findings=tuple(map(from_proto, answer.findings)),
+            may_join=answer.may_join,
+        )
+
+    async def add_host(
+        self,
+        address: str,
+        *,
+        force: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> TaskHandle:
+        """Take a host into the pool; await the handle for the end of the join.
+
+        `JoinRefused` with every finding when it does not fit.
+        """
+        request = pool_service_pb2.AddHostRequest(
+            request_id=request_id or new_request_id(self._core.transport),
+            address=address,
+            force=force,
+        )
+        deadline = self._core.deadline(timeout_seconds or PREFLIGHT_TIMEOUT_SECONDS)
+        answer = await self._core.transport.write(
+            lambda c: c.pool.AddHost, request, deadline, request.request_id
+        )
+        findings = tuple(map(from_proto, answer.findings))
+        return TaskHandle(self._core, from_proto(answer.task), findings)
+
+    async def eject_host(
+        self,
+        host: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> TaskHandle:
+        """Have a host leave and become a pool of its own; await the handle for the end."""
+        request = pool_service_pb2.EjectHostRequest(
+            request_id=request_id or new_request_id(self._core.transport), host=reference(host)
+        )
+        answer = await self._core.transport.write(
+            lambda c: c.pool.EjectHost,
+            request,
+            self._core.deadline(timeout_seconds),
+            request.request_id,
+        )
+        return TaskHandle(self._core, from_proto(answer.task))
+
+    async def task(self, ref: str | Task) -> TaskHandle:
+        """A handle on a task that is there already, to wait for it or to cancel it."""
+        return TaskHandle(self._core, await self.tasks.get(ref))
+
+    # -- following the pool -----------------------------------------------------------------------
+
+    async def events(
+        self,
+        *,
+        since: int | Cursor | None = None,
+        kinds: Iterable[Kind] = (),
+        on_break: Callable[[str], None] | None = None,
+    ) -> AsyncIterator[Event]:
+        """Every commit after `since`, each exactly once and in order, until the caller stops.
+
+        `since` None: after the present one. Reconnects by itself, and tells `on_break` why.
+        `HistoryGone` when the pool no longer keeps what comes next, `Conflict` when a cursor is of
+        another incarnation. With `kinds`, only their changes and no commits without any.
+        """
+        if since is None:
+            _, freshness = await self._core.transport.read(
+                lambda c: c.pool.GetPool,
+                pool_service_pb2.GetPoolRequest(),
+                self._core.deadline(None),
+            )
+            since = Cursor(freshness.incarnation, freshness.revision)
+        elif isinstance(since, int):
+            since = Cursor("", since)
+        stream = events(
+            self._core.transport,
+            since=since,
+            kinds=kinds,
+            connect_seconds=self._core.timeout_seconds,
+            on_break=on_break,
+        )
+        try:
+            async for event in stream:
+                yield event
+        finally:
+            await stream.aclose()
+
+    def mirror(self) -> Mirror:
+        """A live copy of the pool's metadata; enter it with `async with`."""
+        return Mirror(self._core)
+
+    # -- the host that answers --------------------------------------------------------------------
+
+    async def host_report(self, *, timeout_seconds: float | None = None) -> HostReport:
+        """What the host at `address` says of itself; never passed on to another."""
+        started, before = asyncio.get_running_loop().time(), datetime.now(UTC)
+        answer = await self._core.transport.ask(
+            lambda c: c.agent.GetFacts,
+            agent_service_pb2.GetFactsRequest(),
+            self._core.deadline(timeout_seconds),
+        )
+        took = asyncio.get_running_loop().time() - started
+        clock = answer.clock.ToDatetime(tzinfo=UTC)
+        return HostReport(
+            address=self.address,
+            facts=from_proto(answer.facts),
+            clock=clock,
+            clock_offset_seconds=(clock - before).total_seconds() - took / 2,
+        )

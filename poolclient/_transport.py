@@ -1,0 +1,333 @@
+"""Calls to a pool at several addresses.
+
+The first address that answers is used, a fresh one preferred over a stale one; when its connection
+breaks the others are asked. A read is then repeated; a write is repeated only as it is, with the
+same request id, so that it is never made twice (design §4.5). What a call promises to its caller:
+
+* it ends by its deadline;
+* a read's `Freshness` never calls older state fresh than this client had seen when it asked;
+* a write that raises anything but `OutcomeUnknown` was refused and not made; the one exception is
+  the reason `INTERNAL_ERROR`, of which nobody can say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from poolclient._connection import Connection, failure
+from poolclient._deadline import Deadline
+from poolclient._errors import (
+    Conflict,
+    NoHostAnswers,
+    OutcomeUnknown,
+    PoolClientError,
+    StaleAnswer,
+)
+from poolclient._freshness import Cursor, Freshness, Horizon
+from poolclient._owned import OwnedTasks
+from poolcore.errors import Reason
+from poolcore.replica import Head
+from poolcore.wire.codec import from_proto
+from poolmanager.v1 import pool_service_pb2
+
+A = TypeVar("A")
+
+CONNECT_SECONDS = 5.0
+"""How long an address may take to answer for the first time."""
+FRESH_GRACE_SECONDS = 0.3
+"""How long to wait for a fresh host after a stale one has answered."""
+RECONNECT_SECONDS = 1.0
+"""How long a broken connection may take to come back before the other addresses are asked."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+
+UNCERTAIN = frozenset({Reason.OUTCOME_UNKNOWN, Reason.DEADLINE_PASSED})
+"""Reasons after which a write may have been made or not."""
+NOT_AT_THIS_HOST = frozenset({Reason.NO_MASTER, Reason.HOST_IS_SLAVE})
+"""Reasons that say that the write was not made here and may succeed elsewhere or later."""
+
+
+Rpc = Callable[[Connection], Callable[..., Awaitable[A]]]
+"""Which method of a connection to call, for example `lambda c: c.pool.GetPool`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    connection: Connection
+    pool: str
+    head: Head | None
+    stale: bool
+
+
+class Transport:
+    """See the module's docstring. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        require_fresh: bool,
+        master_patience_seconds: float,
+        on_stale: Callable[[Freshness], None] | None,
+    ) -> None:
+        self.horizon = Horizon()
+        self.pool_uuid = ""
+        self._require_fresh = require_fresh
+        self._patience_seconds = master_patience_seconds
+        self._on_stale = on_stale
+        self._connections = [Connection(address) for address in addresses]
+        self._addresses = ", ".join(addresses)
+        self._current: Connection | None = None
+        self._selecting = asyncio.Lock()
+        self._reselected_at = 0.0
+        self.closed = False
+
+    @property
+    def address(self) -> str:
+        """The address in use; empty while there is none."""
+        return "" if self._current is None else self._current.address
+
+    async def open(self, deadline: Deadline) -> None:
+        """Find a host that answers: one round, then `NoHostAnswers`."""
+        self._current = await self._select(deadline)
+
+    async def close(self) -> None:
+        """Close every connection; calls under way fail."""
+        self.closed = True
+        for connection in self._connections:
+            await connection.channel.close()
+
+    # -- choosing a host --------------------------------------------------------------------------
+
+    async def connection(self, deadline: Deadline) -> Connection:
+        """The connection to use; looks for a host that answers until the deadline."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            if self.closed:
+                raise RuntimeError("this client is closed")
+            if self._current is not None:
+                return self._current
+            try:
+                async with self._selecting:
+                    if self._current is None:
+                        self._current = await self._select(deadline)
+            except NoHostAnswers:
+                if deadline.remaining <= pause:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def lost(self, connection: Connection) -> None:
+        """Take note that a connection has failed: the next call looks for another."""
+        if self._current is connection:
+            self._current = None
+
+    async def _probe(self, connection: Connection, seconds: float) -> _Probe:
+        status = await connection.pool.GetStatus(
+            pool_service_pb2.GetStatusRequest(), timeout=seconds
+        )
+        head = from_proto(status.head) if status.HasField("head") else None
+        return _Probe(connection, status.pool_uuid, head, status.freshness.stale)
+
+    async def _select(self, deadline: Deadline) -> Connection:
+        """Ask all addresses at once; the first fresh one wins, else the first stale one."""
+        seconds = min(deadline.remaining, CONNECT_SECONDS)
+        problems: dict[str, PoolClientError] = {}
+        stale: _Probe | None = None
+        async with OwnedTasks() as owned:
+            waiting = {owned.task(self._probe(c, seconds)): c for c in self._connections}
+            while waiting:
+                done, _ = await asyncio.wait(
+                    waiting,
+                    timeout=FRESH_GRACE_SECONDS if stale else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done:
+                    break
+                for task in done:
+                    connection = waiting.pop(task)
+                    try:
+                        probe = task.result()
+                        self._check_pool(probe)
+                    except grpc.aio.AioRpcError as error:
+                        problems[connection.address], _ = failure(error, connection)
+                        continue
+                    except Conflict as error:
+                        problems[connection.address] = error
+                        continue
+                    if not probe.stale:
+                        return self._selected(probe)
+                    stale = stale or probe
+        if stale:
+            return self._selected(stale)
+        raise self._none_answers(problems)
+
+    def _check_pool(self, probe: _Probe) -> None:
+        if self.pool_uuid and probe.pool != self.pool_uuid:
+            raise Conflict(
+                Reason.HOST_OF_ANOTHER_POOL,
+                address=probe.connection.address,
+                actual=probe.pool,
+                expected=self.pool_uuid,
+            )
+
+    def _selected(self, probe: _Probe) -> Connection:
+        self.pool_uuid = probe.pool
+        if probe.head is not None:
+            self.horizon.learn(probe.head.incarnation)
+            if not probe.stale:
+                self.horizon.advance(probe.head.incarnation.uuid, probe.head.revision)
+        return probe.connection
+
+    def _none_answers(self, problems: dict[str, PoolClientError]) -> PoolClientError:
+        for problem in problems.values():
+            if problem.reason not in {Reason.NO_HOST_ANSWERS, Reason.DEADLINE_PASSED}:
+                return problem
+        return NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=self._addresses)
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    async def read(self, rpc: Rpc[A], request: object, deadline: Deadline) -> tuple[A, Freshness]:
+        """Call a method that changes nothing and whose answer carries `freshness`."""
+        while True:
+            asked_at = self.horizon.newest
+            connection, answer = await self._call(rpc, request, deadline, request_id=None)
+            freshness = await self._judged(connection, answer, asked_at, deadline)
+            if not freshness.stale:
+                self.horizon.advance(freshness.incarnation, freshness.revision)
+            elif await self._found_another(connection, deadline):
+                continue
+            elif self._require_fresh:
+                raise StaleAnswer(
+                    Reason.STALE_ANSWER,
+                    revision=str(freshness.revision),
+                    age_seconds=freshness.age,
+                )
+            elif self._on_stale is not None:
+                self._on_stale(freshness)
+            return answer, freshness
+
+    async def ask(self, rpc: Rpc[A], request: object, deadline: Deadline) -> A:
+        """Call a method that changes nothing and whose answer has no freshness."""
+        _, answer = await self._call(rpc, request, deadline, request_id=None)
+        return answer
+
+    async def write(self, rpc: Rpc[A], request: object, deadline: Deadline, request_id: str) -> A:
+        """Call a method that changes something; `OutcomeUnknown` when it may have or not."""
+        _, answer = await self._call(rpc, request, deadline, request_id=request_id)
+        return answer
+
+    async def written(self, incarnation: str, revision: int, deadline: Deadline) -> None:
+        """Take note of a commit of this client's own."""
+        if not self.horizon.knows(incarnation):
+            await self._learn(await self.connection(deadline), deadline)
+        self.horizon.advance(incarnation, revision)
+
+    async def _call(
+        self, rpc: Rpc[A], request: object, deadline: Deadline, *, request_id: str | None
+    ) -> tuple[Connection, A]:
+        writes, may_be_made = request_id is not None, False
+        patience = Deadline.after(min(self._patience_seconds, deadline.remaining))
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                connection = await (self._ready if writes else self.connection)(deadline)
+            except PoolClientError as error:
+                if may_be_made:
+                    raise self._unknown(request_id) from error
+                raise
+            try:
+                return connection, await self._once(rpc(connection), request, deadline)
+            except grpc.aio.AioRpcError as error:
+                problem, lost = failure(error, connection)
+            if lost:
+                self.lost(connection)
+            uncertain = writes and (lost or problem.reason in UNCERTAIN)
+            may_be_made = may_be_made or uncertain
+            until: Deadline | None = None
+            if lost or uncertain:
+                until = deadline
+            elif writes and problem.reason in NOT_AT_THIS_HOST:
+                until = patience
+            if until is None:
+                raise deadline.error() if problem.reason is Reason.DEADLINE_PASSED else problem
+            if until.passed:
+                raise self._unknown(request_id) if may_be_made else problem
+            await self._look_elsewhere(connection, until, pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _ready(self, deadline: Deadline) -> Connection:
+        """A connection that is up: what fails before that has certainly not reached the host."""
+        while True:
+            connection = await self.connection(deadline)
+            if await connection.ready(min(deadline.remaining, RECONNECT_SECONDS)):
+                return connection
+            self.lost(connection)
+            if deadline.passed:
+                raise NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=self._addresses)
+
+    async def _once(
+        self, call: Callable[..., Awaitable[A]], request: object, deadline: Deadline
+    ) -> A:
+        try:
+            return await call(request, timeout=deadline.remaining)
+        except asyncio.CancelledError:
+            # grpc cancels the calls of a channel that is closed; only a cancellation of the
+            # caller's own task is one.
+            task = asyncio.current_task()
+            if self.closed and (task is None or not task.cancelling()):
+                raise RuntimeError("this client was closed during a call") from None
+            raise
+
+    async def _look_elsewhere(
+        self, connection: Connection, deadline: Deadline, pause: float
+    ) -> None:
+        """Before a call is repeated: wait a little, and give another host a chance."""
+        await asyncio.sleep(min(pause, deadline.remaining))
+        if len(self._connections) > 1:
+            self.lost(connection)
+
+    def _unknown(self, request_id: str | None) -> OutcomeUnknown:
+        return OutcomeUnknown(Reason.OUTCOME_UNKNOWN, request_id=request_id or "")
+
+    # -- freshness --------------------------------------------------------------------------------
+
+    async def _judged(
+        self, connection: Connection, answer: Any, asked_at: Cursor | None, deadline: Deadline
+    ) -> Freshness:
+        wire = answer.freshness
+        if not self.horizon.knows(wire.incarnation):
+            await self._learn(connection, deadline)
+        freshness = Freshness(
+            incarnation=wire.incarnation,
+            revision=wire.revision,
+            stale=wire.stale,
+            age_seconds=wire.age_seconds if wire.HasField("age_seconds") else None,
+        )
+        return self.horizon.judged(freshness, asked_at=asked_at)
+
+    async def _learn(self, connection: Connection, deadline: Deadline) -> None:
+        """Ask a host for the incarnation it is of, and whether it is still of this pool."""
+        try:
+            probe = await self._probe(connection, deadline.remaining)
+        except grpc.aio.AioRpcError as error:
+            problem, lost = failure(error, connection)
+            if lost:
+                self.lost(connection)
+            raise problem from None
+        self._check_pool(probe)
+        if probe.head is not None:
+            self.horizon.learn(probe.head.incarnation)
+
+    async def _found_another(self, connection: Connection, deadline: Deadline) -> bool:
+        """After a stale answer: whether another address is fresh; looks at most once a second."""
+        now = asyncio.get_running_loop().time()
+        if len(self._connections) == 1 or now < self._reselected_at + 1.0:
+            return False
+        self._reselected_at = now
+        self.lost(connection)
+        return await self.connection(deadline) is not connection
