@@ -1,0 +1,149 @@
+"""The gateway: every API call works at every host.
+
+The host that is master answers; any other passes the call on to the master, unary or streaming,
+with what is left of its deadline, and passes the answer or the error back. A host without a master
+answers reads from its replica, marked as stale, and refuses the rest.
+
+A call is passed on once: a host that gets one and is not the master says so instead of passing it
+further. A write whose connection broke after it was sent ends as *outcome unknown*, never as
+failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from poolcore.errors import PoolError, Reason
+from poolcore.wire.channels import open_channel
+from poolcore.wire.serving import Context, Handlers, abort
+from poolcore.wire.status import DETAILS_KEY
+from poolmaster.service.api import METHODS, SESSION, not_master
+
+FORWARDED = "x-poolmanager-forwarded"
+_READS = ("Get", "List", "Check")
+
+
+def _is_read(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(_READS)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The master this host has a session with."""
+
+    endpoint: str
+    channel: grpc.aio.Channel
+
+
+class Gateway(grpc.GenericRpcHandler):
+    """Routes the API's calls; which way is switched as the host's role changes."""
+
+    def __init__(self) -> None:
+        self._local: Handlers = {}
+        self._upstream: Upstream | None = None
+
+    def serve_locally(self, handlers: Handlers) -> None:
+        """Answer every call here: as master, or as a host without one."""
+        self._local = handlers
+        self._upstream = None
+
+    def pass_on(self, upstream: Upstream, fallback: Handlers) -> None:
+        """Pass calls on to the master; `fallback` answers reads when it does not."""
+        self._local = fallback
+        self._upstream = upstream
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call, none for a method that is not of this API."""
+        path: str = handler_call_details.method
+        method = METHODS.get(path)
+        if method is None:
+            return None
+        upstream = self._upstream
+        if upstream is None:
+            return self._local.get(path)
+        metadata = handler_call_details.invocation_metadata or ()
+        if path == SESSION or any(key == FORWARDED for key, _ in metadata):
+            return _refusal(method, not_master(upstream.endpoint))
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(_stream(upstream, path))
+        return grpc.unary_unary_rpc_method_handler(_unary(upstream, path, self._local[path]))
+
+
+def _refusal(method: Any, error: PoolError) -> Any:
+    async def refuse(_: Any, context: Context) -> None:
+        await abort(context, error)
+
+    if method.client_streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(refuse)
+    return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def _unary(
+    upstream: Upstream, path: str, fallback: Any
+) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
+    call = upstream.channel.unary_unary(path)
+
+    async def handle(request: bytes, context: Context) -> bytes | None:
+        connected = upstream.channel.get_state() is grpc.ChannelConnectivity.READY
+        try:
+            return await call(
+                request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),)
+            )
+        except grpc.aio.AioRpcError as error:
+            if not _is_connection_loss(error):
+                await _pass_back(context, error)
+                return None
+        if _is_read(path):
+            # The handlers take messages; this one was not decoded yet.
+            message = fallback.request_deserializer(request)
+            response = await fallback.unary_unary(message, context)
+            return fallback.response_serializer(response)
+        if connected:
+            await abort(context, PoolError(Reason.OUTCOME_UNKNOWN))
+        else:
+            problem = f"{upstream.endpoint} does not answer"
+            await abort(context, PoolError(Reason.NO_MASTER, host="this host", problem=problem))
+        return None
+
+    return handle
+
+
+def _stream(upstream: Upstream, path: str) -> Callable[[bytes, Context], Awaitable[None]]:
+    call = upstream.channel.unary_stream(path)
+
+    async def handle(request: bytes, context: Context) -> None:
+        try:
+            async for response in call(
+                request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),)
+            ):
+                await context.write(response)
+        except grpc.aio.AioRpcError as error:
+            if not _is_connection_loss(error):
+                await _pass_back(context, error)
+                return
+            problem = f"the connection to {upstream.endpoint} broke"
+            await abort(context, PoolError(Reason.NO_MASTER, host="this host", problem=problem))
+
+    return handle
+
+
+def _is_connection_loss(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the transport failed, rather than the master answered."""
+    answered = any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
+    return error.code() is grpc.StatusCode.UNAVAILABLE and not answered
+
+
+async def _pass_back(context: Context, error: grpc.aio.AioRpcError) -> None:
+    details = tuple((k, v) for k, v in error.trailing_metadata() or () if k == DETAILS_KEY)
+    await context.abort(error.code(), error.details() or "", details)
+
+
+def upstream_to(endpoint: str) -> Upstream:
+    """The way to a master; close its channel when it is no longer used."""
+    return Upstream(endpoint, open_channel(endpoint))

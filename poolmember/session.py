@@ -1,0 +1,260 @@
+"""The member's side of the session with its master: keeping the replica, reporting the host.
+
+Rules (design §4.7): the member obeys only frames of its own incarnation and of no older term, each
+delta must follow the replica's last commit, and nothing is acknowledged before it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
+from poolcore.clock import Clock
+from poolcore.errors import PoolError, Reason
+from poolcore.facts import Inventory
+from poolcore.model import Address, HostId, PoolId, SoftwareVersion
+from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
+from poolcore.wire.chain import decode_delta
+from poolcore.wire.codec import from_proto, to_proto
+from poolmanager.v1 import chain_pb2
+from poolmanager.v1 import member_service_pb2 as pb
+from poolmember.drivers.contract import Driver, DriverError
+from poolmember.replica_store import ReplicaStore
+
+log = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 3.0
+"""A master that says nothing for so long, not even a heartbeat, counts as gone."""
+RECEIVED = 64
+APPLIED_TOGETHER = 1_024
+"""Deltas that came while the last ones were made durable become durable together."""
+
+SOFTWARE = SoftwareVersion(
+    product_version=PRODUCT_VERSION, api_version=API_VERSION, schema_version=SCHEMA_VERSION
+)
+
+Send = Callable[[pb.SessionResponse], Awaitable[None]]
+Link = Callable[[AsyncIterator[pb.SessionRequest], Send], Awaitable[None]]
+"""Carries a session: takes the member's requests, sends the master's responses, until it ends."""
+
+
+class Ejected(Exception):
+    """The master says that this host is no longer of its pool."""
+
+
+@dataclass(slots=True)
+class Follower:
+    """This host's replica, and how it follows the chain; outlives sessions."""
+
+    host: HostId
+    pool: PoolId
+    addresses: tuple[Address, ...]
+    store: ReplicaStore
+    state: State | None
+    term: int
+    clock: Clock
+    heard: float = 0.0
+    """On the monotonic clock: when the master was last heard."""
+    following: Head | None = None
+    """The head of the master this host has a session with."""
+
+    @classmethod
+    async def open(
+        cls,
+        store: ReplicaStore,
+        *,
+        host: HostId,
+        pool: PoolId,
+        addresses: tuple[Address, ...],
+        clock: Clock,
+    ) -> Follower:
+        """Begin with what the durable replica holds."""
+        state, term = await store.load()
+        return cls(host, pool, addresses, store, state, term, clock, clock.monotonic())
+
+    def hello(self) -> pb.SessionRequest:
+        """Who this host is and what it already has."""
+        hello = pb.Hello(
+            host=self.host,
+            pool=self.pool,
+            term=self.term,
+            software_version=to_proto(SOFTWARE),
+            addresses=[to_proto(a) for a in self.addresses],
+        )
+        if self.state is not None:
+            hello.incarnation.CopyFrom(to_proto(self.state.incarnation))
+            hello.last.CopyFrom(to_proto(self.state.last))
+        return pb.SessionRequest(hello=hello)
+
+    async def welcome(self, head: Head) -> None:
+        """Obey a master from now on, if it may be obeyed."""
+        if head.term < self.term:
+            raise PoolError(Reason.HOST_IS_SLAVE, master="another host, of a newer term")
+        ours = self.state.incarnation if self.state is not None else None
+        if (
+            ours is not None
+            and head.incarnation.uuid != ours.uuid
+            and head.incarnation.counter <= ours.counter
+        ):
+            raise PoolError(
+                Reason.INCARNATION_MISMATCH,
+                expected=f"{ours.counter} ({ours.uuid})",
+                actual=f"{head.incarnation.counter} ({head.incarnation.uuid})",
+            )
+        if head.term > self.term:
+            await self.store.obey(head.term)
+            self.term = head.term
+        self.following = head
+
+    async def apply(self, data: list[bytes]) -> int:
+        """Make consecutive deltas durable; the last one's revision."""
+        state = self.state
+        if state is None:
+            raise DeltaDoesNotFollow("deltas before any snapshot")
+        deltas: list[tuple[Delta, bytes]] = []
+        for item in data:
+            delta = decode_delta(item)
+            if delta.commit.term > self.term:
+                raise DeltaDoesNotFollow(f"{delta.commit} is of a newer term than {self.term}")
+            state = apply(state, delta)
+            deltas.append((delta, item))
+        await self.store.append(deltas)
+        self.state = state
+        return state.revision
+
+    async def replace(self, frames: list[chain_pb2.SnapshotFrame]) -> int:
+        """Take a snapshot instead of what was there; its revision."""
+        self.state = await self.store.replace(frames)
+        return self.state.revision
+
+
+class Session:
+    """One session, over any link."""
+
+    def __init__(
+        self, follower: Follower, driver: Driver, *, on_welcome: Callable[[], None]
+    ) -> None:
+        self._follower = follower
+        self._driver = driver
+        self._on_welcome = on_welcome
+        self._received: asyncio.Queue[pb.SessionResponse] = asyncio.Queue(RECEIVED)
+        self._applied = follower.state.revision if follower.state is not None else 0
+        self._inventory: Inventory | None = None
+        self._to_tell = asyncio.Event()
+
+    async def run(self, link: Link) -> None:
+        """Until the link ends or fails; raises `Ejected`, `PoolError` or `DeltaDoesNotFollow`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                carrier = tasks.create_task(self._carry(link))
+                tasks.create_task(self._follow())
+                tasks.create_task(self._observe())
+                await carrier
+                raise _Over
+        except BaseExceptionGroup as group:
+            raise _cause(group) from group
+        finally:
+            self._follower.following = None
+
+    async def _carry(self, link: Link) -> None:
+        await link(self._requests(), self._received.put)
+        # What has been received is still applied.
+        await self._received.join()
+
+    async def _requests(self) -> AsyncIterator[pb.SessionRequest]:
+        yield self._follower.hello()
+        told, reported = self._applied, None
+        while True:
+            await self._to_tell.wait()
+            self._to_tell.clear()
+            if self._applied != told:
+                told = self._applied
+                yield pb.SessionRequest(applied=pb.Applied(revision=told))
+            if self._inventory is not reported and self._inventory is not None:
+                reported = self._inventory
+                report = pb.InventoryReport(inventory=to_proto(reported))
+                yield pb.SessionRequest(inventory=report)
+
+    # -- following --------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        frames: list[chain_pb2.SnapshotFrame] = []
+        while True:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                response = await self._received.get()
+            taken = 1
+            self._follower.heard = self._follower.clock.monotonic()
+            match response.WhichOneof("item"):
+                case "welcome":
+                    await self._follower.welcome(from_proto(response.welcome.head))
+                    self._on_welcome()
+                    self._to_tell.set()
+                case "deltas":
+                    data, taken = self._waiting_deltas(response)
+                    self._tell_applied(await self._follower.apply(data))
+                case "snapshot":
+                    frames.append(response.snapshot)
+                    if response.snapshot.HasField("digest"):
+                        self._tell_applied(await self._follower.replace(frames))
+                        frames = []
+                case "eject":
+                    raise Ejected(response.eject.task)
+                case _:
+                    pass
+            for _ in range(taken):
+                self._received.task_done()
+
+    def _waiting_deltas(self, first: pb.SessionResponse) -> tuple[list[bytes], int]:
+        """The deltas of `first` and of those right behind it that have already come."""
+        data, taken = list(first.deltas.deltas), 1
+        waiting = self._received._queue  # type: ignore[attr-defined]
+        while waiting and len(data) < APPLIED_TOGETHER and waiting[0].HasField("deltas"):
+            data += self._received.get_nowait().deltas.deltas
+            taken += 1
+        return data, taken
+
+    def _tell_applied(self, revision: int) -> None:
+        self._applied = revision
+        self._to_tell.set()
+
+    # -- reporting --------------------------------------------------------------------------------
+
+    async def _observe(self) -> None:
+        await self._take_inventory()
+        async for _ in self._driver.changes():
+            await self._take_inventory()
+
+    async def _take_inventory(self) -> None:
+        try:
+            self._inventory = await self._driver.inventory()
+        except DriverError as error:
+            # Rather nothing than less than the truth; the next change or session asks again.
+            log.warning("no inventory: %s", error)
+            return
+        self._to_tell.set()
+
+
+class _Over(Exception):
+    """The link has ended; ends the other parts of the session."""
+
+
+def _cause(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The one reason why a session ended."""
+    for kind in (Ejected, PoolError, DeltaDoesNotFollow, TimeoutError, _Over):
+        found = group.subgroup(kind)
+        if found is not None:
+            first: BaseException = found
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            if isinstance(first, TimeoutError):
+                problem = f"silent for {SILENCE_SECONDS:g} s"
+                return PoolError(Reason.NO_MASTER, host="this host", problem=problem)
+            if isinstance(first, _Over):
+                problem = "it ended the session"
+                return PoolError(Reason.NO_MASTER, host="this host", problem=problem)
+            return first
+    return group
