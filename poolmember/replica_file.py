@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from poolcore.errors import PoolError, Reason
+from poolcore.filesystem import network_filesystem
 from poolcore.model import Kind, Pool, PoolId
 from poolcore.replica import (
     DEFAULT_HISTORY_REVISIONS,
@@ -28,6 +29,7 @@ from poolcore.wire.chain import SnapshotAssembler
 from poolcore.wire.codec import MalformedMessage, decode_object, parse, serialize
 from poolmanager.v1 import chain_pb2, resources_pb2
 from poolmember.replica_schema import (
+    FilesystemOf,
     ReplicaHead,
     connect,
     corrupt,
@@ -37,6 +39,9 @@ from poolmember.replica_schema import (
     refusal,
     write_head,
 )
+
+# A snapshot makes the write-ahead log as large as the replica; it need not stay so.
+_SIZE_LIMIT = "PRAGMA journal_size_limit = 16777216"
 
 
 class ReplicaFile:
@@ -54,30 +59,29 @@ class ReplicaFile:
         self._history = self._stored_history()
 
     @classmethod
-    def open(cls, path: Path, *, pool: PoolId | None, create: bool = False) -> ReplicaFile:
+    def open(
+        cls,
+        path: Path,
+        *,
+        pool: PoolId,
+        create: bool = False,
+        filesystem_of: FilesystemOf = network_filesystem,
+    ) -> ReplicaFile:
         """Open a replica of `pool` for writing; `create` makes an empty one where there is none.
 
         Raises `STATE_MISSING`, `STATE_ON_NETWORK_FILESYSTEM`, `STATE_CORRUPT`,
         `STATE_SCHEMA_TOO_NEW`, `STATE_OF_ANOTHER_POOL` or `STATE_UNWRITABLE`, and then has changed
-        no byte of the file. `pool` none: whichever it is.
+        no byte of the file.
         """
-        if create and pool is not None and not path.exists():
-            create_replica(path, pool)
-        examine(path, pool)
-        try:
-            connection = connect(path, "mode=rw")
-        except sqlite3.Error as error:
-            raise refusal(path, error, writing=True) from error
-        try:
-            # Fails where the file may be read only, instead of at the first commit.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_size_limit = 16777216")
-            return cls(path, connection)
-        except sqlite3.Error as error:
-            connection.close()
-            raise refusal(path, error, writing=True) from error
+        if create and not path.exists():
+            create_replica(path, pool, filesystem_of=filesystem_of)
+        examine(path, pool, filesystem_of=filesystem_of)
+        return cls._opened(
+            path,
+            "mode=rw",
+            # BEGIN IMMEDIATE fails where the file may only be read, instead of the first commit.
+            ("BEGIN IMMEDIATE", "ROLLBACK", "PRAGMA synchronous = FULL", _SIZE_LIMIT),
+        )
 
     @classmethod
     def open_for_reading(cls, path: Path) -> ReplicaFile:
@@ -86,13 +90,23 @@ class ReplicaFile:
         Raises as `open` does, `STATE_UNREADABLE` instead of `STATE_UNWRITABLE`.
         """
         examine(path, None)
+        return cls._opened(path, "mode=ro", ("BEGIN",))  # one moment for everything that is read
+
+    @classmethod
+    def _opened(cls, path: Path, mode: str, preparation: Sequence[str]) -> ReplicaFile:
         try:
-            connection = connect(path, "mode=ro")
-            # One moment for everything that is read.
-            connection.execute("BEGIN")
-            return cls(path, connection)
+            connection = connect(path, mode)
+            try:
+                for statement in preparation:
+                    connection.execute(statement)
+                return cls(path, connection)
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.Error as error:
-            raise refusal(path, error, writing=False) from error
+            raise refusal(path, error, writing=mode == "mode=rw") from error
+        except MalformedMessage as error:
+            raise corrupt(path, str(error)) from error
 
     def close(self) -> None:
         """Give the file back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,9 @@ from poolcore.replica import CommitId, Incarnation
 
 APPLICATION_ID: Final = 0x504D_5250
 """In the file's header: a replica of the pool manager."""
+
+FilesystemOf = Callable[[Path], str | None]
+"""The type of the network file system a path is on; none on a local one."""
 
 _SCHEMA = """
 CREATE TABLE head (
@@ -117,13 +121,19 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise corrupt(path, f"its log does not lead to its last revision {revision}")
 
 
-def examine(path: Path, pool: PoolId | None) -> None:
+def _check_place(path: Path, filesystem_of: FilesystemOf) -> None:
+    filesystem = filesystem_of(path)
+    if filesystem is not None:
+        raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
+
+
+def examine(
+    path: Path, pool: PoolId | None, *, filesystem_of: FilesystemOf = network_filesystem
+) -> None:
     """Every reason not to open an existing file, found without changing a byte of it."""
     if not path.exists():
         raise PoolError(Reason.STATE_MISSING, path=str(path))
-    filesystem = network_filesystem(path)
-    if filesystem is not None:
-        raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
+    _check_place(path, filesystem_of)
     if path.stat().st_size == 0:
         raise corrupt(path, "it is empty")
     # Read-only connections leave the write-ahead log of a killed daemon as it is; where there is
@@ -147,11 +157,11 @@ def examine(path: Path, pool: PoolId | None) -> None:
         )
 
 
-def create_replica(path: Path, pool: PoolId) -> None:
+def create_replica(
+    path: Path, pool: PoolId, *, filesystem_of: FilesystemOf = network_filesystem
+) -> None:
     """An empty replica: there whole or not at all, should this be interrupted."""
-    filesystem = network_filesystem(path)
-    if filesystem is not None:
-        raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
+    _check_place(path, filesystem_of)
     draft = path.with_name(path.name + ".new")
     try:
         for part in ("", "-wal", "-shm", "-journal"):

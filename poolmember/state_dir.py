@@ -23,7 +23,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -117,14 +117,16 @@ class StateDir:
         self._document = document
 
     @classmethod
-    def open(cls, path: Path) -> StateDir:
+    def open(
+        cls, path: Path, *, filesystem_of: Callable[[Path], str | None] = network_filesystem
+    ) -> StateDir:
         """Hold the directory `path`, which may be empty or missing.
 
         Raises `STATE_UNWRITABLE`, `STATE_ON_NETWORK_FILESYSTEM`, `STATE_IN_USE`, `STATE_CORRUPT`
         or `STATE_SCHEMA_TOO_NEW`, checked in this order, and then has changed nothing.
         """
         path = path.absolute()
-        _check_place(path)
+        _check_place(path, filesystem_of)
         try:
             if not (path / LOCK_FILE).exists():
                 # Nobody ever ran here, or it is a copy: look before leaving the first trace.
@@ -151,7 +153,7 @@ class StateDir:
         For starting over. Everything else is refused as by `open`, a newer schema too.
         """
         path = path.absolute()
-        _check_place(path)
+        _check_place(path, network_filesystem)
         try:
             lock = _acquire(path)
         except OSError as error:
@@ -288,18 +290,18 @@ class StateDir:
                 (self.path / (retired[number] + part)).unlink(missing_ok=True)
 
 
-def _check_place(path: Path) -> None:
+def _check_place(path: Path, filesystem_of: Callable[[Path], str | None]) -> None:
     """Refuse a path where the directory cannot be, before anything is created there."""
     existing = path
     while not os.path.exists(existing):  # false, not an error, below what may not be searched
         existing = existing.parent
     if not os.path.isdir(existing):
         raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-    filesystem = network_filesystem(existing)
     if not os.access(existing, os.W_OK | os.X_OK):
         read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
         code = errno.EROFS if read_only else errno.EACCES
         raise _unwritable(path, OSError(code, os.strerror(code)))
+    filesystem = filesystem_of(existing)
     if filesystem is not None:
         raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
 
