@@ -87,14 +87,15 @@ def _refusal(method: Any, error: PoolError) -> Any:
 def _unary(
     upstream: Upstream, path: str, fallback: Any
 ) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
-    call = upstream.channel.unary_unary(path)
+    call: Any = upstream.channel.unary_unary(path)
 
     async def handle(request: bytes, context: Context) -> bytes | None:
         connected = upstream.channel.get_state() is grpc.ChannelConnectivity.READY
         try:
-            return await call(
+            passed: bytes = await call(
                 request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),)
             )
+            return passed
         except grpc.aio.AioRpcError as error:
             if not _is_connection_loss(error):
                 await _pass_back(context, error)
@@ -103,7 +104,8 @@ def _unary(
             # The handlers take messages; this one was not decoded yet.
             message = fallback.request_deserializer(request)
             response = await fallback.unary_unary(message, context)
-            return fallback.response_serializer(response)
+            own: bytes = fallback.response_serializer(response)
+            return own
         if connected:
             await abort(context, PoolError(Reason.OUTCOME_UNKNOWN))
         else:
@@ -115,7 +117,7 @@ def _unary(
 
 
 def _stream(upstream: Upstream, path: str) -> Callable[[bytes, Context], Awaitable[None]]:
-    call = upstream.channel.unary_stream(path)
+    call: Any = upstream.channel.unary_stream(path)
 
     async def handle(request: bytes, context: Context) -> None:
         try:

@@ -141,29 +141,36 @@ class Session:
         self._follower = follower
         self._driver = driver
         self._on_welcome = on_welcome
-        self._received: asyncio.Queue[pb.SessionResponse] = asyncio.Queue(RECEIVED)
+        self._received: asyncio.Queue[pb.SessionResponse | Exception] = asyncio.Queue(RECEIVED)
+        self._held: pb.SessionResponse | Exception | None = None
+        """Taken from `_received` while looking for more deltas, and next in line."""
         self._applied = follower.state.revision if follower.state is not None else 0
         self._inventory: Inventory | None = None
         self._to_tell = asyncio.Event()
 
     async def run(self, link: Link) -> None:
-        """Until the link ends or fails; raises `Ejected`, `PoolError` or `DeltaDoesNotFollow`."""
+        """Until the session ends; says why by raising.
+
+        `Ejected`, `DeltaDoesNotFollow` (the replica needs a snapshot) or a `PoolError`.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
-                carrier = tasks.create_task(self._carry(link))
+                tasks.create_task(self._carry(link))
                 tasks.create_task(self._follow())
                 tasks.create_task(self._observe())
-                await carrier
-                raise _Over
         except BaseExceptionGroup as group:
             raise _cause(group) from group
         finally:
             self._follower.following = None
 
     async def _carry(self, link: Link) -> None:
-        await link(self._requests(), self._received.put)
-        # What has been received is still applied.
-        await self._received.join()
+        try:
+            await link(self._requests(), self._received.put)
+            end: Exception = _gone("it ended the session")
+        except Exception as error:
+            end = error
+        # In line behind what has been received, which still counts: above all that we are ejected.
+        await self._received.put(end)
 
     async def _requests(self) -> AsyncIterator[pb.SessionRequest]:
         yield self._follower.hello()
@@ -184,9 +191,7 @@ class Session:
     async def _follow(self) -> None:
         frames: list[chain_pb2.SnapshotFrame] = []
         while True:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                response = await self._received.get()
-            taken = 1
+            response = await self._next()
             self._follower.heard = self._follower.clock.monotonic()
             match response.WhichOneof("item"):
                 case "welcome":
@@ -194,7 +199,7 @@ class Session:
                     self._on_welcome()
                     self._to_tell.set()
                 case "deltas":
-                    data, taken = self._waiting_deltas(response)
+                    data = self._with_waiting(response)
                     self._tell_applied(await self._follower.apply(data))
                 case "snapshot":
                     frames.append(response.snapshot)
@@ -205,17 +210,30 @@ class Session:
                     raise Ejected(response.eject.task)
                 case _:
                     pass
-            for _ in range(taken):
-                self._received.task_done()
 
-    def _waiting_deltas(self, first: pb.SessionResponse) -> tuple[list[bytes], int]:
+    async def _next(self) -> pb.SessionResponse:
+        if self._held is not None:
+            item, self._held = self._held, None
+        else:
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    item = await self._received.get()
+            except TimeoutError:
+                raise _gone(f"silent for {SILENCE_SECONDS:g} s") from None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def _with_waiting(self, first: pb.SessionResponse) -> list[bytes]:
         """The deltas of `first` and of those right behind it that have already come."""
-        data, taken = list(first.deltas.deltas), 1
-        waiting = self._received._queue  # type: ignore[attr-defined]
-        while waiting and len(data) < APPLIED_TOGETHER and waiting[0].HasField("deltas"):
-            data += self._received.get_nowait().deltas.deltas
-            taken += 1
-        return data, taken
+        data = list(first.deltas.deltas)
+        while len(data) < APPLIED_TOGETHER and not self._received.empty():
+            item = self._received.get_nowait()
+            if isinstance(item, Exception) or not item.HasField("deltas"):
+                self._held = item
+                break
+            data += item.deltas.deltas
+        return data
 
     def _tell_applied(self, revision: int) -> None:
         self._applied = revision
@@ -238,23 +256,13 @@ class Session:
         self._to_tell.set()
 
 
-class _Over(Exception):
-    """The link has ended; ends the other parts of the session."""
+def _gone(problem: str) -> PoolError:
+    return PoolError(Reason.NO_MASTER, host="this host", problem=problem)
 
 
 def _cause(group: BaseExceptionGroup[Any]) -> BaseException:
-    """The one reason why a session ended."""
-    for kind in (Ejected, PoolError, DeltaDoesNotFollow, TimeoutError, _Over):
-        found = group.subgroup(kind)
-        if found is not None:
-            first: BaseException = found
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
-            if isinstance(first, TimeoutError):
-                problem = f"silent for {SILENCE_SECONDS:g} s"
-                return PoolError(Reason.NO_MASTER, host="this host", problem=problem)
-            if isinstance(first, _Over):
-                problem = "it ended the session"
-                return PoolError(Reason.NO_MASTER, host="this host", problem=problem)
-            return first
-    return group
+    """The one reason why a session ended; the parts that ended with it do not matter."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
