@@ -76,12 +76,9 @@ class ReplicaFile:
         if create and not path.exists():
             create_replica(path, pool, filesystem_of=filesystem_of)
         examine(path, pool, filesystem_of=filesystem_of)
-        return cls._opened(
-            path,
-            "mode=rw",
-            # BEGIN IMMEDIATE fails where the file may only be read, instead of the first commit.
-            ("BEGIN IMMEDIATE", "ROLLBACK", "PRAGMA synchronous = FULL", _SIZE_LIMIT),
-        )
+        # A write that leaves nothing fails now where the file may only be read; BEGIN does not.
+        trial = ("BEGIN IMMEDIATE", "UPDATE head SET pool = pool", "ROLLBACK")
+        return cls._opened(path, "mode=rw", (*trial, "PRAGMA synchronous = FULL", _SIZE_LIMIT))
 
     @classmethod
     def open_for_reading(cls, path: Path) -> ReplicaFile:

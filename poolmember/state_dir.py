@@ -219,6 +219,7 @@ class StateDir:
             for name in (*DATABASES, IDENTITY_FILE):
                 if self._has(name):
                     self._move(name, self._retired_name(name))
+                    self._drop_oldest(name)
             _sync_directory(self.path)
         except OSError as error:
             raise _unwritable(self.path, error) from error

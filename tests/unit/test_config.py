@@ -120,7 +120,7 @@ def test_loopback_needs_no_permission(file: Path, listen: str, endpoint: Endpoin
 def test_beyond_loopback_needs_insecure(file: Path, listen: str) -> None:
     flags: dict[str, object] = {"config": str(file), "listen": listen, "advertise": "192.0.2.11"}
     assert "--insecure" in refused(flags).message
-    assert load(flags | {"insecure": True}, {}).listen
+    assert load(flags | {"insecure": True}, {}).insecure
 
 
 def test_all_addresses_are_no_address_to_advertise(file: Path) -> None:
