@@ -47,13 +47,16 @@ class MemoryEngine:
 
     too_many_bytes = 1_000_001
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, kept_versions: int = KEPT_VERSIONS, handle: type[MemoryStore] = MemoryStore
+    ) -> None:
         self.clock = VirtualClock()
-        self.data = MemoryStoreData(kept_versions=KEPT_VERSIONS, max_transaction_bytes=1_000_000)
+        self.data = MemoryStoreData(kept_versions=kept_versions, max_transaction_bytes=1_000_000)
+        self._handle = handle
         self._handles: list[MemoryStore] = []
 
     async def open(self) -> MemoryStore:
-        self._handles.append(MemoryStore(self.data, clock=self.clock))
+        self._handles.append(self._handle(self.data, clock=self.clock))
         return self._handles[-1]
 
     async def pass_time(self, seconds: float) -> None:
@@ -86,14 +89,15 @@ class SqliteEngine:
 
     too_many_bytes = 64 * 1024 * 1024 + 1
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, kept_versions: int = KEPT_VERSIONS) -> None:
+        self.kept_versions = kept_versions
         self.path = folder / "store.db"
         self.clock_path = folder / "clock"
         self.clock = FileClock(self.clock_path)
         self._handles: list[Store] = []
 
     async def open(self) -> Store:
-        options = SqliteOptions(clock=self.clock, kept_versions=KEPT_VERSIONS)
+        options = SqliteOptions(clock=self.clock, kept_versions=self.kept_versions)
         handle = await self._open(options)
         self._handles.append(handle)
         return handle
@@ -123,5 +127,5 @@ class SqliteEngineOfTwoProcesses(SqliteEngine):
         if not self.path.exists():
             return await super()._open(options)
         return await RemoteStore.open(
-            self._socket, self.path, self.clock_path, kept_versions=KEPT_VERSIONS
+            self._socket, self.path, self.clock_path, kept_versions=self.kept_versions
         )

@@ -154,7 +154,7 @@ async def test_pages_together_are_the_whole(store: Store) -> None:
         start, more = pages[-1][-1] + b"\x00", result.more
 
     assert [len(page) for page in pages] == [10, 10, 5]
-    assert sum(pages, []) == keys
+    assert [key for page in pages for key in page] == keys
 
 
 async def test_a_page_that_holds_exactly_the_rest_is_the_last(store: Store) -> None:
