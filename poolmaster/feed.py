@@ -46,6 +46,7 @@ class Feed:
         self._ring: deque[Commit] = deque(maxlen=ring)
         self._revision = revision
         self._changed = asyncio.Event()
+        self._over: PoolError | None = None
 
     @property
     def revision(self) -> int:
@@ -59,9 +60,16 @@ class Feed:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def close(self, reason: PoolError) -> None:
+        """The mastership is over: everybody who follows gets `reason`."""
+        self._over = reason
+        self._changed.set()
+
     async def wait(self, revision: int) -> None:
-        """Until a commit after `revision` has been published."""
+        """Until a commit after `revision` has been published; raises when the mastership ends."""
         while self._revision <= revision:
+            if self._over is not None:
+                raise self._over
             await self._changed.wait()
 
     async def after(self, revision: int) -> list[Commit]:

@@ -385,6 +385,7 @@ class Ledger:
         for reader in self._readers:
             _fail(reader, self._not_master())
         self._readers.clear()
+        self.feed.close(self._not_master())
 
 
 def _answer(future: asyncio.Future[Any], value: object) -> None:

@@ -61,6 +61,10 @@ class Follower:
     """On the monotonic clock: when the master was last heard."""
     following: Head | None = None
     """The head of the master this host has a session with."""
+    welcomes: int = 0
+    """How many sessions a master has welcomed."""
+    from_snapshot: bool = False
+    """The replica does not fit the chain: ask for a snapshot to replace it."""
 
     @classmethod
     async def open(
@@ -85,10 +89,14 @@ class Follower:
             software_version=to_proto(SOFTWARE),
             addresses=[to_proto(a) for a in self.addresses],
         )
-        if self.state is not None:
+        if self.state is not None and not self.from_snapshot:
             hello.incarnation.CopyFrom(to_proto(self.state.incarnation))
             hello.last.CopyFrom(to_proto(self.state.last))
         return pb.SessionRequest(hello=hello)
+
+    def start_over(self) -> None:
+        """Take a snapshot with the next session; until then the old replica is better than none."""
+        self.from_snapshot = True
 
     async def welcome(self, head: Head) -> None:
         """Obey a master from now on, if it may be obeyed."""
@@ -109,6 +117,7 @@ class Follower:
             await self.store.obey(head.term)
             self.term = head.term
         self.following = head
+        self.welcomes += 1
 
     async def apply(self, data: list[bytes]) -> int:
         """Make consecutive deltas durable; the last one's revision."""
@@ -129,6 +138,7 @@ class Follower:
     async def replace(self, frames: list[chain_pb2.SnapshotFrame]) -> int:
         """Take a snapshot instead of what was there; its revision."""
         self.state = await self.store.replace(frames)
+        self.from_snapshot = False
         return self.state.revision
 
 

@@ -1,0 +1,244 @@
+"""The daemon: puts the parts together, runs the host's role, ends cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from dataclasses import replace
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from poolcore.clock import SystemClock
+from poolcore.errors import Exit, PoolError, Reason
+from poolcore.wire.channels import SERVER_OPTIONS
+from poolcore.wire.serving import Handlers, handlers
+from poolmanager.v1 import agent_service_pb2
+from poolmaster.grpc_agents import GrpcAgents
+from poolmaster.mastership import Mastership
+from poolmaster.service.api import SERVICES
+from poolmember import config_values
+from poolmember.agent import Agent
+from poolmember.config import Config
+from poolmember.drivers.contract import Driver
+from poolmember.gateway import Gateway
+from poolmember.identity import Identity, Member, Own, new_identity
+from poolmember.measurements import DiskGauge
+from poolmember.notify import Notifier
+from poolmember.roles import Change, Parts, follow, found_pool, lead
+from poolmember.session import Follower
+from poolmember.state_dir import REPLICA_FILE, STORE_FILE, StateDir
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 1.0
+AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
+
+
+def make_driver(config: Config) -> Driver:
+    """The driver that the configuration names."""
+    endpoint = str(config.advertise)
+    spec = config.driver
+    if isinstance(spec, config_values.SimDriver):
+        from poolmember.drivers.sim import SimDriver
+
+        return SimDriver(spec.file, host_name=config.name, management_endpoint=endpoint)
+    # Only here: libvirt is an optional dependency.
+    from poolmember.drivers.libvirt_driver import LibvirtDriver
+
+    return LibvirtDriver(
+        spec.uri,
+        builtin_srs=("default", *config.builtin_srs),
+        management_endpoint=endpoint,
+    )
+
+
+class OwnHandlers(grpc.GenericRpcHandler):
+    """The services that every host answers for itself."""
+
+    def __init__(self, found: Handlers) -> None:
+        self._handlers = found
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call, none for another service's method."""
+        return self._handlers.get(handler_call_details.method)
+
+
+class Daemon:
+    """One host's daemon. Implements `poolmember.agent.Home`."""
+
+    def __init__(self, config: Config, state_dir: StateDir) -> None:
+        self._config = config
+        self._state_dir = state_dir
+        self._notifier = Notifier(os.environ)
+        self._clock = SystemClock()
+        self._driver = make_driver(config)
+        self._gateway = Gateway()
+        endpoint = str(config.advertise)
+        self._agent = Agent(
+            self, self._driver, DiskGauge(state_dir.path), endpoint=endpoint, clock=self._clock
+        )
+        self._parts = Parts(
+            state_dir=state_dir,
+            driver=self._driver,
+            agent=self._agent,
+            agents=GrpcAgents(master=config.name),
+            gateway=self._gateway,
+            clock=self._clock,
+            reached=self.reached,
+            on_role=self._on_role,
+        )
+        self._changes: asyncio.Queue[tuple[Change, asyncio.Future[None]]] = asyncio.Queue()
+        self._ready = False
+
+    # -- what the agent sees ----------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        """Who this host is and which pool it belongs to."""
+        return self._parts.identity
+
+    @property
+    def mastership(self) -> Mastership | None:
+        """The mastership this host has, if it has one."""
+        return self._parts.mastership
+
+    @property
+    def follower(self) -> Follower | None:
+        """This host's replica, once it is open."""
+        return self._parts.follower
+
+    async def become(self, membership: Member) -> None:
+        """Turn into a member of a pool; returns when that is durable."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        retire = (STORE_FILE, REPLICA_FILE)
+        self._changes.put_nowait((Change(membership, retire), done))
+        await done
+
+    def reached(self, point: str) -> None:
+        """End here, as if by a power cut, if the simulated host is told to."""
+        if point in self._driver.overrides().kill_at:
+            log.critical("killed at %s, as the host file says", point)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    # -- running ----------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        if self._state_dir.identity is None:
+            self._state_dir.write_identity(new_identity(self._config.name))
+        elif self.identity.name != self._config.name:
+            self._state_dir.write_identity(replace(self.identity, name=self._config.name))
+        await self._driver.open(self.identity.host)
+        try:
+            server = await self._serve()
+            roles = asyncio.ensure_future(self._roles())  # noqa: TID251 - awaited below
+            stopping = asyncio.ensure_future(stop.wait())  # noqa: TID251 - awaited below
+            try:
+                await asyncio.wait({roles, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._notifier.stopping()
+                for task in (roles, stopping):
+                    task.cancel()
+                ended = await asyncio.gather(roles, stopping, return_exceptions=True)
+                await server.stop(GRACE_SECONDS)
+            for result in ended:
+                if isinstance(result, Exception):
+                    raise result
+        finally:
+            await self._driver.close()
+
+    async def _serve(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        agent = handlers(AGENT_SERVICE, self._agent.functions(), host=self._config.name)
+        server.add_generic_rpc_handlers((OwnHandlers(agent), self._gateway))
+        checks = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+        await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+        names = [s.full_name for s in (*SERVICES, AGENT_SERVICE)]
+        names += [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+        self._bind(server)
+        await server.start()
+        return server
+
+    def _bind(self, server: grpc.aio.Server) -> None:
+        listen, path = str(self._config.listen), self._state_dir.socket_path
+        try:
+            server.add_insecure_port(listen)
+        except RuntimeError as error:
+            problem = f"cannot listen on {listen}: {error}"
+            raise PoolError(Reason.INVALID_CONFIGURATION, key="listen", problem=problem) from error
+        # The state directory's lock is ours, so a socket that is there is a dead daemon's.
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            problem = f"cannot listen on {path}: {error}"
+            raise PoolError(
+                Reason.INVALID_CONFIGURATION, key="state_dir", problem=problem
+            ) from error
+        finally:
+            os.umask(before)
+
+    async def _roles(self) -> None:
+        while True:
+            membership = self.identity.membership
+            if membership is None:
+                store = self._config.store.url if self._config.store is not None else None
+                self._take_on(await found_pool(self._parts, store))
+                continue
+            role = asyncio.ensure_future(self._role(membership))  # noqa: TID251 - awaited below
+            asked = asyncio.ensure_future(self._changes.get())  # noqa: TID251 - awaited below
+            done: asyncio.Future[None] | None = None
+            try:
+                await asyncio.wait({role, asked}, return_when=asyncio.FIRST_COMPLETED)
+                if role.done():
+                    change = role.result()
+                else:
+                    change, done = asked.result()
+            finally:
+                for task in (role, asked):
+                    task.cancel()
+                await asyncio.gather(role, asked, return_exceptions=True)
+            self._take_on(change)
+            if done is not None and not done.done():
+                done.set_result(None)
+
+    async def _role(self, membership: Own | Member) -> Change:
+        if isinstance(membership, Member):
+            return await follow(self._parts, membership)
+        await lead(self._parts, membership)
+        raise AssertionError("leading ends only by being cancelled")
+
+    def _take_on(self, change: Change) -> None:
+        identity = replace(self.identity, membership=change.membership)
+        self._state_dir.write_identity(identity, retire=change.retire)
+
+    def _on_role(self, words: str) -> None:
+        log.info("%s is %s", self.identity.name, words)
+        if self._ready:
+            self._notifier.status(words)
+        else:
+            self._ready = True
+            self._notifier.ready(words)
+
+
+async def _serve_until_told(config: Config, state_dir: StateDir) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Daemon(config, state_dir).run(stop)
+
+
+def run(config: Config) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the exit code."""
+    with StateDir.open(config.state_dir) as state_dir:
+        asyncio.run(_serve_until_told(config, state_dir))
+    return Exit.DONE

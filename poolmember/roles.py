@@ -1,0 +1,314 @@
+"""The two roles of a host: leading its pool, or following another host that does.
+
+A role runs until the host's membership changes; then it gives everything back and says what the
+host becomes. Which role a host has is decided by its membership (`poolmember.identity`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from poolcore.clock import Clock
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Host, Pool, PoolId
+from poolcore.replica import DeltaDoesNotFollow, Incarnation
+from poolcore.wire.serving import Handlers
+from poolcore.wire.status import error_from_rpc
+from poolmanager.v1 import member_service_pb2_grpc
+from poolmaster.agents import Agents
+from poolmaster.decide.inventory import departed
+from poolmaster.ledger import SteppedDown
+from poolmaster.mastership import Mastership, claim, found, founding_objects
+from poolmaster.service.api import master_handlers, replica_handlers
+from poolmaster.service.reads import View
+from poolmaster.service.status import status_of_replica
+from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.sqlite import SqliteStore
+from poolmember.agent import Agent, shared_path
+from poolmember.drivers.contract import Driver
+from poolmember.gateway import Gateway, upstream_to
+from poolmember.identity import Identity, Member, Own
+from poolmember.replica_store import ReplicaStore
+from poolmember.session import Ejected, Follower, Link, Session
+from poolmember.state_dir import REPLICA_FILE, STORE_FILE, StateDir
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the host becomes, and which databases that leaves behind."""
+
+    membership: Own | Member
+    retire: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Parts:
+    """What both roles work with."""
+
+    state_dir: StateDir
+    driver: Driver
+    agent: Agent
+    agents: Agents
+    gateway: Gateway
+    clock: Clock
+    reached: Callable[[str], None]
+    on_role: Callable[[str], None]
+    """Told, in a few words, whenever the host's role becomes another."""
+    mastership: Mastership | None = None
+    follower: Follower | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Who this host is."""
+        identity = self.state_dir.identity
+        if identity is None:
+            raise RuntimeError("the host has no identity yet")
+        return identity
+
+    @asynccontextmanager
+    async def following(self, pool: PoolId) -> AsyncIterator[Follower]:
+        """This host's replica of a pool, while it is open."""
+        store = await ReplicaStore.open(self.state_dir.replica_path, pool=pool, create=True)
+        try:
+            self.follower = await Follower.open(
+                store,
+                host=self.identity.host,
+                pool=pool,
+                addresses=self.agent.addresses,
+                clock=self.clock,
+            )
+            yield self.follower
+        finally:
+            self.follower = None
+            await store.close()
+
+    def answer_from_replica(self, follower: Follower, problem: Callable[[], str]) -> Handlers:
+        """Handlers for a host without a master; `problem` says why it has none."""
+
+        def no_master() -> PoolError:
+            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=problem())
+
+        def view() -> View:
+            if follower.state is None:
+                raise no_master()
+            age = self.clock.monotonic() - follower.heard
+            return View(follower.state, stale=True, age_seconds=age)
+
+        async def read() -> View:
+            return view()
+
+        def status() -> Any:
+            return status_of_replica(view(), None, follower.term, "sqlite")
+
+        return replica_handlers(read, status, no_master, host=self.identity.name)
+
+
+# -- founding -------------------------------------------------------------------------------------
+
+
+async def found_pool(parts: Parts, shared: str | None) -> Change:
+    """Make this host a pool of one, from what its driver finds on it."""
+    facts = await parts.agent.facts()
+    pool = Pool(uuid=PoolId(str(uuid.uuid4())), name_label=parts.identity.name)
+    objects = founding_objects(facts, pool, now=parts.clock.now())
+    return Change(await _found_store(parts, pool.uuid, objects, shared))
+
+
+async def found_after_eject(parts: Parts, follower: Follower) -> Change:
+    """Make this host a pool of one again, with what it takes along from its former pool."""
+    host = parts.identity.host
+    if follower.state is None or follower.state.get(Host, host) is None:
+        change = await found_pool(parts, None)
+        return replace(change, retire=(REPLICA_FILE,))
+    _, objects = departed(follower.state, host)
+    pool = Pool(uuid=PoolId(str(uuid.uuid4())), name_label=parts.identity.name)
+    # What an attempt that a crash cut short has left.
+    parts.state_dir.retire(STORE_FILE)
+    membership = await _found_store(parts, pool.uuid, (pool, *objects), None)
+    return Change(membership, retire=(REPLICA_FILE,))
+
+
+async def _found_store(
+    parts: Parts, pool: PoolId, objects: tuple[Any, ...], shared: str | None
+) -> Own:
+    incarnation = Incarnation(1, str(uuid.uuid4()))
+    path = shared_path(shared) if shared is not None else parts.state_dir.store_path
+    store = await SqliteStore.found(
+        path, pool=pool, incarnation=incarnation.uuid, shared=shared is not None
+    )
+    try:
+        await found(store, incarnation, parts.identity.host, objects)
+    finally:
+        await store.close()
+    return Own(pool=pool, incarnation=incarnation.uuid, store=shared)
+
+
+# -- leading --------------------------------------------------------------------------------------
+
+
+async def lead(parts: Parts, own: Own) -> None:
+    """Be the master of the host's own pool, over and over: each mastership begins from the store.
+
+    Ends only by being cancelled.
+    """
+    async with parts.following(own.pool) as follower:
+        pause = PAUSE_SECONDS
+        while True:
+            store: Store | None = None
+            began = parts.clock.monotonic()
+            try:
+                store = await _open_store(parts, own)
+                await _one_mastership(parts, own, store, follower)
+            except (SteppedDown, StoreError) as error:
+                log.error("the mastership has ended: %s", error)
+            finally:
+                parts.mastership = None
+                problem = "its mastership has just ended"
+                fallback = parts.answer_from_replica(follower, lambda: problem)  # noqa: B023
+                parts.gateway.serve_locally(fallback)
+                if store is not None:
+                    await store.close()
+            if parts.clock.monotonic() - began > LONGEST_PAUSE_SECONDS:
+                pause = PAUSE_SECONDS
+            await parts.clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+async def _open_store(parts: Parts, own: Own) -> SqliteStore:
+    path = shared_path(own.store) if own.store is not None else parts.state_dir.store_path
+    return await SqliteStore.open(
+        path, pool=own.pool, incarnation=own.incarnation, shared=own.store is not None
+    )
+
+
+async def _one_mastership(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
+    host = parts.identity.host
+    head, state = await claim(store, host)
+    master = Mastership(
+        host=host,
+        store=store,
+        shared_store=own.store,
+        head=head,
+        state=state,
+        agents=parts.agents,
+        clock=parts.clock,
+        reached=parts.reached,
+    )
+    parts.mastership = master
+    parts.gateway.serve_locally(master_handlers(master, host=parts.identity.name))
+    parts.on_role(f"master of pool {state.pool.name_label}, term {head.term}")
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(master.run())
+            tasks.create_task(_follow_own(parts, master, follower))
+            tasks.create_task(parts.agent.settle_reservations(master))
+    except BaseExceptionGroup as group:
+        # The other parts may fail as well, of the mastership's end; only that is the cause.
+        ended = group.subgroup(SteppedDown)
+        if ended is None:
+            raise
+        raise SteppedDown(str(ended.exceptions[0])) from group
+
+
+async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> None:
+    """The master's host is a member like any other, only nearer."""
+    while True:
+        session = Session(follower, parts.driver, on_welcome=lambda: None)
+        try:
+            await session.run(master.sessions.serve)
+        except DeltaDoesNotFollow as error:
+            log.warning("the replica starts over: %s", error)
+            follower.start_over()
+        except PoolError as error:
+            log.info("the session with the own mastership ended: %s", error.message)
+        await parts.clock.sleep(PAUSE_SECONDS)
+
+
+# -- following ------------------------------------------------------------------------------------
+
+
+async def follow(parts: Parts, member: Member) -> Change:
+    """Follow whoever is master, until the host is ejected."""
+    async with parts.following(member.pool) as follower:
+        problem = "it has not been found yet"
+        handlers = parts.answer_from_replica(follower, lambda: problem)
+        parts.gateway.serve_locally(handlers)
+        parts.on_role(f"member of pool {member.pool_name}, looking for its master")
+        hint: str | None = None
+        pause = PAUSE_SECONDS
+        while True:
+            for endpoint in _candidates(follower, member, hint):
+                welcomes = follower.welcomes
+                try:
+                    await _one_session(parts, follower, endpoint, handlers)
+                except Ejected:
+                    log.warning("this host was ejected from pool %s", member.pool_name)
+                    parts.reached("host.eject:host-told")
+                    return await found_after_eject(parts, follower)
+                except DeltaDoesNotFollow as error:
+                    log.warning("the replica starts over: %s", error)
+                    follower.start_over()
+                except PoolError as error:
+                    if error.message != problem:
+                        log.info("no session with %s: %s", endpoint, error.message)
+                    problem = error.message
+                    hint = error.params.get("master") if _redirects(error) else None
+                if follower.welcomes > welcomes:
+                    hint, pause = endpoint, PAUSE_SECONDS
+            await parts.clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _redirects(error: PoolError) -> bool:
+    return error.reason is Reason.HOST_IS_SLAVE and ":" in error.params.get("master", "")
+
+
+def _candidates(follower: Follower, member: Member, hint: str | None) -> list[str]:
+    """Where the master may be, the likeliest first, each once."""
+    known = sorted(h.address for h in follower.state.all(Host)) if follower.state else []
+    own = {a.endpoint for a in follower.addresses}
+    found = [hint] if hint else []
+    return [e for e in dict.fromkeys([*found, *member.addresses, *known]) if e not in own]
+
+
+async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers: Handlers) -> None:
+    upstream = upstream_to(endpoint)
+
+    def welcomed() -> None:
+        parts.gateway.pass_on(upstream, handlers)
+        parts.on_role(f"member, following {endpoint}")
+
+    try:
+        session = Session(follower, parts.driver, on_welcome=welcomed)
+        await session.run(link_over(upstream.channel, endpoint))
+    finally:
+        parts.gateway.serve_locally(handlers)
+        with suppress(asyncio.CancelledError):
+            await upstream.channel.close()
+
+
+def link_over(channel: grpc.aio.Channel, endpoint: str) -> Link:
+    """A session's link over gRPC."""
+    stub = member_service_pb2_grpc.MemberServiceStub(channel)
+
+    async def link(requests: Any, send: Any) -> None:
+        try:
+            async for response in stub.Session(requests):
+                await send(response)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, endpoint=endpoint) from error
+
+    return link
