@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, Unpack
@@ -223,7 +223,7 @@ class PoolClient:
         since: int | Cursor | None = None,
         kinds: Iterable[Kind] = (),
         on_break: Callable[[str], None] | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Every commit after `since`, each exactly once and in order, until the caller stops.
 
         `since` None: after the present one. Reconnects by itself, and tells `on_break` why.

@@ -12,7 +12,7 @@ It may be behind: by the time a commit takes to arrive, or for as long as no hos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
@@ -114,7 +114,7 @@ class Mirror(Tables):
         except TimeoutError:
             raise deadline.error() from None
 
-    async def changes(self) -> AsyncIterator[State]:
+    async def changes(self) -> AsyncGenerator[State, None]:
         """The copy whenever it has moved on; several commits may be told as one."""
         shown = self.state
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +87,7 @@ class TaskHandle:
         raise task_error(self.task)
 
     @property
-    def progress(self) -> AsyncIterator[Task]:
+    def progress(self) -> AsyncGenerator[Task, None]:
         """The task, now and whenever it has advanced, until it has ended."""
         return self._follow()
 
