@@ -40,21 +40,28 @@ from poolmember.replica_schema import (
     write_head,
 )
 
-# A snapshot makes the write-ahead log as large as the replica; it need not stay so.
-_SIZE_LIMIT = "PRAGMA journal_size_limit = 16777216"
+_WRITING = (
+    # A write that leaves nothing fails at once where the file may only be read; BEGIN does not.
+    "BEGIN IMMEDIATE",
+    "UPDATE head SET pool = pool",
+    "ROLLBACK",
+    "PRAGMA synchronous = FULL",
+    # A snapshot makes the write-ahead log as large as the replica; it need not stay so.
+    "PRAGMA journal_size_limit = 16777216",
+)
 
 
 class ReplicaFile:
     """An open replica; every write is one durable transaction (WAL, `synchronous=FULL`).
 
-    After an error of SQLite in a write the object is of no further use, as its outcome may be
-    unknown: close it and open the file again.
+    After an error of SQLite in a write its outcome may be unknown. So the next operation opens the
+    file anew and goes by what it holds; while that fails, it fails with the same error.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._connection = connection
-        self._failed = False
+        self._in_doubt = False
         self.head = read_head(connection)
         self._history = self._stored_history()
 
@@ -76,9 +83,7 @@ class ReplicaFile:
         if create and not path.exists():
             create_replica(path, pool, filesystem_of=filesystem_of)
         examine(path, pool, filesystem_of=filesystem_of)
-        # A write that leaves nothing fails now where the file may only be read; BEGIN does not.
-        trial = ("BEGIN IMMEDIATE", "UPDATE head SET pool = pool", "ROLLBACK")
-        return cls._opened(path, "mode=rw", (*trial, "PRAGMA synchronous = FULL", _SIZE_LIMIT))
+        return cls._opened(path, "mode=rw", _WRITING)
 
     @classmethod
     def open_for_reading(cls, path: Path) -> ReplicaFile:
@@ -113,6 +118,7 @@ class ReplicaFile:
 
     def load(self) -> State | None:
         """The state, decoded; none before the first snapshot. `STATE_CORRUPT` if undecodable."""
+        self._settle()
         head = self.head
         if head.incarnation is None or head.last is None:
             return None
@@ -135,6 +141,7 @@ class ReplicaFile:
 
     def log_after(self, revision: int) -> list[bytes]:
         """Every delta after `revision`, serialized, in order; `HISTORY_GONE` if one is missing."""
+        self._settle()
         last = 0 if self.head.last is None else self.head.last.revision
         try:
             rows = self._connection.execute(
@@ -157,18 +164,22 @@ class ReplicaFile:
 
     # -- writing ----------------------------------------------------------------------------------
 
+    def _settle(self) -> None:
+        """Find out what has become of a write that failed."""
+        if self._in_doubt:
+            self._connection.close()
+            anew = self._opened(self._path, "mode=rw", _WRITING)
+            self._connection, self.head, self._history = anew._connection, anew.head, anew._history
+            self._in_doubt = False
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        if self._failed:
-            raise PoolError(
-                Reason.STATE_UNWRITABLE, path=str(self._path), problem="an earlier write failed"
-            )
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self._failed = True
+            self._in_doubt = True
             raise refusal(self._path, error, writing=True) from error
         finally:
             if self._connection.in_transaction:
@@ -182,6 +193,7 @@ class ReplicaFile:
         """
         if not deltas:
             return
+        self._settle()
         incarnation, last = self.head.incarnation, self.head.last
         if incarnation is None or last is None:
             raise DeltaDoesNotFollow("the replica has no snapshot yet")
@@ -203,6 +215,7 @@ class ReplicaFile:
         crash. `MalformedMessage` for an incomplete snapshot or a wrong digest,
         `STATE_OF_ANOTHER_POOL` for one of another pool; nothing is changed then.
         """
+        self._settle()
         state = _assembled(frames)
         for pool in state.all(Pool):
             if pool.uuid != self.head.pool:
@@ -233,6 +246,7 @@ class ReplicaFile:
 
     def obey(self, term: int) -> None:
         """Record that no term below `term` is obeyed any more; lower ones change nothing."""
+        self._settle()
         if term <= self.head.highest_term:
             return
         head = ReplicaHead(self.head.pool, term, self.head.incarnation, self.head.last)

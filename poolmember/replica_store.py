@@ -66,8 +66,9 @@ class ReplicaStore:
     async def append(self, deltas: Sequence[tuple[Delta, bytes]]) -> None:
         """Apply consecutive deltas, each with the bytes it came as: all of them, or none.
 
-        Durable on return. `DeltaDoesNotFollow` when one does not follow its predecessor,
-        `STATE_UNWRITABLE` when the disk refuses; after that the object is of no further use.
+        Durable on return. `DeltaDoesNotFollow` when one does not follow its predecessor. After
+        `STATE_UNWRITABLE`, because the disk refused, they may all be there: the next operation
+        finds out, and `head` says so from then on.
         """
         await self._in_thread(lambda: self._file.append(deltas))
 
