@@ -12,23 +12,17 @@ it moves the WAL into the file.
 descriptor of a file, POSIX drops all its locks on that file, SQLite's too, and the next process to
 come takes the database for abandoned.
 
-**Who has it open** is told by `flock` on a side file, `<path>.lock`, which is held as long as the
-store is open: exclusively, or for a shared file by all its openers together. So whoever gets it
-exclusively knows that it is alone *on this machine*. A shared file notes the boot id of the machine
-that uses it. The first opener there may note its own; a later one must find its own, and every
-transaction checks that it is still there. Two machines that see the same file (a cloned disk, a
-cluster file system) therefore never both believe that it is theirs.
+Who has the file open is told by `poolmaster.store.sqlite_lock`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +30,7 @@ from poolcore import SCHEMA_VERSION
 from poolcore.errors import PoolError, Reason
 from poolcore.filesystem import network_filesystem
 from poolmaster.store.contract import StoreUnavailable
+from poolmaster.store.sqlite_lock import StoreLock
 
 APPLICATION_ID = 0x504D5354
 """“PMST”, in the header of every file of this engine."""
@@ -93,6 +88,8 @@ class SqliteOptions:
     """How long a transaction waits for another process to finish its own."""
     kept_versions: int = 10_000
     """How many versions' removals are remembered, for watches to start from."""
+    network_filesystem: Callable[[Path], str | None] = network_filesystem
+    """The type of the network file system that a path is on; none on a local one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,7 @@ class OpenFile:
     identity: StoreIdentity
     boot_id: str | None
     """What every transaction must find in `state.boot_id`; none: the file is not shared."""
-    lock: _Lock
+    lock: StoreLock
 
     def close(self) -> None:
         """Close the database, then let others in."""
@@ -129,9 +126,9 @@ def found_file(
     Raises `PoolError`: `STATE_OF_ANOTHER_POOL` if there is something at `path` already,
     `STATE_UNWRITABLE`, `STATE_ON_NETWORK_FILESYSTEM`, `STATE_IN_USE`.
     """
-    _check_folder(path)
+    _check_folder(path, options)
     _check_vacant(path, identity)
-    lock = _Lock.acquire(path, shared=False)
+    lock = StoreLock.acquire(path, shared=False)
     try:
         _check_vacant(path, identity)
         _build(path, identity, options)
@@ -162,11 +159,11 @@ def open_file(
     `STATE_SCHEMA_TOO_NEW`, `STATE_IN_USE`, `STATE_OF_ANOTHER_POOL`; and `StoreUnavailable` when
     another process keeps the database locked.
     """
-    _check_folder(path)
-    _check_file(path)
+    _check_folder(path, options)
+    _check_file(path, options)
     with _refusing(path), ExitStack() as undo:
         _check_header(path)
-        lock = _Lock.acquire(path, shared=shared, patience_seconds=options.busy_seconds)
+        lock = StoreLock.acquire(path, shared=shared, patience_seconds=options.busy_seconds)
         undo.callback(lock.release)
         identity = _check_content(path, pool, incarnation, alone=lock.alone)
         connection = undo.enter_context(closing(_connect(path, options.busy_seconds)))
@@ -188,25 +185,27 @@ def uri(path: Path, mode: str) -> str:
 # -- the place ------------------------------------------------------------------------------------
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, options: SqliteOptions) -> None:
     folder = path.absolute().parent
-    filesystem = network_filesystem(folder)
-    if filesystem is not None:
-        raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
+    _check_local(folder, options)
     if not folder.is_dir():
         raise _unwritable(path, OSError(errno.ENOENT, "there is no such directory"))
     _check_writable(folder, os.W_OK | os.X_OK)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, options: SqliteOptions) -> None:
     if not path.exists():
         raise _corrupt(path, "the file is missing")
     if not path.is_file():
         raise _corrupt(path, "it is not a file")
-    filesystem = network_filesystem(path)  # a link may lead elsewhere
+    _check_local(path, options)  # a link may lead elsewhere
+    _check_writable(path, os.R_OK | os.W_OK)
+
+
+def _check_local(path: Path, options: SqliteOptions) -> None:
+    filesystem = options.network_filesystem(path)
     if filesystem is not None:
         raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)
-    _check_writable(path, os.R_OK | os.W_OK)
 
 
 def _check_writable(path: Path, access: int) -> None:
@@ -256,50 +255,6 @@ def _refusing(path: Path) -> Iterator[None]:
         raise _corrupt(path, str(error)) from error
     except sqlite3.DatabaseError as error:
         raise _corrupt(path, str(error)) from error
-
-
-# -- who has it open ------------------------------------------------------------------------------
-
-
-class _Lock:
-    """A held lock on the side file; `alone`: nobody else of this machine has the store open."""
-
-    def __init__(self, descriptor: int, *, alone: bool) -> None:
-        self.alone = alone
-        self._descriptor = descriptor
-
-    @classmethod
-    def acquire(cls, path: Path, *, shared: bool, patience_seconds: float = 0.0) -> _Lock:
-        """Exclusively if possible; for a shared store otherwise together with its other openers.
-
-        Raises `STATE_IN_USE` or `STATE_UNWRITABLE`.
-        """
-        side = path.with_name(path.name + ".lock")
-        try:
-            descriptor = os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _unwritable(side, error) from error
-        give_up = time.monotonic() + patience_seconds
-        modes = [fcntl.LOCK_EX, fcntl.LOCK_SH] if shared else [fcntl.LOCK_EX]
-        while True:
-            for mode in modes:
-                with suppress(BlockingIOError):
-                    fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-                    return cls(descriptor, alone=mode == fcntl.LOCK_EX)
-            # Somebody who found himself alone keeps others out until he has looked at the file.
-            if not shared or time.monotonic() > give_up:
-                os.close(descriptor)
-                raise PoolError(Reason.STATE_IN_USE, path=str(path))
-            time.sleep(0.005)
-
-    def share(self) -> None:
-        """Let other openers of a shared store in."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
-        self.alone = False
-
-    def release(self) -> None:
-        """Give the lock back. The side file stays: removing it would race with the next opener."""
-        os.close(self._descriptor)
 
 
 # -- the content ----------------------------------------------------------------------------------
