@@ -13,8 +13,9 @@ The rules, beyond "the pool becomes what the host reports":
 * Shared SRs and networks stay in the pool when a host no longer reports them (its PBD and PIF
   go), except in a pool of one, where nobody else can have them.
 * Of the live hosts that carry a network or have a shared SR attached, the one with the smallest
-  uuid speaks for its sizes and its list of disk images. The others only add: each host sees the
-  same storage a little earlier or later, and the pool must not go to and fro between them.
+  uuid speaks for its sizes and its list of disk images. The others only add, and so does a host
+  that is just joining: each host sees the same storage a little earlier or later, and the pool
+  must not go to and fro between them.
 * Disk images of an SR that is not attached cannot be seen and stay as they were.
 * A VM that is on another host moves only to a host that runs it; see `_may_have`.
 
@@ -212,7 +213,9 @@ class _Report:
                 continue
             pbd = pbds.get(found.uuid) or self._missing_pbd(found)
             self._keep(replace(pbd, host=self._host) if pbd.host != self._host else pbd)
-            speaks = self._speaks(attached[found.uuid], takes_part=pbd.currently_attached)
+            speaks = not found.shared or self._speaks(
+                attached[found.uuid], takes_part=pbd.currently_attached
+            )
             self._keep(known if known and not speaks else _named(found, known))
             self._add_images(found, images[found.uuid], speaks=speaks, seen=pbd.currently_attached)
 
@@ -317,7 +320,11 @@ class _Report:
         return key(obj) in self._pool and key(obj) not in self._held
 
     def _speaks(self, taking_part: set[HostId], *, takes_part: bool) -> bool:
+        if self._alone:
+            return True
         others = (taking_part & self._live) - {self._host}
+        if self._host not in self._live:
+            return False
         return not others or (takes_part and self._host < min(others))
 
 

@@ -8,8 +8,9 @@ Objects are named to `virsh` by their uuid, which cannot mean another one.
 from __future__ import annotations
 
 import shlex
+import uuid as uuidlib
 
-from poolcore.model import SR, VM, Network, PowerState
+from poolcore.model import PBD, SR, VM, Network, PowerState
 from poolmaster.decide.preflight.case import Case, shown
 
 _IN_FILE = "the simulated host's file"
@@ -70,18 +71,26 @@ def remove_network(case: Case, network: Network) -> str:
             f"Take the [[network]] table “{shown(network.name_label)}” out of {_IN_FILE} and make "
             "the network in the pool after the join."
         )
-    uuid = shlex.quote(shown(network.uuid))
-    remedy = (
-        f"If libvirt manages it, save its definition with `virsh net-dumpxml {uuid} > {uuid}.xml`, "
-        f"then `virsh net-destroy {uuid}` and `virsh net-undefine {uuid}`."
-    )
-    if not network.bridge:
-        return remedy
+    if _is_libvirts_own(network.uuid):
+        uuid = shlex.quote(shown(network.uuid))
+        return (
+            f"Save its definition with `virsh net-dumpxml {uuid} > {uuid}.xml`, then, if it is "
+            f"active, `virsh net-destroy {uuid}`, and `virsh net-undefine {uuid}`. Make it in the "
+            "pool after the join."
+        )
     bridge = shlex.quote(shown(network.bridge))
     return (
-        f"{remedy} If it is a bridge of the host itself, take {bridge} out of the host's network "
-        f"configuration, then `ip link delete {bridge}`."
+        f"Take the bridge {bridge} out of the host's network configuration, then "
+        f"`ip link delete {bridge}`. Whoever is connected through it is cut off."
     )
+
+
+def _is_libvirts_own(uuid: str) -> bool:
+    # What libvirt does not know has a uuid derived from its name, which is of version 5.
+    try:
+        return uuidlib.UUID(uuid).version != 5
+    except ValueError:
+        return True
 
 
 def list_networks(case: Case) -> str:
@@ -110,9 +119,14 @@ def remove_sr(case: Case, sr: SR) -> str:
     again = "; connect it to the pool after the join" if sr.shared else ""
     return (
         f"Save its definition with `virsh pool-dumpxml {uuid} > {uuid}.xml`, then "
-        f"`virsh pool-destroy {uuid}` and `virsh pool-undefine {uuid}`: these end the connection "
-        f"and keep the data{again}. Never use pool-delete, which does not."
+        f"{_stop_pool(case, sr)}`virsh pool-undefine {uuid}`: that ends the connection and keeps "
+        f"the data{again}. Never use pool-delete, which does not keep it."
     )
+
+
+def _stop_pool(case: Case, sr: SR) -> str:
+    active = any(pbd.sr == sr.uuid and pbd.currently_attached for pbd in case.found(PBD))
+    return f"`virsh pool-destroy {shlex.quote(shown(sr.uuid))}` and " if active else ""
 
 
 def list_srs(case: Case) -> str:
@@ -129,8 +143,8 @@ def renew_sr_uuid(case: Case, sr: SR) -> str:
     uuid = shlex.quote(shown(sr.uuid))
     return (
         f"Save the definition with `virsh pool-dumpxml {uuid} > {uuid}.xml` and take the line "
-        f"<uuid> out of the file; then `virsh pool-destroy {uuid}`, `virsh pool-undefine {uuid}` "
-        f"and `virsh pool-define {uuid}.xml` keep the data and give the pool a uuid of its own."
+        f"<uuid> out of the file; then {_stop_pool(case, sr)}`virsh pool-undefine {uuid}`, which "
+        f"keep the data, and `virsh pool-define {uuid}.xml`, which gives it a uuid of its own."
     )
 
 
