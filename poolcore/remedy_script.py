@@ -18,7 +18,7 @@ _PROGRAMS = frozenset(
 )
 # Complete commands, so that nothing can hide behind a known beginning.
 _HARMLESS = re.compile(
-    r"virsh (net-|pool-)?dumpxml ([\w.-]+) > \2\.xml"
+    r"virsh (dumpxml --inactive|net-dumpxml|pool-dumpxml) ([\w.-]+) > \2\.xml"
     r"|virsh (net-|pool-)?list --all"
     r"|virsh domjobinfo [\w.-]+"
     r"|ip -brief address"
@@ -61,7 +61,8 @@ def _section(number: int, finding: Finding) -> Iterator[str]:
     yield from _comment(finding.explanation, indent="   ")
     yield from _comment(finding.remedy.replace("`", ""), indent="   ")
     for command in _COMMAND.findall(finding.remedy):
-        if command.partition(" ")[0] in _PROGRAMS and command.isprintable():
+        program, _, arguments = command.partition(" ")
+        if program in _PROGRAMS and arguments and command.isprintable():
             yield command if _HARMLESS.fullmatch(command) else f"#> {command}"
 
 

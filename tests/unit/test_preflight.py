@@ -73,7 +73,7 @@ def test_a_member_duplicates_only_itself() -> None:
 def test_the_master_is_told_that_it_is_the_master() -> None:
     joining = replace(facts("phantom"), pool=POOL, pool_hosts=2)
     (finding,) = check(joining)
-    assert finding.actual == "its master"
+    assert finding.actual == "the master of the pool"
 
 
 def test_a_copied_host_gets_every_double_reported() -> None:
@@ -130,6 +130,14 @@ def test_ten_thousand_vms_give_an_answer_that_can_be_sent() -> None:
     assert found[-1].subject == f"{10_001 - (LISTED - 1)} more VMs"
 
 
+def test_what_is_being_done_with_a_vm_is_an_operation_too() -> None:
+    found = check(facts("ignite", '[[vm]]\nname = "web1"\noperations = ["snapshot"]'))
+    assert [(f.code, f.subject) for f in found] == [
+        ("JOINING_HOST_CANNOT_HAVE_VMS", "web1"),
+        ("JOINING_HOST_CANNOT_HAVE_VMS_WITH_CURRENT_OPERATIONS", "web1"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "x" * 300, "`reboot`", "$(reboot)"])
 def test_a_name_cannot_break_out_of_a_finding(name: str) -> None:
     vm = VM(uuid=VmId(name), name_label=name, power_state=PowerState.HALTED)
@@ -155,7 +163,9 @@ def test_remedies_for_libvirt_hosts_save_before_they_remove_and_keep_the_disks()
     remedies = {f.code: f.remedy for f in check(joining)}
 
     of_vm = remedies[Code.HAS_VMS]
-    assert of_vm.index(f"`virsh dumpxml {uuid} > {uuid}.xml`") < of_vm.index("virsh undefine")
+    assert of_vm.index(f"`virsh dumpxml --inactive {uuid} > {uuid}.xml`") < of_vm.index(
+        "virsh undefine"
+    )
     assert "--remove-all-storage" not in of_vm
     of_sr = remedies[Code.HAS_SHARED_SRS]
     sr = next(o for o in joining.inventory.objects if isinstance(o, SR) and o.shared)

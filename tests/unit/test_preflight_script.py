@@ -33,7 +33,7 @@ def test_what_saves_is_active_and_what_changes_something_is_not() -> None:
         findings(VM(uuid=VmId(UUID), name_label="web2", power_state=PowerState.HALTED))
     )
 
-    assert f"virsh dumpxml {UUID} > {UUID}.xml" in active(script)
+    assert f"virsh dumpxml --inactive {UUID} > {UUID}.xml" in active(script)
     assert f"#> virsh undefine --keep-nvram {UUID}" in script.splitlines()
     for line in active(script):
         assert line == "set -euC" or "dumpxml" in line or line.startswith(("df", "ip -brief"))

@@ -46,7 +46,7 @@ def same_hypervisor(case: Case) -> Iterator[Finding]:
             "no VM could run on both.",
             remedy=remedies.elsewhere(
                 case,
-                real=f"Choose a host with {expected.kind}, or let `poolmember` drive that: "
+                real=f"Choose a host with {expected.kind}, or let poolmember drive that: "
                 "`driver` in /etc/poolmember/config.toml.",
                 key="`kind` in the table [hypervisor]",
             ),

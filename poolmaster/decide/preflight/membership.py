@@ -14,12 +14,12 @@ def not_in_pool(case: Case) -> Iterator[Finding]:
     """Row 5."""
     if not case.is_own_member:
         return
-    role = "its master" if case.joining.host == case.master.uuid else "a member of it"
+    role = "the master" if case.joining.host == case.master.uuid else "a member"
     yield case.finding(
         Code.ALREADY_IN_POOL,
         expected="a host outside the pool",
-        actual=role,
-        explanation=f"{case.name} is in pool “{case.pool_name}” already: it is {role}.",
+        actual=f"{role} of the pool",
+        explanation=f"{case.name} is {role} of pool “{case.pool_name}” already.",
         remedy="There is nothing to do; `pool host list` shows the pool's hosts.",
     )
 
@@ -30,17 +30,16 @@ def not_in_another_pool(case: Case) -> Iterator[Finding]:
         return
     role = "master" if case.joining.is_master else "member"
     other = shown(case.joining.pool_name)
+    first = "Eject it from its pool"
     if case.joining.is_master:
-        first = "There designate another master with `pool designate-master HOST`, then eject"
-    else:
-        first = "Eject"
+        first = "Designate another master there, `pool designate-master HOST`, then eject it"
     yield case.finding(
         Code.IN_ANOTHER_POOL,
         expected="a pool of one",
         actual=f"{role} of pool “{other}”, which has {case.joining.pool_hosts} hosts",
         explanation=f"{case.name} is {role} of another pool with other hosts, “{other}”, and a "
         "host is in one pool at a time.",
-        remedy=f"{first} it from its pool, asking a host of that pool: "
+        remedy=f"{first}, asking a host of that pool: "
         f"`pool eject-host {shown(case.joining.host)}`. It keeps its local SRs.",
     )
 

@@ -21,7 +21,7 @@ def management_address(case: Case) -> Iterator[Finding]:
     if not usable:
         what = "no management interface"
         if interfaces:
-            what = f"{shown(interfaces[0].device)} without an address"
+            what = f"{shown(interfaces[0].device)} without an address that others could use"
         yield case.finding(
             Code.NO_MANAGEMENT_IP,
             expected="a management interface with an address",
@@ -74,7 +74,7 @@ def same_management_network(case: Case) -> Iterator[Finding]:
             f"{listing(wanted)}.",
             remedy=remedies.elsewhere(
                 case,
-                real=f"Give {device} an address of {listing(wanted)}, too, and let `advertise` in "
+                real=f"Give {device} an {listing(wanted)} address, too, and let `advertise` in "
                 "/etc/poolmember/config.toml name it.",
                 key="`addresses` in the table [management]",
             ),
@@ -113,14 +113,15 @@ def reaches_members(case: Case) -> Iterator[Finding]:
     """Row 19: both ways, every host, every port needed."""
     for gap in case.joining.unreachable:
         source, target = shown(gap.from_host), shown(gap.to_host)
-        host, _, port = shown(gap.endpoint).rpartition(":")
+        endpoint = shown(gap.endpoint)
+        host, _, port = endpoint.rpartition(":")
         yield case.finding(
             Code.CANNOT_REACH_MEMBER,
             subject=f"{source} → {target}",
-            expected=f"a connection to {shown(gap.endpoint)}",
+            expected=f"a connection to {endpoint}",
             actual=shown(gap.problem),
             explanation=f"Every host of a pool must reach every other, and {source} does not reach "
-            f"{target} at {shown(gap.endpoint)}: {shown(gap.problem)}.",
+            f"{target} at {endpoint}: {shown(gap.problem)}.",
             remedy=remedies.elsewhere(
                 case,
                 real=f"Let TCP port {port} from {source} through to {target}, in its firewall and "

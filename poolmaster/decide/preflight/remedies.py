@@ -34,7 +34,7 @@ def remove_vm(case: Case, vm: VM) -> str:
             f"{_IN_FILE}."
         )
     uuid = shlex.quote(shown(vm.uuid))
-    save = f"save its definition with `virsh dumpxml {uuid} > {uuid}.xml`"
+    save = f"save its definition with `virsh dumpxml --inactive {uuid} > {uuid}.xml`"
     undefine = f"`virsh undefine --keep-nvram {uuid}`"
     match vm.power_state:
         case PowerState.HALTED:
@@ -49,7 +49,7 @@ def remove_vm(case: Case, vm: VM) -> str:
                 "Undefining it while it is suspended would lose its memory."
             )
         case PowerState.RUNNING | PowerState.PAUSED:
-            resume = f"`virsh resume {uuid}`, " if vm.power_state is PowerState.PAUSED else ""
+            resume = f"`virsh resume {uuid}` and " if vm.power_state is PowerState.PAUSED else ""
             return (
                 f"Migrate it, or {save}, shut it down from within with {resume}"
                 f"`virsh shutdown {uuid}`, then undefine it with {undefine}; its disks stay where "

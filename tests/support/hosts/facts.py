@@ -42,7 +42,7 @@ def host_file(name: str) -> str:
 
 def endpoint_of(name: str) -> str:
     """The address of one of the hosts of the tests: 127.0.0.1 for phantom, and so on."""
-    return f"127.0.0.{NAMES.index(name) + 1}:7443"
+    return f"127.0.0.{NAMES.index(name) + 1}:7443" if name in NAMES else name
 
 
 def inventory(name: str, sim: SimHost) -> Inventory:
@@ -76,7 +76,9 @@ def facts(name: str, text: str = "") -> HostFacts:
         updating=bool(pretended.updating),
         clock_offset_seconds=pretended.clock_skew_seconds or 0.0,
         unreachable=tuple(
-            Unreachable(from_host=name, to_host=other, endpoint=other, problem=UNREACHABLE)
+            Unreachable(
+                from_host=name, to_host=other, endpoint=endpoint_of(other), problem=UNREACHABLE
+            )
             for other in pretended.unreachable
         ),
         free_disk_bytes=100 * 1024**3
