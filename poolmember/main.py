@@ -37,7 +37,7 @@ from poolmember.options import (
     StoreOption,
     YesOption,
 )
-from poolmember.reset import reset
+from poolmember.reset import Outcome, reset
 from poolmember.state_dir import REPLICA_FILE
 
 log = logging.getLogger("poolmember")
@@ -201,10 +201,13 @@ def reset_host(
     """
     with _refusals():
         path = state_directory(_place(state_dir, config_file), os.environ)
-        agreed = _agreed if not yes else _told
-        if not reset(path, keep_vms=keep_vms, confirm=agreed):
-            typer.echo("Nothing was changed.", err=True)
-            raise typer.Exit(Exit.DONE)
+        outcome = reset(path, keep_vms=keep_vms, confirm=_told if yes else _agreed)
+    if outcome is Outcome.DECLINED:
+        typer.echo("Nothing was changed.", err=True)
+        raise typer.Exit(Exit.FAILED)
+    if outcome is Outcome.NOT_NEEDED:
+        typer.echo("The host is in no pool: nothing was to be done.", err=True)
+    else:
         typer.echo("Done. Start the daemon: the host is a pool of one.", err=True)
 
 
@@ -221,9 +224,8 @@ def _told(sentences: Sequence[str]) -> bool:
 def _agreed(sentences: Sequence[str]) -> bool:
     _told(sentences)
     if not sys.stdin.isatty():
-        raise PoolError(
-            Reason.INVALID_CONFIGURATION, key="--yes", problem="is needed where nobody can be asked"
-        )
+        problem = "is needed where nobody can be asked"
+        raise PoolError(Reason.INVALID_VALUE, field="--yes", problem=problem)
     return typer.confirm("Go on?", err=True)
 
 

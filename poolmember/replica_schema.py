@@ -166,7 +166,9 @@ def create_replica(
     try:
         for part in ("", "-wal", "-shm", "-journal"):
             Path(f"{draft}{part}").unlink(missing_ok=True)
-        connection = connect(draft, "mode=rwc")
+        # As private as the rest of the state; SQLite gives the other parts the same mode.
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        connection = connect(draft, "mode=rw")
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_mode = WAL")

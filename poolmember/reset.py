@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 
 from poolcore.errors import PoolError, Reason
@@ -18,18 +19,29 @@ from poolmember.state_dir import DATABASES, IDENTITY_FILE, STORE_FILE, StateDir
 
 _NEXT = "VMs are not touched. The next `poolmember run` founds a new pool with what is here then."
 
+
+class Outcome(StrEnum):
+    """What became of a reset."""
+
+    DONE = "done"
+    NOT_NEEDED = "not needed"
+    """The host is in no pool."""
+    DECLINED = "declined"
+    """A person said no."""
+
+
 Confirm = Callable[[Sequence[str]], bool]
 """Shows a person the sentences that say what will happen; whether they agree."""
 
 
-def reset(path: Path, *, keep_vms: bool, confirm: Confirm) -> bool:
+def reset(path: Path, *, keep_vms: bool, confirm: Confirm) -> Outcome:
     """Take the host in the state directory `path` out of whatever pool it is in.
 
-    True when it was done, false when there was nothing to do or `confirm` said no. The host keeps
-    its uuid and name unless they cannot be read any more. Raises `STATE_IN_USE` while a daemon
-    runs, `STATE_MISSING`, `RESET_WITH_VMS`, and what else `StateDir.open_for_reset` refuses.
+    The host keeps its uuid and name unless they cannot be read any more. Raises `STATE_IN_USE`
+    while a daemon runs, `STATE_MISSING`, `RESET_WITH_VMS`, and what else
+    `StateDir.open_for_reset` refuses.
     """
-    if not path.is_dir():
+    if not any((path / name).exists() for name in (IDENTITY_FILE, *DATABASES)):
         raise PoolError(Reason.STATE_MISSING, path=str(path))
     with StateDir.open_for_reset(path) as directory:
         identity = directory.identity
@@ -45,16 +57,16 @@ def reset(path: Path, *, keep_vms: bool, confirm: Confirm) -> bool:
             if refusal.reason is not Reason.STATE_CORRUPT:
                 raise refusal
         if identity is not None and identity.membership is None and not found.refusals:
-            return False
+            return Outcome.NOT_NEEDED
         if not keep_vms:
             _refuse_with_vms(identity, found)
         if not confirm(plan(identity, found)):
-            return False
+            return Outcome.DECLINED
         if identity is None:
             directory.start_over()
         else:
             directory.write_identity(replace(identity, membership=None), retire=DATABASES)
-        return True
+        return Outcome.DONE
 
 
 def _refuse_with_vms(identity: Identity | None, found: Inspection) -> None:
@@ -87,20 +99,25 @@ def plan(identity: Identity | None, found: Inspection) -> tuple[str, ...]:
         )
     elif isinstance(membership, Own):
         sentences += _leaving_own_pool(identity, membership, found)
-    sentences.append("Store and replica are kept as *.retired-N, the last three of each.")
+    sentences.append(
+        "What is here of store and replica is kept as *.retired-N, the last three of each."
+    )
     return (*sentences, _NEXT)
 
 
 def _leaving_own_pool(identity: Identity, membership: Own, found: Inspection) -> Iterator[str]:
+    pools = () if found.state is None else tuple(found.state.all(Pool))
+    pool = f"{pools[0].name_label} ({membership.pool})" if pools else membership.pool
     if membership.store is None:
-        yield f"Its pool {membership.pool} ends here, as its store is {STORE_FILE}."
+        yield f"Its pool {pool} ends, as the only store of it is {STORE_FILE} here."
     else:
-        yield f"It leaves pool {membership.pool}, whose store {membership.store} is left as it is."
+        yield f"It leaves pool {pool}, whose store {membership.store} is left as it is."
+        yield "To found a pool that shares a store again, name another with --store."
     if found.state is None:
         return
-    for pool in found.state.all(Pool):
-        if pool.reservation is not None:
-            yield f"It no longer waits to be taken in by pool {pool.reservation.pool_name}."
+    for reservation in (p.reservation for p in pools):
+        if reservation is not None:
+            yield f"It no longer waits to be taken in by pool {reservation.pool_name}."
     others = sorted(h.name_label for h in found.state.all(Host) if h.uuid != identity.host)
     if others and membership.store is None:
         yield f"{', '.join(others)} in that pool have no store any more: eject them first."
