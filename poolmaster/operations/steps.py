@@ -168,6 +168,7 @@ class Operations:
             return self.of_outcome(outcome)
         task: Task = outcome.result
         self._pool.reached(f"{task.operation}:{task.step}")
+        log.info("task %s begins: %s", task.uuid, task.name_label)
         self._started.put_nowait(task)
         return task
 
@@ -198,6 +199,7 @@ class Operations:
         operation = self._kinds[task.operation]
         try:
             await operation.run(self._pool, task)
+            log.info("task %s is done: %s", task.uuid, task.name_label)
         except PoolError as error:
             if error.reason in {Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN}:
                 # This mastership is over; whoever is next resumes from the recorded step.
