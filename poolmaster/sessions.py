@@ -124,6 +124,7 @@ class Sessions:
         self._attached[host] = session
         self._notify()
         try:
+            await self._ledger.write(lambda state: _introduced(state, hello))
             await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(head))))
             await self._until_first_ends(
                 self._read(requests, session),
@@ -286,6 +287,19 @@ class Sessions:
             outcome = await self._ledger.write(decide)
             if not outcome.result or outcome.delta is None:
                 return bool(outcome.result)
+
+
+def _introduced(state: State, hello: pb.Hello) -> Decision:
+    """Record what a member says of itself: where it is to be found, and which release it runs."""
+    host = state.get(Host, hello.host)
+    if host is None or state.pool.reservation is not None:
+        return Decision(())
+    after = replace(
+        host,
+        addresses=tuple(from_proto(a) for a in hello.addresses) or host.addresses,
+        software_version=from_proto(hello.software_version),
+    )
+    return Decision((Put(after),) if after != host else ())
 
 
 def _removal_of(host: HostId, commits: list[Commit]) -> int | None:

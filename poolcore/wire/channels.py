@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import grpc
 
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""Larger requests are refused before they are read; larger answers are paged or streamed."""
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""Larger messages are refused before they are read. The largest honest one is the inventory of a
+host with many thousand VMs; answers are paged or streamed."""
 
 _KEEPALIVE: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -27,7 +28,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
