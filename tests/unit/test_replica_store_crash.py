@@ -40,7 +40,7 @@ from poolmember.replica_file import ReplicaFile
 
 file = ReplicaFile.open(Path(sys.argv[1]), pool=POOL)
 for revision in range(file.head.last.revision + 1, 10_000):
-    frames = list(snapshot_frames(crowded(revision, 3000)))
+    frames = list(snapshot_frames(crowded(revision, 1500)))
     print(revision, flush=True)
     file.replace(frames)
 """
@@ -81,7 +81,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_killed_while_appending_it_holds_a_prefix_with_all_that_was_told(path: Path) -> None:
-    for n in range(4):
+    for n in range(3):
         told = killed(APPENDING, path, after_lines=3 + n, then_seconds=0.0013 * n)
         state = reopened(path)
         assert state.revision >= told
@@ -89,8 +89,8 @@ def test_killed_while_appending_it_holds_a_prefix_with_all_that_was_told(path: P
 
 
 def test_killed_while_replacing_it_holds_the_old_or_the_new(path: Path) -> None:
-    for n in range(4):
+    for n in range(3):
         told = killed(REPLACING, path, after_lines=2, then_seconds=0.008 * n)
         state = reopened(path)
         assert state.revision in {told - 1, told}
-        assert state == crowded(state.revision, 3000)
+        assert state == crowded(state.revision, 1500)
