@@ -69,12 +69,15 @@ class OwnHandlers(grpc.GenericRpcHandler):
 
 
 class Daemon:
-    """One host's daemon. Implements `poolmember.agent.Home`."""
+    """One host's daemon. Implements `poolmember.agent.Home`.
 
-    def __init__(self, config: Config, state_dir: StateDir) -> None:
+    `notifier` is told what becomes of it.
+    """
+
+    def __init__(self, config: Config, state_dir: StateDir, *, notifier: Notifier) -> None:
         self._config = config
         self._state_dir = state_dir
-        self._notifier = Notifier(os.environ)
+        self._notifier = notifier
         self._clock = SystemClock()
         self._driver = make_driver(config)
         self._gateway = Gateway()
@@ -234,7 +237,7 @@ async def _serve_until_told(config: Config, state_dir: StateDir) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Daemon(config, state_dir).run(stop)
+    await Daemon(config, state_dir, notifier=Notifier(os.environ)).run(stop)
 
 
 def run(config: Config) -> int:
