@@ -1,0 +1,101 @@
+"""Commands that are not there: what was probably meant, also by people from `xe` and `pvecm`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+NOUNS = (
+    "host", "sr", "pbd", "vdi", "network", "pif", "bond", "vlan", "tunnel", "vm", "vbd", "vif",
+    "task", "message",
+)  # fmt: skip
+
+_ELSEWHERE = {
+    # xe
+    "pool-join": "add-host",
+    "pool-eject": "eject-host",
+    "pool-list": "show",
+    "pool-param-list": "show",
+    "pool-param-get": "show",
+    "pool-param-set": "set",
+    "pool-dump-database": "show -o json",
+    "host-forget": "eject-host",
+    "event-wait": "wait",
+    "task-cancel": "task cancel",
+    # pvecm and its siblings
+    "add": "add-host",
+    "addnode": "add-host",
+    "delnode": "eject-host",
+    "nodes": "host list",
+    "join": "add-host",
+    "eject": "eject-host",
+    "leave": "eject-host",
+    "remove-host": "eject-host",
+    "del-host": "eject-host",
+    # what people try
+    "list": "host list",
+    "hosts": "host list",
+    "vms": "vm list",
+    "srs": "sr list",
+    "storage": "sr list",
+    "networks": "network list",
+    "tasks": "task list",
+    "info": "status",
+    "watch": "events",
+    "config": "context list",
+    "login": "context add",
+    "version": "doctor",
+    "rename": "set name_label=NAME",
+}
+
+_LATER = frozenset({
+    "designate-master", "pool-designate-new-master", "emergency-transition-to-master",
+    "pool-emergency-transition-to-master", "emergency-reset-master",
+    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "lock", "diff",
+    "recovery",
+})  # fmt: skip
+
+_WITHOUT = {
+    "create": "There is nothing to create: every host is a pool of one, ready to take in others "
+    "with `pool add-host`.",
+    "pool-create": "There is nothing to create: every host is a pool of one.",
+    "expected": "There are no expected votes to set; `pool status` shows who votes.",
+    "qdevice": "A host that votes and runs no VMs is started with `poolmember run --witness`.",
+    "updatecerts": "This release has no certificates to update.",
+}
+
+
+def suggestion(path: Sequence[str], args: Sequence[str], known: Sequence[str]) -> tuple[str, str]:
+    """What to say to `pool PATH… ARGS…`, where the first of `args` is none of the `known`."""
+    words = list(args)
+    if not path and words[0] in {"xe", "pvecm", "qm", "pvesm"} and len(words) > 1:
+        words = words[1:]
+    word = words[0]
+    message = f"There is no command {' '.join(('pool', *path, args[0]))!r}."
+    if not path:
+        if word in known:
+            return message, f"Did you mean `pool {' '.join(words)}`?"
+        if word in _WITHOUT:
+            return message, _WITHOUT[word]
+        if word in _LATER:
+            return message, "This release does not have it yet."
+        meant = _ELSEWHERE.get(word) or _of_xe(word)
+        if meant:
+            return message, f"Did you mean `pool {meant}`?"
+    elif word in {"param-list", "param-get", "get", "info"} and "show" in known:
+        return message, f"Did you mean `{' '.join(('pool', *path, 'show'))}`?"
+    close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+    if close:
+        options = " or ".join(f"`{' '.join(('pool', *path, c))}`" for c in close)
+        return message, f"Did you mean {options}?"
+    return message, f"`{' '.join(('pool', *path, '--help'))}` lists what there is."
+
+
+def _of_xe(word: str) -> str:
+    """`xe`'s `vm-list`, `sr-param-set` and the like as `vm list`, `sr set`."""
+    noun, _, verb = word.partition("-")
+    if noun not in NOUNS:
+        return ""
+    verbs = {"list": "list", "param-list": "show", "param-get": "show", "param-set": "set"}
+    verbs |= {"param-add": "set", "param-remove": "set", "param-clear": "set"}
+    return f"{noun} {verbs[verb]}" if verb in verbs else ""

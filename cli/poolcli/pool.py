@@ -1,0 +1,55 @@
+"""The pool's own settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from poolcli.app import command
+from poolcli.changes import FORMS, parse_changes
+from poolcli.failures import UsageError
+from poolcli.nouns import RequestId, show_object, tell_change
+from poolcli.output import Format
+from poolcli.session import Session
+
+SETTINGS = ("default_sr", "host_limit")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the commands."""
+    command(app, "show")(show)
+    command(app, "set")(set_)
+
+
+async def show(session: Session) -> None:
+    """Show the pool's name and settings."""
+    session.refuse_format(Format.SCRIPT)
+    async with session.pool() as pool:
+        show_object(await pool.pool(), session.format)
+
+
+async def set_(
+    session: Session,
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help=FORMS + ", default_sr=SR (empty for none), host_limit=NUMBER.",
+        ),
+    ],
+    request_id: RequestId = None,
+) -> None:
+    """Change the pool's name and settings."""
+    session.refuse_format(Format.SCRIPT)
+    parsed, settings = parse_changes(changes, SETTINGS)
+    own: dict[str, Any] = {}
+    if "default_sr" in settings:
+        own["default_sr"] = settings["default_sr"]
+    if "host_limit" in settings:
+        if not settings["host_limit"].isascii() or not settings["host_limit"].isdigit():
+            raise UsageError(f"host_limit is a number, not {settings['host_limit']!r}.")
+        own["host_limit"] = int(settings["host_limit"])
+    async with session.pool() as pool:
+        done = await pool.set(request_id=request_id, **own, **parsed)
+    tell_change(session, "pool", done)
