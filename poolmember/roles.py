@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,11 +21,13 @@ from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, Pool, PoolId
 from poolcore.replica import DeltaDoesNotFollow, Incarnation
+from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import member_service_pb2_grpc
 from poolmaster.agents import Agents
 from poolmaster.decide.inventory import departed
+from poolmaster.layout import read_head
 from poolmaster.ledger import SteppedDown
 from poolmaster.mastership import Mastership, claim, found, founding_objects
 from poolmaster.service.api import master_handlers, replica_handlers
@@ -111,7 +114,7 @@ class Parts:
             return view()
 
         def status() -> Any:
-            return status_of_replica(view(), None, follower.term, "sqlite")
+            return status_of_replica(view(), follower.last_master, follower.term, "sqlite")
 
         return replica_handlers(read, status, no_master, host=self.identity.name)
 
@@ -122,7 +125,10 @@ class Parts:
 async def found_pool(parts: Parts, shared: str | None) -> Change:
     """Make this host a pool of one, from what its driver finds on it."""
     facts = await parts.agent.facts()
-    pool = Pool(uuid=PoolId(str(uuid.uuid4())), name_label=parts.identity.name)
+    # Of a shared file the pool is derived, so that a founding that was cut short is known again.
+    identity = parts.identity
+    chosen = uuid.uuid4() if shared is None else uuid.uuid5(uuid.UUID(identity.host), shared)
+    pool = Pool(uuid=PoolId(str(chosen)), name_label=identity.name)
     objects = founding_objects(facts, pool, now=parts.clock.now())
     return Change(await _found_store(parts, pool.uuid, objects, shared))
 
@@ -130,13 +136,13 @@ async def found_pool(parts: Parts, shared: str | None) -> Change:
 async def found_after_eject(parts: Parts, follower: Follower) -> Change:
     """Make this host a pool of one again, with what it takes along from its former pool."""
     host = parts.identity.host
+    # What an attempt that a crash cut short has left.
+    parts.state_dir.retire(STORE_FILE)
     if follower.state is None or follower.state.get(Host, host) is None:
         change = await found_pool(parts, None)
         return replace(change, retire=(REPLICA_FILE,))
     _, objects = departed(follower.state, host)
     pool = Pool(uuid=PoolId(str(uuid.uuid4())), name_label=parts.identity.name)
-    # What an attempt that a crash cut short has left.
-    parts.state_dir.retire(STORE_FILE)
     membership = await _found_store(parts, pool.uuid, (pool, *objects), None)
     return Change(membership, retire=(REPLICA_FILE,))
 
@@ -144,16 +150,36 @@ async def found_after_eject(parts: Parts, follower: Follower) -> Change:
 async def _found_store(
     parts: Parts, pool: PoolId, objects: tuple[Any, ...], shared: str | None
 ) -> Own:
-    incarnation = Incarnation(1, str(uuid.uuid4()))
     path = shared_path(shared) if shared is not None else parts.state_dir.store_path
-    store = await SqliteStore.found(
-        path, pool=pool, incarnation=incarnation.uuid, shared=shared is not None
-    )
+    incarnation = str(uuid.uuid4())
     try:
-        await found(store, incarnation, parts.identity.host, objects)
+        store = await SqliteStore.found(
+            path, pool=pool, incarnation=incarnation, shared=shared is not None
+        )
+    except PoolError as error:
+        if shared is None or error.reason is not Reason.STATE_OF_ANOTHER_POOL:
+            raise
+        store = await _begun(path, pool, error)
+    try:
+        if await read_head(store) is None:
+            first = Incarnation(1, store.incarnation)
+            await found(store, first, parts.identity.host, objects)
+        return Own(pool=pool, incarnation=store.incarnation, store=shared)
     finally:
         await store.close()
-    return Own(pool=pool, incarnation=incarnation.uuid, store=shared)
+
+
+async def _begun(path: Path, pool: PoolId, refusal: PoolError) -> SqliteStore:
+    """The shared store whose founding by this very host was cut short; anything else is refused.
+
+    Only such a one is of the pool derived from this host and was never claimed by a master.
+    """
+    store = await SqliteStore.open(path, pool=pool, incarnation=None, shared=True)
+    head = await read_head(store)
+    if head is not None and head.term > 1:
+        await store.close()
+        raise refusal
+    return store
 
 
 # -- leading --------------------------------------------------------------------------------------
@@ -229,7 +255,7 @@ async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> N
         session = Session(follower, parts.driver, on_welcome=lambda: None)
         try:
             await session.run(master.sessions.serve)
-        except DeltaDoesNotFollow as error:
+        except (DeltaDoesNotFollow, MalformedMessage) as error:
             log.warning("the replica starts over: %s", error)
             follower.start_over()
         except PoolError as error:
@@ -258,7 +284,7 @@ async def follow(parts: Parts, member: Member) -> Change:
                     log.warning("this host was ejected from pool %s", member.pool_name)
                     parts.reached("host.eject:host-told")
                     return await found_after_eject(parts, follower)
-                except DeltaDoesNotFollow as error:
+                except (DeltaDoesNotFollow, MalformedMessage) as error:
                     log.warning("the replica starts over: %s", error)
                     follower.start_over()
                 except PoolError as error:

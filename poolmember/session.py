@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
@@ -24,6 +24,8 @@ from poolmanager.v1 import chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.replica_store import ReplicaStore
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class Follower:
     """On the monotonic clock: when the master was last heard."""
     following: Head | None = None
     """The head of the master this host has a session with."""
+    last_master: HostId | None = None
+    """The last master this host had a session with, since the daemon started."""
     welcomes: int = 0
     """How many sessions a master has welcomed."""
     from_snapshot: bool = False
@@ -117,6 +121,7 @@ class Follower:
             await self.store.obey(head.term)
             self.term = head.term
         self.following = head
+        self.last_master = head.master
         self.welcomes += 1
 
     async def apply(self, data: list[bytes]) -> int:
@@ -131,15 +136,38 @@ class Follower:
                 raise DeltaDoesNotFollow(f"{delta.commit} is of a newer term than {self.term}")
             state = apply(state, delta)
             deltas.append((delta, item))
-        await self.store.append(deltas)
-        self.state = state
-        return state.revision
+        after = state
+
+        async def write() -> None:
+            await self.store.append(deltas)
+            self.state = after
+
+        await _to_the_end(write())
+        return after.revision
 
     async def replace(self, frames: list[chain_pb2.SnapshotFrame]) -> int:
         """Take a snapshot instead of what was there; its revision."""
-        self.state = await self.store.replace(frames)
-        self.from_snapshot = False
-        return self.state.revision
+
+        async def write() -> int:
+            self.state = await self.store.replace(frames)
+            self.from_snapshot = False
+            return self.state.revision
+
+        return await _to_the_end(write())
+
+
+async def _to_the_end(write: Coroutine[Any, Any, T]) -> T:
+    """Await a write of the replica, also when the session ends meanwhile.
+
+    The file does not stop halfway because nobody waits any more, and memory must not fall behind
+    the file.
+    """
+    writing = asyncio.ensure_future(write)  # noqa: TID251 - awaited here, whatever happens
+    try:
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await writing
+        raise
 
 
 class Session:
