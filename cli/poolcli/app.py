@@ -163,7 +163,7 @@ async def _awaited(command: Awaitable[None]) -> None:
 
 
 def _failed(error: Exception, session: Session | None, given: Given, shown_as: Format) -> int:
-    from poolclient import NoHostAnswers, TimedOut
+    from poolclient import NoHostAnswers, OutcomeUnknown, TimedOut
     from poolcore.errors import PoolError
 
     if not isinstance(error, PoolError):
@@ -171,6 +171,11 @@ def _failed(error: Exception, session: Session | None, given: Given, shown_as: F
     hint = ""
     if isinstance(error, NoHostAnswers):
         hint = no_host_hint(target(given.server))
+    if isinstance(error, OutcomeUnknown) and error.request_id:
+        hint = (
+            f"Run the same command again with --request-id {error.request_id}: "
+            "it is never made twice."
+        )
     if isinstance(error, TimedOut) and session is not None and session.task:
         hint = _task_hint(session.task)
     return report_error(error, shown_as, hint=hint)

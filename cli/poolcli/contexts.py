@@ -90,7 +90,7 @@ def load() -> Contexts:
         )
     except FileNotFoundError:
         return Contexts()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{file} cannot be read: {error}.", "Correct it, or remove it and add contexts again."
         ) from None

@@ -85,10 +85,16 @@ def suggestion(path: Sequence[str], args: Sequence[str], known: Sequence[str]) -
     elif word in {"param-list", "param-get", "get", "info"} and "show" in known:
         return message, f"Did you mean `{' '.join(('pool', *path, 'show'))}`?"
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+    if len(close) == 2 and _likeness(word, close[0]) > _likeness(word, close[1]) + 0.1:
+        close = close[:1]  # the one is clearly what was meant
     if close:
         options = " or ".join(f"`{' '.join(('pool', *path, c))}`" for c in close)
         return message, f"Did you mean {options}?"
     return message, f"`{' '.join(('pool', *path, '--help'))}` lists what there is."
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _of_xe(word: str) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import typer
+from typer.main import get_command
 
 from poolcli.failures import UsageError, report
 from poolcli.output import Format
 
 
-def build() -> typer.Typer:
-    """All commands."""
+@cache
+def build() -> Callable[..., object]:
+    """All commands, as one to be called with a command line."""
     from poolcli import (
         bond,
         context,
@@ -59,7 +62,7 @@ def build() -> typer.Typer:
     app.add_typer(context.app, name="context")
     command(app, "doctor")(doctor.doctor)
     demo.add_to(app, run)
-    return app
+    return get_command(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

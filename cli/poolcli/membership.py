@@ -15,7 +15,7 @@ from poolcli.findings import count, join_json, show_findings
 from poolcli.nouns import RequestId, show_object
 from poolcli.output import Format, data, note, write
 from poolcli.session import Session, confirmed, saw
-from poolcli.text import safe
+from poolcli.text import safe, safe_lines
 from poolcli.waiting import ended, started
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def _check(session: Session, pool: PoolClient, endpoint: str, force: bool)
     if session.format is Format.SCRIPT:
         from poolcore.remedy_script import remedy_script
 
-        write(remedy_script(check.findings).rstrip("\n"))
+        write(safe_lines(remedy_script(check.findings).rstrip("\n")))
     elif session.format is Format.TABLE:
         show_findings(check.findings)
         verdict = "fits into the pool" if check.may_join else "does not fit into the pool"

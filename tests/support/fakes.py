@@ -1,7 +1,9 @@
 """Starting fake hosts for the length of a test."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from poolcore.replica import State
 from support.fake_pool import FakePool
@@ -21,3 +23,25 @@ async def fake_hosts(number: int = 1, state: State | None = None) -> AsyncIterat
     finally:
         for host in hosts:
             await host.stop()
+
+
+@contextmanager
+def served() -> Iterator[tuple[FakeHost, asyncio.AbstractEventLoop]]:
+    """A fake host in a thread of its own."""
+    ready, ended = threading.Event(), threading.Event()
+    found: list[tuple[FakeHost, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with fake_hosts() as [host]:
+            found.append((host, asyncio.get_running_loop()))
+            ready.set()
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    ready.wait()
+    try:
+        yield found[0]
+    finally:
+        ended.set()
+        thread.join()

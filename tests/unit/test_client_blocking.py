@@ -1,41 +1,16 @@
 """The blocking twin does what the asynchronous client does."""
 
-import asyncio
 import inspect
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 import poolclient
 from poolclient import BlockingPoolClient, NoHostAnswers, NotFound, PoolClient
 from poolcore.model import Kind, TaskStatus
-from support.fake_server import FakeHost
-from support.fakes import fake_hosts
+from support.fakes import served
 from support.small_pool import WEB1
-
-
-@contextmanager
-def served() -> Iterator[tuple[FakeHost, asyncio.AbstractEventLoop]]:
-    """A fake host in a thread of its own."""
-    ready, ended = threading.Event(), threading.Event()
-    found: list[tuple[FakeHost, asyncio.AbstractEventLoop]] = []
-
-    async def serve() -> None:
-        async with fake_hosts() as [host]:
-            found.append((host, asyncio.get_running_loop()))
-            ready.set()
-            await asyncio.to_thread(ended.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
-    ready.wait()
-    try:
-        yield found[0]
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_reads_and_writes() -> None:
@@ -68,7 +43,7 @@ def test_tasks_events_and_mirror() -> None:
                 if not task.status.is_final:
                     found = host.pool.find(Kind.TASK, handle.uuid)
                     loop.call_soon_threadsafe(
-                        lambda found=found: host.pool.put(found, status=TaskStatus.SUCCESS)  # type: ignore[misc]
+                        partial(host.pool.put, found, status=TaskStatus.SUCCESS)
                     )
             assert seen == [TaskStatus.PENDING, TaskStatus.SUCCESS]
             assert handle.wait().status is TaskStatus.SUCCESS

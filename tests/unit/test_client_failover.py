@@ -126,8 +126,10 @@ async def test_a_write_that_nobody_answers_has_an_unknown_outcome_and_its_id_rep
 async def test_a_write_that_never_left_is_no_unknown_outcome() -> None:
     async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
         await host.stop()
+        with pytest.raises(NoHostAnswers):  # now the client knows that the connection is gone
+            await pool.vms.list(timeout_seconds=0.2)
         with pytest.raises(NoHostAnswers):
-            await pool.set(name_label="x", timeout_seconds=0.3)
+            await pool.set(name_label="x", timeout_seconds=0.2)
 
 
 async def test_a_read_ends_by_its_deadline() -> None:
