@@ -27,13 +27,13 @@ class SqliteMachine(StoreMachine):
 
 def test_memory_holds_what_a_dict_would() -> None:
     run_state_machine_as_test(
-        MemoryMachine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
+        MemoryMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
     )
 
 
 def test_sqlite_holds_what_a_dict_would() -> None:
     run_state_machine_as_test(
-        SqliteMachine, settings=settings(max_examples=15, stateful_step_count=30, deadline=None)
+        SqliteMachine, settings=settings(max_examples=10, stateful_step_count=30, deadline=None)
     )
 
 
@@ -142,7 +142,7 @@ def test_a_broken_engine_is_found_out(broken: type[MemoryStore]) -> None:
 
     quick = settings(
         max_examples=200,
-        stateful_step_count=30,
+        stateful_step_count=20,
         deadline=None,
         derandomize=True,
         database=None,

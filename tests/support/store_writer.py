@@ -3,6 +3,7 @@
     python store_writer.py PATH stream              transaction after transaction, of several keys
     python store_writer.py PATH stop-in-the-middle  takes the write lock and freezes
     python store_writer.py PATH full                its files may grow no further
+    python store_writer.py PATH leave               ends without closing the store
 
 Prints a line when something is acknowledged.
 """
@@ -70,6 +71,15 @@ async def _full(path: Path) -> None:
     await store.close()
 
 
+async def _leave(path: Path) -> None:
+    from poolmaster.store.contract import Write
+    from poolmaster.store.sqlite import SqliteStore
+
+    store = await SqliteStore.open(path, pool=None, incarnation=None, shared=True)
+    await store.transact([], [Write(b"left", b"1")])
+    raise RuntimeError("left")
+
+
 def _stop_in_the_middle(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
@@ -86,5 +96,7 @@ if __name__ == "__main__":
             asyncio.run(_stream(store_path))
         case "full":
             asyncio.run(_full(store_path))
+        case "leave":
+            asyncio.run(_leave(store_path))
         case "stop-in-the-middle":
             _stop_in_the_middle(store_path)

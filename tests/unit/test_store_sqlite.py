@@ -47,6 +47,7 @@ def writer(path: Path, what: str) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, store_writer.__file__, path, what],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if what == "leave" else None,
         text=True,
     ) as process:
         try:
@@ -88,6 +89,17 @@ async def test_a_neighbour_goes_on_when_a_process_is_killed(path: Path, store: S
     assert await store.transact([], [Write(b"neighbour", b"1")])
     found = {item.key for item in (await store.read(b"0", b"9")).items}
     assert all(found.issuperset(store_writer.keys_of(*written)) for written in acknowledged)
+
+
+async def test_a_program_that_fails_before_it_closes_its_store_ends_all_the_same(
+    path: Path,
+) -> None:
+    with writer(path, "leave") as process:
+        assert await asyncio.to_thread(process.wait, timeout=20) == 1
+
+    store = await opened(path)
+    assert (await store.read(b"left")).items[0].value == b"1"
+    await store.close()
 
 
 # -- trouble with the disk and with others --------------------------------------------------------
