@@ -143,6 +143,12 @@ class StoreMachine(RuleBasedStateMachine):
             outcome = None
         assert outcome == expected
 
+    @rule(handle=handles, which=st.sets(keys, min_size=2))
+    def remove(self, handle: int, which: set[bytes]) -> None:
+        writes = [Write(key, None) for key in sorted(which)]
+        assert self.run(self.handles[handle].transact([], writes))
+        self.model.write(writes)
+
     @rule(handle=handles, start=starts, end=ends, limit=st.none() | st.integers(1, 3))
     def read_range(self, handle: int, start: bytes, end: bytes, limit: int | None) -> None:
         result = self.run(self.handles[handle].read(start, end, limit=limit))
