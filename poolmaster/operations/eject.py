@@ -12,6 +12,7 @@ its replica; the task ends when the host says that it belongs to another pool.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from immutables import Map
@@ -23,7 +24,7 @@ from poolmaster.agents import Agents
 from poolmaster.decide.inventory import departed
 from poolmaster.ledger import Decide, Decision
 from poolmaster.operations.steps import Pool, Recovery, Step, at, current, ended, surplus
-from poolmaster.sessions import Sessions
+from poolmaster.sessions import RECONNECT_SECONDS, Sessions
 
 SHOWN_VMS = 5
 
@@ -52,7 +53,8 @@ class Eject:
                     and not other.status.is_final
                     and other.params["host"] == host.uuid
                 ):
-                    return Decision((), result=other)
+                    # Written though nothing changes: the same request, repeated, is to find it.
+                    return Decision((Put(other),), result=other)
             self._check(state, host.uuid)
             new = Task(
                 uuid=task,
@@ -72,6 +74,7 @@ class Eject:
         """Take the task from its recorded step to its end."""
         host = HostId(task.params["host"])
         if task.step == "started":
+            await self._until_attached(host)
 
             def evict(state: State) -> Decision:
                 found = current(state, task)
@@ -110,13 +113,23 @@ class Eject:
         if self.sessions.get(host) is None:
             raise PoolError(Reason.HOST_OFFLINE, host=found.name_label)
 
+    async def _until_attached(self, host: HostId) -> None:
+        """Give a host the time to come back to a master that has just started."""
+        try:
+            async with asyncio.timeout(RECONNECT_SECONDS):
+                await self.sessions.attached_at(host, 0)
+        except TimeoutError:
+            # The decision refuses it, with the reason.
+            return
+
     async def _until_gone(self, pool: Pool, host: HostId, endpoint: str) -> None:
-        """Until the host says that it belongs to another pool; it may be away for long."""
+        """Until the host leads, or is in, another pool; it may be away for long."""
         pause = 0.02
         while True:
             try:
                 facts = (await self.agents.facts(endpoint)).facts
-                if facts.host != host or facts.pool != pool.state.pool.uuid:
+                left = facts.pool != pool.state.pool.uuid and not facts.booting
+                if facts.host != host or left:
                     return
             except PoolError:
                 # It restarts, or is away: it will be told by its next session.

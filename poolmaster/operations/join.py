@@ -16,6 +16,7 @@ only a host that was reset in between, and so says that it holds no reservation,
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from immutables import Map
@@ -42,8 +43,7 @@ from poolmaster.operations.steps import (
 )
 from poolmaster.sessions import Sessions
 
-NOT_THERE = frozenset({Reason.HOST_UNREACHABLE, Reason.DEADLINE_PASSED, Reason.NOT_A_POOL_HOST})
-"""A host that restarts gives one of these for a while."""
+log = logging.getLogger(__name__)
 
 ATTACH_SECONDS = 5.0
 """After so long without a session, a host that was told to turn into a member is told again."""
@@ -99,7 +99,12 @@ class Join:
         if task.step in {"started", "reserved"}:
             task = await self._reserve_and_commit(pool, task)
         while True:
-            task = await self._adopt(pool, task)
+            try:
+                task = await self._adopt(pool, task)
+            except PoolError as error:
+                if error.reason is not Reason.RESERVATION_GONE:
+                    raise
+                return await self._withdraw(pool, task, error)
             try:
                 async with asyncio.timeout(ATTACH_SECONDS):
                     await self.sessions.attached_at(
@@ -158,25 +163,27 @@ class Join:
         return committed
 
     async def _adopt(self, pool: Pool, task: Task) -> Task:
+        """Have the host turn into a member, however long it is away.
+
+        `RESERVATION_GONE` when it says that it will not.
+        """
         endpoint, uuid = task.params["endpoint"], pool.state.pool.uuid
-        try:
-            await retried(
-                pool,
-                lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store),
-                on=NOT_THERE,
-            )
-        except PoolError as error:
-            if error.reason is Reason.RESERVATION_GONE:
-                await self._withdraw(pool, task)
-            raise
+        await retried(
+            pool,
+            lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store),
+            unless=frozenset({Reason.RESERVATION_GONE}),
+        )
         return task if task.step == "adopted" else await record(pool, self, task, "adopted")
 
-    async def _withdraw(self, pool: Pool, task: Task) -> None:
-        """Take out a host that was reset after the commit: it says itself that it is not here."""
+    async def _withdraw(self, pool: Pool, task: Task, error: PoolError) -> None:
+        """Take out a host that was reset after the commit, and let the task fail, in one commit."""
+        log.warning("task %s failed: %s", task.uuid, error.message)
 
         def decide(state: State) -> Decision:
             host = HostId(task.params["host"])
-            return Decision(departed(state, host)[0] if state.get(Host, host) else ())
+            gone = departed(state, host)[0] if state.get(Host, host) else ()
+            found = current(state, task, cancellable=False)
+            return Decision((*gone, Put(ended(found, pool.now(), error))))
 
         await pool.write(decide)
 

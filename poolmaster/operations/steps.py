@@ -26,6 +26,10 @@ from poolmaster.ledger import Decide, Decision, Outcome, Request
 log = logging.getLogger(__name__)
 
 FINISHED_TASKS_KEPT = 100
+REPEAT_SECONDS = 1.0
+"""Before a task that has to go forward is tried again, and before its end is written again."""
+MASTERSHIP_OVER = frozenset({Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN})
+"""What writing gives when this mastership is over, or may be. Agents never give these."""
 
 
 class Recovery(StrEnum):
@@ -92,7 +96,10 @@ class Operation(Protocol):
         ...
 
     async def run(self, pool: Pool, task: Task) -> None:
-        """Take the task from its recorded step to its end; `PoolError` makes it fail."""
+        """Take the task from its recorded step to its end.
+
+        A `PoolError` makes it fail, but past its decision point it is run again.
+        """
         ...
 
     async def undo(self, pool: Pool, task: Task) -> None:
@@ -143,34 +150,71 @@ def surplus(state: State) -> tuple[Change, ...]:
     return tuple(Remove(Kind.TASK, t.uuid) for t in finished[: -FINISHED_TASKS_KEPT or None])
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A task that somebody wants recorded and run; they may go away before it is."""
+
+    decide: Decide
+    request: Request | None
+    answer: asyncio.Future[Task]
+
+
 class Operations:
     """Runs the tasks of one mastership."""
 
     def __init__(self, pool: Pool, kinds: tuple[Operation, ...]) -> None:
         self._pool = pool
         self._kinds = {kind.name: kind for kind in kinds}
-        self._started: asyncio.Queue[Task] = asyncio.Queue()
+        self._asked: asyncio.Queue[_Asked] = asyncio.Queue()
+        self._running: set[str] = set()
+        self._over = False
 
     async def run(self) -> None:
         """Resume what an earlier mastership left and run what is started, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for task in self._pool.state.all(Task):
-                if not task.status.is_final:
-                    log.info("resuming task %s (%s at %s)", task.uuid, task.operation, task.step)
-                    tasks.create_task(self._run(task))
-            while True:
-                tasks.create_task(self._run(await self._started.get()))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for task in self._pool.state.all(Task):
+                    if not task.status.is_final:
+                        log.info(
+                            "resuming task %s: %s at %s", task.uuid, task.name_label, task.step
+                        )
+                        tasks.create_task(self._run(task))
+                while True:
+                    tasks.create_task(self._begin(await self._asked.get()))
+        finally:
+            self._over = True
+            while not self._asked.empty():
+                _tell(self._asked.get_nowait().answer, _mastership_is_over())
 
     async def start(self, decide: Decide, *, request: Request | None = None) -> Task:
-        """Record a new task, the result of `decide`, and run it; a repeated request finds it."""
-        outcome = await self._pool.write(decide, request=request)
+        """Record a new task, the result of `decide`, and run it; a repeated request finds it.
+
+        Whoever asks may go away: a task that was recorded is run all the same.
+        """
+        if self._over:
+            raise _mastership_is_over()
+        asked = _Asked(decide, request, asyncio.get_running_loop().create_future())
+        self._asked.put_nowait(asked)
+        return await asked.answer
+
+    async def _begin(self, asked: _Asked) -> None:
+        try:
+            outcome = await self._pool.write(asked.decide, request=asked.request)
+        except Exception as error:  # whatever it is, it is the answer
+            _tell(asked.answer, error)
+            return
+        except asyncio.CancelledError:
+            _tell(asked.answer, PoolError(Reason.OUTCOME_UNKNOWN))
+            raise
         if outcome.repeated:
-            return self.of_outcome(outcome)
+            _tell(asked.answer, self.of_outcome(outcome))
+            return
         task: Task = outcome.result
         self._pool.reached(f"{task.operation}:{task.step}")
-        log.info("task %s begins: %s", task.uuid, task.name_label)
-        self._started.put_nowait(task)
-        return task
+        _tell(asked.answer, task)
+        if task.uuid not in self._running:
+            log.info("task %s begins: %s", task.uuid, task.name_label)
+            await self._run(task)
 
     def of_outcome(self, outcome: Outcome) -> Task:
         """The task, as it is now, that a repeated request once recorded."""
@@ -186,7 +230,8 @@ class Operations:
             if task is None:
                 raise PoolError(Reason.OBJECT_NOT_FOUND, kind="task", name=uuid)
             if task.status.is_final or task.status is TaskStatus.CANCELLING:
-                return Decision((), result=task)
+                # Written though nothing changes: the same request, repeated, is to find it.
+                return Decision((Put(task),), result=task)
             if not step_of(self._kinds[task.operation], task.step).cancellable:
                 raise PoolError(Reason.TASK_NOT_CANCELLABLE, task=uuid, step=task.step)
             after = replace(task, status=TaskStatus.CANCELLING)
@@ -196,24 +241,42 @@ class Operations:
         return self.of_outcome(outcome) if outcome.repeated else outcome.result
 
     async def _run(self, task: Task) -> None:
+        self._running.add(task.uuid)
+        try:
+            while (unfinished := await self._attempt(task)) is not None:
+                await self._pool.sleep(REPEAT_SECONDS)
+                task = unfinished
+        finally:
+            self._running.discard(task.uuid)
+
+    async def _attempt(self, task: Task) -> Task | None:
+        """Run a task. Returns it as it is when an error came after its decision point.
+
+        From there it only goes forward, so it has to be tried again.
+        """
         operation = self._kinds[task.operation]
         try:
             await operation.run(self._pool, task)
-            log.info("task %s is done: %s", task.uuid, task.name_label)
+            log.info("task %s has ended: %s", task.uuid, task.name_label)
+            return None
         except PoolError as error:
-            if error.reason in {Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN}:
-                # This mastership is over; whoever is next resumes from the recorded step.
-                return
+            if error.reason in MASTERSHIP_OVER:
+                # Whoever is master next resumes from the recorded step.
+                return None
             if error.reason is not Reason.TASK_CANCELLED:
                 log.warning("task %s failed: %s", task.uuid, error.message)
-            await operation.undo(self._pool, task)
-            await self._end(task, error)
+            failure = error
         except Exception:
             log.exception("task %s ran into an error", task.uuid)
-            await operation.undo(self._pool, task)
-            await self._end(
-                task, PoolError(Reason.INTERNAL_ERROR, incident=task.uuid, host="the master")
-            )
+            failure = PoolError(Reason.INTERNAL_ERROR, incident=task.uuid, host="the master")
+        found = self._pool.state.get(Task, task.uuid)
+        if found is None or found.status.is_final:
+            return None
+        if not step_of(operation, found.step).cancellable:
+            return found
+        await operation.undo(self._pool, found)
+        await self._end(found, failure)
+        return None
 
     async def _end(self, task: Task, error: PoolError) -> None:
         def decide(state: State) -> Decision:
@@ -222,7 +285,30 @@ class Operations:
                 return Decision(())
             return Decision((Put(ended(found, self._pool.now(), error)),))
 
-        await self._pool.write(decide)
+        while True:
+            try:
+                await self._pool.write(decide)
+            except PoolError as refusal:
+                if refusal.reason in MASTERSHIP_OVER:
+                    return
+                # The store refuses: a task that has failed must not stay under way for that.
+                log.warning("the end of task %s is not recorded: %s", task.uuid, refusal.message)
+                await self._pool.sleep(REPEAT_SECONDS)
+            else:
+                return
+
+
+def _tell(answer: asyncio.Future[Task], outcome: Task | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
+
+
+def _mastership_is_over() -> PoolError:
+    return PoolError(Reason.NO_MASTER, host="this host", problem="its mastership has ended")
 
 
 def ended(task: Task, now: datetime, error: PoolError | None = None) -> Task:
@@ -241,15 +327,15 @@ def ended(task: Task, now: datetime, error: PoolError | None = None) -> Task:
 
 
 async def retried(
-    pool: Pool, call: Callable[[], Awaitable[None]], *, on: frozenset[Reason]
+    pool: Pool, call: Callable[[], Awaitable[None]], *, unless: frozenset[Reason]
 ) -> None:
-    """Repeat a harmless call, at most every 2 s, for as long as it fails for one of the reasons."""
+    """Repeat a harmless call, at most every 2 s, until it succeeds or fails for such a reason."""
     pause = 0.1
     while True:
         try:
             return await call()
         except PoolError as error:
-            if error.reason not in on:
+            if error.reason in unless:
                 raise
         await pool.sleep(pause)
         pause = min(2 * pause, 2.0)
