@@ -23,6 +23,8 @@ class Agents(Protocol):
 
     Every call has a deadline of its own. Raises the `PoolError` that the host answered with, or
     `HOST_NAME_UNRESOLVABLE`, `HOST_UNREACHABLE`, `NOT_A_POOL_HOST` when it gave no answer of ours.
+    A host that has no mastership of its own at the moment counts as unreachable: `NO_MASTER` and
+    `OUTCOME_UNKNOWN` always speak of the master that asks.
     """
 
     async def facts(self, endpoint: str) -> Answer:

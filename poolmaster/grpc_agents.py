@@ -132,6 +132,9 @@ def _refined(error: grpc.aio.AioRpcError, endpoint: str) -> PoolError:
     if found.reason is Reason.NO_HOST_ANSWERS:
         problem = "the connection broke"
         return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=problem)
+    if found.reason in {Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN}:
+        # It speaks of its own mastership, and must not be taken to speak of ours.
+        return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=found.message)
     return found
 
 
