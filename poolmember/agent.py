@@ -195,11 +195,13 @@ class Agent:
 
     async def _adopt(self, request: pb.AdoptRequest) -> pb.AdoptResponse:
         membership = self._home.identity.membership
-        if isinstance(membership, Member) and membership.pool == request.pool:
-            return pb.AdoptResponse()
-        master = self._home.mastership
-        reservation = master.state.pool.reservation if master is not None else None
-        if master is None or reservation is None or reservation.task != request.task:
+        if isinstance(membership, Member):
+            if membership.pool == request.pool:
+                return pb.AdoptResponse()
+            raise PoolError(Reason.RESERVATION_GONE, host=self._home.identity.name)
+        # While the host starts, or is just turning, nobody may conclude that it will not turn.
+        reservation = self._master_of_one().state.pool.reservation
+        if reservation is None or reservation.task != request.task:
             raise PoolError(Reason.RESERVATION_GONE, host=self._home.identity.name)
         store = request.store if request.HasField("store") else None
         # Whoever says that the join was committed, the pool itself is asked.
@@ -223,14 +225,17 @@ class Agent:
     async def settle_reservations(self, master: Mastership, *, ask_after: float = 2.0) -> None:
         """See to it that a promise ends even if nobody ends it: ask the pool how the join ended.
 
-        Runs as long as the mastership.
+        Runs as long as the mastership. One that an earlier mastership left is asked about at once.
         """
+        left_over = master.state.pool.reservation
         while True:
             reservation = master.state.pool.reservation
             if reservation is None:
                 await master.ledger.feed.wait(master.state.revision)
                 continue
-            await self._clock.sleep(ask_after)
+            if reservation is not left_over:
+                await self._clock.sleep(ask_after)
+            left_over = None
             if master.state.pool.reservation != reservation:
                 continue
             try:
