@@ -29,7 +29,14 @@ from poolmember.gateway import Gateway
 from poolmember.identity import Identity, Member, Own, new_identity
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
-from poolmember.roles import Change, Parts, follow, found_pool, lead
+from poolmember.roles import (
+    Change,
+    Parts,
+    follow,
+    found_pool,
+    handlers_while_starting,
+    lead,
+)
 from poolmember.session import Follower
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE, StateDir
 
@@ -81,6 +88,7 @@ class Daemon:
         self._clock = SystemClock()
         self._driver = make_driver(config)
         self._gateway = Gateway()
+        self._gateway.serve_locally(handlers_while_starting(config.name))
         endpoint = str(config.advertise)
         self._agent = Agent(
             self, self._driver, DiskGauge(state_dir.path), endpoint=endpoint, clock=self._clock
@@ -209,7 +217,9 @@ class Daemon:
                 for task in (role, asked):
                     task.cancel()
                 await asyncio.gather(role, asked, return_exceptions=True)
-            self._take_on(change)
+            # Asked for twice, the second time there is nothing to do, and nothing to retire.
+            if change.membership != membership:
+                self._take_on(change)
             if done is not None and not done.done():
                 done.set_result(None)
 

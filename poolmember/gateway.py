@@ -11,6 +11,7 @@ failed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,9 @@ def _unary(
             if not _is_connection_loss(error):
                 await _pass_back(context, error)
                 return None
+        except asyncio.CancelledError:
+            if _caller_has_gone():
+                raise
         if _is_read(path):
             # The handlers take messages; this one was not decoded yet.
             message = fallback.request_deserializer(request)
@@ -129,10 +133,24 @@ def _stream(upstream: Upstream, path: str) -> Callable[[bytes, Context], Awaitab
             if not _is_connection_loss(error):
                 await _pass_back(context, error)
                 return
-            problem = f"the connection to {upstream.endpoint} broke"
-            await abort(context, PoolError(Reason.NO_MASTER, host="this host", problem=problem))
+        except asyncio.CancelledError:
+            if _caller_has_gone():
+                raise
+        else:
+            return
+        problem = f"the connection to {upstream.endpoint} broke"
+        await abort(context, PoolError(Reason.NO_MASTER, host="this host", problem=problem))
 
     return handle
+
+
+def _caller_has_gone() -> bool:
+    """Why a call that was passed on is cancelled: its caller has gone, rather than our channel.
+
+    When the session with the master ends, its channel is closed under the calls that use it.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_connection_loss(error: grpc.aio.AioRpcError) -> bool:

@@ -119,6 +119,21 @@ class Parts:
         return replica_handlers(read, status, no_master, host=self.identity.name)
 
 
+def handlers_while_starting(host: str) -> Handlers:
+    """Handlers for a host that has no replica open yet; `host` is its name."""
+
+    def no_master() -> PoolError:
+        return PoolError(Reason.NO_MASTER, host=host, problem="it is still starting")
+
+    async def read() -> View:
+        raise no_master()
+
+    def status() -> Any:
+        raise no_master()
+
+    return replica_handlers(read, status, no_master, host=host)
+
+
 # -- founding -------------------------------------------------------------------------------------
 
 
