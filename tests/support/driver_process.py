@@ -13,6 +13,7 @@ import pickle
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,14 @@ _TREE = Path(__file__).parents[2]
 _LINE_BYTES = 1 << 24
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """How much a process has open."""
+
+    open_files: int
+    threads: int
+
+
 class DriverProcess:
     """An open driver on `host`; raises what the driver raises."""
 
@@ -33,6 +42,7 @@ class DriverProcess:
         self._host = host
         self._process: asyncio.subprocess.Process | None = None
         self._changes: deque[float] = deque()
+        self._changes_ended = False
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
@@ -69,6 +79,27 @@ class DriverProcess:
         found: Inventory = await self._ask("inventory")
         return found
 
+    async def inventory_when_it_answers(self, *, within_seconds: float) -> Inventory:
+        """The inventory as soon as there is one; the last `DriverError` if there is none."""
+        deadline = time.monotonic() + within_seconds
+        while True:
+            try:
+                return await self.inventory()
+            except DriverError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def resources(self) -> Resources:
+        """What the driver's process has of the machine now."""
+        assert self._process is not None
+        # nsenter has to fork to get into a pid namespace: the driver is its child.
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        (pid,) = children.read_text().split()
+        return Resources(
+            open_files=len(os.listdir(f"/proc/{pid}/fd")),
+            threads=len(os.listdir(f"/proc/{pid}/task")),
+        )
+
     async def longest_pause(self) -> float:
         """How long the driver's event loop was held up at most since the last question, seconds."""
         pause: float = await self._ask("pause")
@@ -92,6 +123,12 @@ class DriverProcess:
                 await self.next_change(within_seconds=for_seconds)
         except TimeoutError:
             return
+
+    async def end_of_changes(self, *, within_seconds: float) -> None:
+        """Wait until `changes()` has ended."""
+        async with asyncio.timeout(within_seconds):
+            while not self._changes_ended:
+                await self._read()
 
     async def close(self) -> None:
         """Close the driver; the process goes on until the end of the context."""
@@ -126,6 +163,7 @@ class DriverProcess:
         kind, value = pickle.loads(base64.b64decode(line))
         if kind == "change":
             self._changes.append(value)
+        self._changes_ended |= kind == "changes ended"
         return kind, value
 
     async def _end(self) -> None:

@@ -53,6 +53,7 @@ class Lab:
         self._wanted = tuple(hosts)
         self._id = secrets.token_hex(3)
         self._directory = BASE / f"{PREFIX}{self._id}"
+        self._cache = self._directory / "cache"
         self._switch = Switch(f"{PREFIX}{self._id}-switch")
         self._undo = ExitStack()
         self._addresses = iter(f"10.7.0.{n}" for n in range(1, 254))
@@ -84,26 +85,30 @@ class Lab:
 
     def add_hosts(self, *names: str, stock_pool: bool = True) -> tuple[LabHost, ...]:
         """Several fresh hosts that answer; they start at the same time."""
-        hosts = []
-        for name in names:
-            host = LabHost(
-                name=name,
-                address=next(self._addresses),
-                namespace=f"{PREFIX}{self._id}-{name}",
-                directory=self._directory / name,
-                switch=self._switch,
-                stock_pool=stock_pool,
-            )
-            self._undo.callback(host.close)
-            self.hosts[name] = host
-            hosts.append(host)
-        for host in self.hosts.values():
-            host.set_names({h.name: h.address for h in self.hosts.values()})
+        hosts = [self._new_host(name, stock_pool=stock_pool) for name in names]
         for host in hosts:
             host.begin_power_on()
         for host in hosts:
             host.finish_power_on()
+        if hosts and not self._cache.exists():
+            hosts[0].save_cache(self._cache)
         return tuple(hosts)
+
+    def _new_host(self, name: str, *, stock_pool: bool) -> LabHost:
+        host = LabHost(
+            name=name,
+            address=next(self._addresses),
+            namespace=f"{PREFIX}{self._id}-{name}",
+            directory=self._directory / name,
+            switch=self._switch,
+            stock_pool=stock_pool,
+            cache=self._cache,
+        )
+        self._undo.callback(host.close)
+        self.hosts[name] = host
+        for known in self.hosts.values():
+            known.set_names({h.name: h.address for h in self.hosts.values()})
+        return host
 
     def remove_host(self, host: LabHost) -> None:
         """Power off a host for good."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import uuid
 from pathlib import Path
 
 _LIBVIRTD_CONF = """\
@@ -32,6 +33,7 @@ migration_host = "{address}"
 _STOCK_POOL = """\
 <pool type='dir'>
   <name>default</name>
+  <uuid>{uuid}</uuid>
   <target><path>/var/lib/libvirt/images</path></target>
 </pool>
 """
@@ -56,11 +58,16 @@ done
 """
 
 
-def write(directory: Path, *, host_uuid: str, address: str, stock_pool: bool) -> None:
-    """Fill the host's disk: what the packages put on a fresh host, and the lab's settings."""
+def write(directory: Path, *, host_uuid: str, address: str, stock_pool: bool, cache: Path) -> None:
+    """Fill the host's disk: what the packages put on a fresh host, and the lab's settings.
+
+    `cache`: what libvirtd has found out about the emulators, if it has.
+    """
     # Copied from the packages, so that the stock network is theirs and not one made to fit.
     for own, original in (("etc", "/etc/libvirt"), ("lib", "/var/lib/libvirt")):
         shutil.copytree(original, directory / own, symlinks=True)
+    if cache.exists():
+        shutil.copytree(cache, directory / "cache")
     for own in ("cache", "log", "lib/images"):
         (directory / own).mkdir(exist_ok=True)
     settings = {"host_uuid": host_uuid, "address": address}
@@ -72,7 +79,7 @@ def write(directory: Path, *, host_uuid: str, address: str, stock_pool: bool) ->
         # The tools that create guests define it on first use; here it is there from the start.
         pools = directory / "etc/storage"
         (pools / "autostart").mkdir(parents=True, exist_ok=True)
-        (pools / "default.xml").write_text(_STOCK_POOL)
+        (pools / "default.xml").write_text(_STOCK_POOL.format(uuid=uuid.uuid4()))
         (pools / "autostart/default.xml").symlink_to("/etc/libvirt/storage/default.xml")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.lab_host import LabHost
+from support.lab_host import LabHost, until
 
 _SECTOR_BYTES = 512
 _DISK_BYTES = 1024 * 1024
@@ -46,9 +46,7 @@ def ticks(image: Path) -> int:
         return int.from_bytes(disk.read(4), "little")
 
 
-def domain_xml(
-    name: str, *, uuid: str, image: str, serial: str, mac: str = "52:54:00:00:00:01"
-) -> str:
+def domain_xml(name: str, *, uuid: str, image: str, serial: str, mac: str) -> str:
     """A definition of a guest with the ticking disk, an empty CD drive and one NIC."""
     return f"""\
 <domain type='qemu'>
@@ -85,10 +83,37 @@ def domain_xml(
 
 def define_guest(host: LabHost, name: str, *, uuid: str) -> Path:
     """Define a guest on a host, halted, with its disk in the `default` pool; the disk's path."""
-    image = host.images / f"{name}.img"
-    image.write_bytes(disk_image())
-    inside = f"/var/lib/libvirt/images/{image.name}"
-    xml = domain_xml(name, uuid=uuid, image=inside, serial=f"/var/log/libvirt/{name}.serial")
-    host.virsh("pool-refresh", "default")
+    image, xml = _guest(host, name, uuid)
     host.virsh("define", "/dev/stdin", input=xml)
     return image
+
+
+def start_guest(host: LabHost, name: str, *, uuid: str, transient: bool = False) -> Path:
+    """Run a guest and wait until it ticks; the path of its disk.
+
+    A transient one has no definition and is gone when it stops.
+    """
+    image, xml = _guest(host, name, uuid)
+    if "default" not in host.virsh("net-list", "--name").split():
+        host.virsh("net-start", "default")
+    if transient:
+        host.virsh("create", "/dev/stdin", input=xml)
+    else:
+        host.virsh("define", "/dev/stdin", input=xml)
+        host.virsh("start", name)
+    until(lambda: ticks(image) > 0, seconds=20, what=f"the first tick of {name}")
+    return image
+
+
+def _guest(host: LabHost, name: str, uuid: str) -> tuple[Path, str]:
+    image = host.images / f"{name}.img"
+    image.write_bytes(disk_image())
+    host.virsh("pool-refresh", "default")
+    inside = f"/var/lib/libvirt/images/{image.name}"
+    return image, domain_xml(
+        name,
+        uuid=uuid,
+        image=inside,
+        serial=f"/var/log/libvirt/{name}.serial",
+        mac=f"52:54:00:{uuid[-6:-4]}:{uuid[-4:-2]}:{uuid[-2:]}",
+    )

@@ -143,6 +143,7 @@ class LabHost:
         directory: Path,
         switch: Switch,
         stock_pool: bool,
+        cache: Path,
     ) -> None:
         self.name = name
         self.address = address
@@ -157,7 +158,9 @@ class LabHost:
         self._power: subprocess.Popen[bytes] | None = None
         self._processes: list[HostProcess] = []
         self._init = 0
-        lab_files.write(directory, host_uuid=self.uuid, address=address, stock_pool=stock_pool)
+        lab_files.write(
+            directory, host_uuid=self.uuid, address=address, stock_pool=stock_pool, cache=cache
+        )
 
     def set_names(self, addresses: Mapping[str, str]) -> None:
         """Make the host know the lab's hosts by name, itself among them."""
@@ -193,6 +196,11 @@ class LabHost:
         )
         self._init = next(iter(_children(power.pid)), 0)
         self.wait_for_libvirtd()
+
+    def save_cache(self, to: Path) -> None:
+        """Copy what libvirtd finds out about the emulators, which takes it a second or more."""
+        self.virsh("capabilities")
+        shutil.copytree(self.directory / "cache", to)
 
     def power_on(self) -> None:
         """Switch on and wait until libvirtd answers. Memory and network start empty."""
