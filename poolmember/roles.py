@@ -159,6 +159,7 @@ async def found_after_eject(parts: Parts, follower: Follower) -> Change:
     _, objects = departed(follower.state, host)
     pool = Pool(uuid=PoolId(str(uuid.uuid4())), name_label=parts.identity.name)
     membership = await _found_store(parts, pool.uuid, (pool, *objects), None)
+    parts.reached("host.eject:host-founded")
     return Change(membership, retire=(REPLICA_FILE,))
 
 
