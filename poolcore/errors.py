@@ -142,7 +142,7 @@ CATALOG: Mapping[Reason, Entry] = {
     ),
     Reason.REQUEST_TOO_LARGE: Entry(
         Status.RESOURCE_EXHAUSTED, Exit.USAGE,
-        "The request is larger than the {limit} bytes this pool takes.",
+        "The request is larger than this pool takes: {problem}.",
         "Send less at once.",
     ),
     Reason.OBJECT_NOT_FOUND: Entry(

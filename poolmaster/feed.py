@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from poolcore.errors import PoolError, Reason
 from poolcore.replica import Delta
 from poolmaster.layout import read_log
-from poolmaster.store.contract import Store
+from poolmaster.store.contract import Store, StoreError
 
 RING = 2_048
 CHUNK = 256
@@ -75,14 +75,18 @@ class Feed:
     async def after(self, revision: int) -> list[Commit]:
         """The commits that follow `revision`, at most `CHUNK`; waits until there is one.
 
-        `HISTORY_GONE` when the next one is no longer kept.
+        `HISTORY_GONE` when the next one is no longer kept, `NO_MASTER` when the store, which a
+        follower that lags is served from, does not answer.
         """
         await self.wait(revision)
         if self._ring and self._ring[0].revision <= revision + 1:
             start = revision + 1 - self._ring[0].revision
             stop = min(start + CHUNK, len(self._ring))
             return [self._ring[i] for i in range(start, stop)]
-        found = await read_log(self._store, after=revision, limit=CHUNK)
+        try:
+            found = await read_log(self._store, after=revision, limit=CHUNK)
+        except StoreError as error:
+            raise PoolError(Reason.NO_MASTER, host="the master", problem=str(error)) from error
         # What the store has beyond the published revision is not acknowledged yet.
         commits = [Commit(d, b) for d, b in found if d.commit.revision <= self._revision]
         if not commits or commits[0].revision != revision + 1:

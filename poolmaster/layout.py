@@ -55,10 +55,11 @@ def decode_head(data: bytes) -> Head:
     return head
 
 
-def commit_writes(before: State, delta: Delta, data: bytes) -> dict[bytes, Write]:
+def commit_writes(before: State, after: State, delta: Delta, data: bytes) -> dict[bytes, Write]:
     """The writes of one commit but for `head`, by key; `data` is the serialized `delta`.
 
-    Includes dropping what leaves the history: the oldest delta and the request it carried.
+    `after` is what `delta` makes of `before`. Includes dropping what leaves the history, by the
+    rule of `RequestWindow` and the replicas: the oldest delta and the request it carried.
     """
     revision = delta.commit.revision
     writes = {log_key(revision): Write(log_key(revision), data)}
@@ -73,7 +74,7 @@ def commit_writes(before: State, delta: Delta, data: bytes) -> dict[bytes, Write
     if delta.request is not None:
         key = request_key(delta.request.id)
         writes[key] = Write(key, serialize(to_proto(delta.request)))
-    leaving = revision - before.history_revisions
+    leaving = revision - after.history_revisions
     if leaving > 0:
         writes[log_key(leaving)] = Write(log_key(leaving), None)
         forgotten = before.requests.by_revision.get(leaving)

@@ -5,7 +5,8 @@ The rules it keeps (design §4.1, §4.2, §4.5):
 * Every transaction compares `head` with what this master last saw. Whoever moved `head` in between
   makes it fail, and this master steps down; no clock and no lease takes part.
 * Nothing is answered, published or visible to a read before its transaction is known to be
-  applied.
+  applied. An answer that needs no transaction (nothing to change, refused) waits for a read of
+  `head` that shows it still ours.
 * An outcome that is not known is settled before the next write: by reading `head` and, while it
   has not moved, sending the very same transaction again. Only one of the two can pass the compare.
 * A request id that was executed is answered with its first outcome.
@@ -16,95 +17,44 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.replica import Change, CommitId, Delta, Head, State, apply
-from poolcore.requests import RequestRecord
-from poolcore.wire.chain import decode_delta, encode_delta
-from poolmaster.feed import Commit, Feed
-from poolmaster.layout import (
-    HEAD,
-    commit_writes,
-    encode_head,
-    log_key,
-    read_head,
-    request_key,
+from poolcore.replica import Head, State
+from poolcore.wire.chain import decode_delta
+from poolmaster.batch import (
+    BATCH_WRITES,
+    Batch,
+    Decide,
+    Decision,
+    Outcome,
+    PendingWrite,
+    Request,
+    executed,
 )
+from poolmaster.feed import Feed
+from poolmaster.layout import log_key, read_head
 from poolmaster.store.contract import (
     Compare,
     OutcomeUnknown,
     Store,
+    StoreError,
     StoreFailed,
     StoreUnavailable,
     TransactionTooLarge,
     Write,
 )
 
+__all__ = ["Decide", "Decision", "Ledger", "Outcome", "Request", "SteppedDown"]
+
 log = logging.getLogger(__name__)
 
-BATCH_WRITES = 256
-BATCH_BYTES = 1024 * 1024
 SETTLE_RETRY = timedelta(milliseconds=100)
 
 
 class SteppedDown(Exception):
     """This mastership is over: somebody else moved `head`, or the store failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a write comes to: the changes, and whatever its caller wants to know."""
-
-    changes: tuple[Change, ...]
-    result: Any = None
-
-
-Decide = Callable[[State], Decision]
-"""Pure; sees the state right before its own commit, raises `PoolError` to refuse."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A write's id and the hash of its payload."""
-
-    id: str
-    payload_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a write became. `delta` is none when nothing had to be changed."""
-
-    revision: int
-    delta: Delta | None
-    result: Any = None
-    repeated: bool = False
-    """Whether it was done before, by the same request id; `result` is none then."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    decide: Decide
-    request: Request | None
-    answer: asyncio.Future[Outcome]
-
-
-@dataclass(slots=True)
-class _Plan:
-    """One transaction: what it does, and who is to be told what when it has been applied."""
-
-    state: State
-    head: Head
-    commits: list[Commit] = field(default_factory=list)
-    compares: dict[bytes, Compare] = field(default_factory=dict)
-    writes: dict[bytes, Write] = field(default_factory=dict)
-    size: int = 0
-    answers: list[tuple[asyncio.Future[Outcome], Outcome]] = field(default_factory=list)
 
 
 class Ledger:
@@ -119,8 +69,10 @@ class Ledger:
         self._head = head
         self._state = state
         self._clock = clock
-        self._queue: deque[_Pending] = deque()
+        self._queue: deque[PendingWrite] = deque()
         self._arrived = asyncio.Event()
+        self._together = BATCH_WRITES
+        """How many writes go into a transaction: fewer after one that was too large."""
         self._readers: list[asyncio.Future[None]] = []
         self._reader_arrived = asyncio.Event()
         self._over: str | None = None
@@ -145,13 +97,20 @@ class Ledger:
         """
         if self._over is not None:
             raise self._not_master()
-        pending = _Pending(decide, request, asyncio.get_running_loop().create_future())
+        pending = PendingWrite(decide, request, asyncio.get_running_loop().create_future())
         self._queue.append(pending)
         self._arrived.set()
         outcome = await pending.answer
-        if outcome.repeated:
-            return await self._first_outcome(outcome.revision)
+        if outcome.repeated and request is not None:
+            return await self._first_outcome(request, outcome.revision)
         return outcome
+
+    async def first_outcome(self, request: Request) -> Outcome | None:
+        """What a request became when it was executed before; none if it was not, so far."""
+        if self._over is not None:
+            raise self._not_master()
+        record = executed(self._state, request)
+        return None if record is None else await self._first_outcome(request, record.revision)
 
     async def confirm(self) -> Head:
         """A barrier for reads: returns when `head` was read after this call and is still ours.
@@ -185,160 +144,128 @@ class Ledger:
     async def _write_loop(self) -> None:
         while True:
             await self._arrived.wait()
-            plan = self._plan()
-            failure: PoolError | None = None
+            batch = self._gathered()
             try:
-                if plan.commits:
-                    await self._commit(plan)
-                    self._state, self._head = plan.state, plan.head
-                    self.feed.publish(plan.commits)
-            except PoolError as error:
-                failure = error
+                await self._carry_out(batch)
+            except PoolError as failure:
+                batch.tell(failure)
+            except TransactionTooLarge as error:
+                self._gather_fewer(batch, error)
             except BaseException:
                 # Whatever it was, even the end of the daemon: nobody knows whether it landed.
-                self._tell(plan, PoolError(Reason.OUTCOME_UNKNOWN))
+                unknown = PoolError(Reason.OUTCOME_UNKNOWN)
+                batch.tell(unknown if batch.commits else self._not_master())
                 raise
-            self._tell(plan, failure)
-
-    def _tell(self, plan: _Plan, failure: PoolError | None) -> None:
-        """Answer the callers of a plan: with their outcomes, or with what went wrong."""
-        for answer, outcome in plan.answers:
-            # Known already: what was committed before this plan and only asked about again.
-            if failure is None or outcome.revision <= self._head.revision:
-                _answer(answer, outcome)
             else:
-                _fail(answer, failure)
+                batch.tell()
 
-    def _plan(self) -> _Plan:
-        """Decide the writes that wait, each on the state that the one before it leaves."""
-        plan = _Plan(self._state, self._head)
-        while self._queue and len(plan.commits) < BATCH_WRITES and plan.size < BATCH_BYTES:
+    def _gathered(self) -> Batch:
+        """The writes that wait, as far as they go together."""
+        batch = Batch(self._head, self._state)
+        while self._queue and batch.has_room(self._together):
             pending = self._queue.popleft()
-            if pending.answer.done():
-                continue
-            try:
-                self._add(plan, pending)
-            except PoolError as error:
-                _fail(pending.answer, error)
-            except Exception as error:
-                # A bug in one decision must not take the mastership with it.
-                log.exception("a decision failed")
-                _fail(pending.answer, error)
+            if not pending.answer.done():
+                batch.add(pending)
         if not self._queue:
             self._arrived.clear()
-        return plan
+        return batch
 
-    def _add(self, plan: _Plan, pending: _Pending) -> None:
-        state = plan.state
-        record = None
-        revision = state.revision + 1
-        if pending.request is not None:
-            first = state.requests.first_outcome(
-                pending.request.id,
-                pending.request.payload_hash,
-                last_revision=state.revision,
-                length=state.history_revisions,
-            )
-            if first is not None:
-                plan.answers.append((pending.answer, Outcome(first.revision, None, repeated=True)))
-                return
-            record = RequestRecord(pending.request.id, pending.request.payload_hash, revision)
-        decision = pending.decide(state)
-        if not decision.changes and record is None:
-            plan.answers.append((pending.answer, Outcome(state.revision, None, decision.result)))
-            return
-        delta = Delta(
-            incarnation=state.incarnation.uuid,
-            commit=CommitId(plan.head.term, revision),
-            predecessor=state.last,
-            changes=decision.changes,
-            request=record,
-        )
-        data = encode_delta(delta)
-        if len(data) > BATCH_BYTES:
-            raise PoolError(Reason.REQUEST_TOO_LARGE, limit=str(BATCH_BYTES))
-        plan.state = apply(state, delta)
-        plan.head = replace(plan.head, revision=revision)
-        plan.commits.append(Commit(delta, data))
-        plan.writes |= commit_writes(state, delta, data)
-        plan.size += len(data)
-        if record is not None:
-            key = request_key(record.id)
-            plan.compares[key] = Compare(key, None)
-        plan.answers.append((pending.answer, Outcome(revision, delta, decision.result)))
+    def _gather_fewer(self, batch: Batch, error: TransactionTooLarge) -> None:
+        """Decide the writes of a batch that is too large anew; a commit is never split."""
+        if len(batch.commits) == 1:
+            batch.refuse_changes(PoolError(Reason.REQUEST_TOO_LARGE, problem=str(error)))
+        self._together = max(len(batch.commits) // 2, 1)
+        self._queue.extendleft(reversed(batch.taken))
+        self._arrived.set()
 
-    async def _commit(self, plan: _Plan) -> None:
-        """Apply the plan's transaction; returns when it is known to be applied.
+    async def _carry_out(self, batch: Batch) -> None:
+        """Make what the batch comes to true; its callers may be told when this returns.
 
-        Raises a `PoolError` when it certainly was not, `SteppedDown` when this mastership is over.
+        Raises a `PoolError` or `TransactionTooLarge` when certainly nothing was written,
+        `SteppedDown` when this mastership is over.
         """
-        compares = [Compare(HEAD, encode_head(self._head)), *plan.compares.values()]
-        writes = [Write(HEAD, encode_head(plan.head)), *plan.writes.values()]
+        if batch.commits:
+            await self._commit(batch)
+            self._accept(batch)
+            self._together = min(2 * self._together, BATCH_WRITES)
+            return
+        try:
+            await self._ensure_ours()
+        except StoreUnavailable as error:
+            raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
+
+    def _accept(self, batch: Batch) -> None:
+        """A batch has been applied: from now on it is what everybody sees."""
+        self._state, self._head = batch.state, batch.head
+        self.feed.publish(batch.commits)
+
+    async def _commit(self, batch: Batch) -> None:
+        """Apply the batch's transaction; returns when it is known to be applied."""
+        compares, writes = batch.compares(), batch.writes()
         try:
             applied = await self._store.transact(compares, writes)
         except OutcomeUnknown:
-            await self._settle(plan, compares, writes)
+            await self._settle(batch, compares, writes)
             return
         except StoreUnavailable as error:
             raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
-        except TransactionTooLarge as error:
-            raise PoolError(Reason.REQUEST_TOO_LARGE, limit=str(error)) from error
         except StoreFailed as error:
             raise SteppedDown(f"the store failed: {error}") from error
         if not applied:
-            self._refuse_all(plan)
+            batch.tell(self._not_master())
             raise SteppedDown("somebody else moved head")
 
-    async def _settle(self, plan: _Plan, compares: list[Compare], writes: list[Write]) -> None:
+    async def _settle(self, batch: Batch, compares: list[Compare], writes: list[Write]) -> None:
         """Find out what became of a transaction before anything else is written."""
-        log.warning("the outcome of revision %d is not known; asking", plan.head.revision)
+        log.warning("the outcome of revision %d is not known; asking", batch.head.revision)
         while True:
             try:
-                head = await read_head(self._store)
-                if head == self._head:
-                    # It has not landed. The same again: the compare lets only one of them pass.
-                    if await self._store.transact(compares, writes):
-                        return
-                    if await read_head(self._store) == head:
-                        raise SteppedDown("the store remembers requests that this master does not")
-                    continue
-                if await self._is_in_log(plan):
-                    if head != plan.head:
-                        raise SteppedDown("somebody else moved head after our last commit")
+                if await self._has_landed(batch, compares, writes):
                     return
-            except (OutcomeUnknown, StoreUnavailable):
-                await self._clock.sleep(SETTLE_RETRY.total_seconds())
-                continue
             except StoreFailed as error:
                 raise SteppedDown(f"the store failed: {error}") from error
-            self._refuse_all(plan)
-            raise SteppedDown("somebody else moved head")
+            except StoreError:
+                # Whatever this attempt came to, the first one may still land.
+                await self._clock.sleep(SETTLE_RETRY.total_seconds())
 
-    async def _is_in_log(self, plan: _Plan) -> bool:
-        first = plan.commits[0]
-        found = await self._store.read(log_key(first.revision))
-        return bool(found.items) and found.items[0].value == first.data
+    async def _has_landed(self, batch: Batch, compares: list[Compare], writes: list[Write]) -> bool:
+        """Whether the batch has been applied by now; raises when that can still not be told."""
+        head = await read_head(self._store)
+        if head == batch.head:
+            return True
+        if head == self._head:
+            # Not so far. The same again: the compare lets only one of the two pass.
+            if await self._store.transact(compares, writes):
+                return True
+            if await read_head(self._store) == head:
+                raise SteppedDown("the store remembers requests that this master does not")
+            return False
+        if head is None:
+            raise SteppedDown("the store is empty")
+        await self._tell_fate(batch, head)
+        raise SteppedDown("somebody else moved head")
 
-    def _refuse_all(self, plan: _Plan) -> None:
-        for answer, _ in plan.answers:
-            _fail(answer, self._not_master())
+    async def _tell_fate(self, batch: Batch, head: Head) -> None:
+        """Tell the callers of a batch whether it came before somebody else moved `head`."""
+        first = batch.commits[0]
+        if head.revision >= first.revision:
+            found = await self._store.read(log_key(first.revision))
+            if not found.items:
+                return  # The history does not reach back so far: it stays unknown.
+            if found.items[0].value == first.data:
+                batch.tell()
+                return
+        batch.tell(self._not_master())
 
-    async def first_outcome(self, request: Request) -> Outcome | None:
-        """What a request became when it was executed before; none if it was not, so far."""
-        if self._over is not None:
-            raise self._not_master()
-        record = self._state.requests.first_outcome(
-            request.id,
-            request.payload_hash,
-            last_revision=self._state.revision,
-            length=self._state.history_revisions,
-        )
-        return None if record is None else await self._first_outcome(record.revision)
-
-    async def _first_outcome(self, revision: int) -> Outcome:
-        found = await self._store.read(log_key(revision))
+    async def _first_outcome(self, request: Request, revision: int) -> Outcome:
+        try:
+            found = await self._store.read(log_key(revision))
+        except (StoreUnavailable, StoreFailed) as error:
+            # It was executed; what it came to cannot be said just now.
+            raise PoolError(Reason.OUTCOME_UNKNOWN) from error
         if not found.items:
-            raise PoolError(Reason.HISTORY_GONE, since=str(revision - 1), oldest="?")
+            oldest = str(self._state.revision - self._state.history_revisions + 1)
+            raise PoolError(Reason.REQUEST_TOO_OLD, request_id=request.id, oldest=oldest)
         return Outcome(revision, decode_delta(found.items[0].value), repeated=True)
 
     # -- confirming -------------------------------------------------------------------------------
@@ -349,23 +276,33 @@ class Ledger:
             self._reader_arrived.clear()
             readers, self._readers = self._readers, []
             try:
-                head = await read_head(self._store)
-            except (StoreUnavailable, OutcomeUnknown) as error:
+                await self._ensure_ours()
+            except StoreUnavailable as error:
                 problem = PoolError(Reason.NO_MASTER, host="the master", problem=str(error))
                 for reader in readers:
-                    _fail(reader, problem)
-                continue
-            except StoreFailed as error:
+                    if not reader.done():
+                        reader.set_exception(problem)
+            except BaseException:
+                # The mastership has ended, here or in the writer's loop: `_end` tells them.
                 self._readers += readers
-                raise SteppedDown(f"the store failed: {error}") from error
-            if head is None or (head.incarnation, head.term) != (
-                self._head.incarnation,
-                self._head.term,
-            ):
-                self._readers += readers
-                raise SteppedDown("somebody else moved head")
-            for reader in readers:
-                _answer(reader, None)
+                raise
+            else:
+                for reader in readers:
+                    if not reader.done():
+                        reader.set_result(None)
+
+    async def _ensure_ours(self) -> None:
+        """Return when `head` was read and is still ours.
+
+        Raises `StoreUnavailable` when it cannot be read now, else `SteppedDown`.
+        """
+        try:
+            head = await read_head(self._store)
+        except StoreFailed as error:
+            raise SteppedDown(f"the store failed: {error}") from error
+        ours = self._head
+        if head is None or (head.incarnation, head.term) != (ours.incarnation, ours.term):
+            raise SteppedDown("somebody else moved head")
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -380,19 +317,11 @@ class Ledger:
         """Tell everybody who still waits; what was in flight has been told already."""
         self._over = self._over or "its mastership has ended"
         for pending in self._queue:
-            _fail(pending.answer, self._not_master())
+            if not pending.answer.done():
+                pending.answer.set_exception(self._not_master())
         self._queue.clear()
         for reader in self._readers:
-            _fail(reader, self._not_master())
+            if not reader.done():
+                reader.set_exception(self._not_master())
         self._readers.clear()
         self.feed.close(self._not_master())
-
-
-def _answer(future: asyncio.Future[Any], value: object) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -50,9 +50,9 @@ async def found(
         predecessor=CommitId(0, 0),
         changes=tuple(Put(obj) for obj in objects),
     )
-    apply(nothing, delta)
+    founded = apply(nothing, delta)
     head = Head(incarnation, term=1, revision=1, master=host)
-    writes = commit_writes(nothing, delta, encode_delta(delta))
+    writes = commit_writes(nothing, founded, delta, encode_delta(delta))
     writes[HEAD] = Write(HEAD, encode_head(head))
     if not await store.transact([Compare(HEAD, None)], list(writes.values())):
         raise StoreFailed("the store already holds a pool")
