@@ -7,8 +7,10 @@ the pool; only in a pool of one are they, too, the host's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
+from typing import TypeVar
 
 from poolcore.model import (
     PBD,
@@ -26,11 +28,16 @@ from poolcore.model import (
     Kind,
     Network,
     Object,
+    Pool,
     SrId,
     Tunnel,
     derived_uuid,
 )
 from poolcore.replica import State
+
+T = TypeVar("T", bound=Object)
+
+KIND_ORDER = {kind: position for position, kind in enumerate(Kind)}
 
 Key = tuple[Kind, str]
 """How an object is named where objects of several kinds are together."""
@@ -100,3 +107,25 @@ def brought_network_uuid(host: HostId, network: Network) -> str:
     hypervisor's own uuid would not, and has no meaning on the pool's other hosts anyway.
     """
     return derived_uuid(host, Kind.NETWORK, network.bridge or "default")
+
+
+def bereft(pool: State, gone: set[Key]) -> Iterator[Object]:
+    """What stays and referred to something that goes, without that reference."""
+    kinds = {kind for kind, _ in gone}
+    if Kind.SR in kinds:
+        for root in pool.all(Pool):
+            if root.default_sr and (Kind.SR, root.default_sr) in gone:
+                yield replace(root, default_sr=None)
+    if Kind.VDI in kinds:
+        for vbd in pool.all(VBD):
+            if vbd.vdi and (Kind.VDI, vbd.vdi) in gone and key(vbd) not in gone:
+                yield replace(vbd, vdi=None)
+    if Kind.NETWORK in kinds:
+        for vif in pool.all(VIF):
+            if vif.network and (Kind.NETWORK, vif.network) in gone and key(vif) not in gone:
+                yield replace(vif, network=None)
+
+
+def in_order(objects: Iterable[T]) -> list[T]:
+    """Objects in the canonical order of a state: by kind, then uuid."""
+    return sorted(objects, key=lambda o: (KIND_ORDER[o.KIND], o.uuid))
