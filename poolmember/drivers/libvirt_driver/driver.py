@@ -197,6 +197,6 @@ def _addresses_of(host: str) -> frozenset[str]:
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return frozenset()
     return frozenset(str(address[0]).partition("%")[0] for *_, address in found)

@@ -112,7 +112,7 @@ class Interfaces:
             if any(not address.is_loopback for address in own & wanted):
                 return link
         routes = (self._links.get(index) for index in links.default_routes)
-        return next((link for link in routes if link is not None and not link.loopback), None)
+        return next((link for link in routes if link is not None), None)
 
     def _carriers(self, link: Link | None) -> Iterator[int]:
         """The link and all below it that takes part in carrying its addresses."""

@@ -23,7 +23,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
 
 _ARPHRD_ETHER, _ARPHRD_INFINIBAND = 1, 32
-_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_IFF_UP = 0x1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 18, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
@@ -72,9 +72,8 @@ class Link:
     mac: str = ""
     mtu: int = 1500
     up: bool = True
-    loopback: bool = False
     network_card: bool = True
-    """Whether it speaks Ethernet or InfiniBand: not a CAN bus or the like."""
+    """Whether it speaks Ethernet or InfiniBand: not the loopback, a CAN bus or the like."""
     controller: int | None = None
     """The bridge or bond it is a port of."""
     lower: int | None = None
@@ -134,7 +133,6 @@ def link_of(message: bytes) -> Link:
         mac=own.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(own.get(_IFLA_MTU)) or 0,
         up=bool(flags & _IFF_UP),
-        loopback=bool(flags & _IFF_LOOPBACK),
         network_card=hardware in {_ARPHRD_ETHER, _ARPHRD_INFINIBAND},
         controller=_number(own.get(_IFLA_MASTER)),
         lower=_lower(kind, own, data),

@@ -48,7 +48,10 @@ class Volumes:
         pool, volume = source.get("pool"), source.get("volume")
         if pool is not None and volume is not None:
             return self._by_name.get((pool, volume))
-        location = source.get("file") or source.get("dev") or source.get("name")
+        location = source.get("file") or source.get("dev")
+        # Of the disks that QEMU itself reaches over the network only these name a pool's volume.
+        if source.get("protocol") == "rbd":
+            location = source.get("name")
         return self._by_path.get(location) if location else None
 
 
