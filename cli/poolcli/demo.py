@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from poolcli.demo_hosts import READY_SECONDS, Hosts, end_recorded
+from poolcli.demo_hosts import ENDING, READY_SECONDS, Hosts, end_recorded
 from poolcli.failures import UsageError, report
 from poolcli.output import Format, bold, note, write
 
@@ -34,8 +34,8 @@ def add_to(app: typer.Typer, run: Run) -> None:
         if stop:
             note("The demo's hosts are ended." if end_recorded() else "No demo is running.")
             return
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGHUP, _interrupt)
+        for number in ENDING:
+            signal.signal(number, _interrupt)
         try:
             end_recorded()
             with Hosts() as hosts:

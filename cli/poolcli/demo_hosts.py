@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from poolcli.failures import UsageError
@@ -24,6 +24,8 @@ from poolcli.failures import UsageError
 PORT = 7443
 READY_SECONDS = 15.0
 STOP_SECONDS = 5.0
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end the demo."""
 
 _SHARED_SR = """
 [[sr]]
@@ -106,6 +108,27 @@ def daemon_command() -> list[str]:
     return [found]
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block during which Ctrl-C and signals to end wait: a process is started and noted, or not.
+
+    They raise `KeyboardInterrupt` behind it.
+    """
+    pending: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        pending.append(number)
+
+    before = {number: signal.signal(number, note) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pending:
+        raise KeyboardInterrupt
+
+
 class Hosts:
     """The daemons; a context manager that ends them unless they are to be kept."""
 
@@ -120,7 +143,9 @@ class Hosts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.keep:
+        if self.keep:
+            return
+        with uninterrupted():
             end({name: p.pid for name, p in self._processes.items()}, self.folder)
             for process in self._processes.values():
                 process.wait()
@@ -136,7 +161,7 @@ class Hosts:
             "--state-dir", str(home / "state"), "--driver", f"sim:{file}",
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if not k.startswith("POOLMEMBER_")}
-        with (home / "log").open("wb") as log:
+        with (home / "log").open("wb") as log, uninterrupted():
             # A session of its own: Ctrl-C is for the demo, which then ends its hosts in order.
             self._processes[name] = subprocess.Popen(
                 command,
@@ -146,7 +171,7 @@ class Hosts:
                 env=environment,
                 start_new_session=True,
             )
-        self._record()
+            self._record()
 
     def check(self, name: str) -> None:
         """Raise if the host's daemon has ended."""

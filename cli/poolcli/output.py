@@ -69,7 +69,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         grid.add_column(header, overflow="fold", no_wrap=header == "UUID")
     for row in cells:
         grid.add_row(*map(Text, row))
-    Console(highlight=False).print(grid)
+    Console(highlight=False, color_system="auto" if _styled() else None).print(grid)
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> None:
@@ -80,9 +80,13 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
         write(f"{name.ljust(width)}  {value}".rstrip())
 
 
+def _styled() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def bold(text: str) -> str:
     """Text in bold on a terminal that may have it."""
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+    if sys.stdout.isatty() and _styled():
         return f"\x1b[1m{text}\x1b[0m"
     return text
 
