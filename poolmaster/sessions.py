@@ -61,6 +61,7 @@ class Sessions:
         self._clock = clock
         self._attached: dict[HostId, Session] = {}
         self._changed = asyncio.Event()
+        self._all_had_time = False
 
     def get(self, host: HostId) -> Session | None:
         """The session of a host, if it is attached."""
@@ -80,7 +81,16 @@ class Sessions:
 
     async def run(self) -> None:
         """Keep `HostMetrics.live` true to who is attached."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._give_time_to_come())
+            tasks.create_task(self._keep_liveness())
+
+    async def _give_time_to_come(self) -> None:
         await self._clock.sleep(RECONNECT_SECONDS)
+        self._all_had_time = True
+        self._notify()
+
+    async def _keep_liveness(self) -> None:
         while True:
             changed = self._changed
             try:
@@ -93,12 +103,12 @@ class Sessions:
             await changed.wait()
 
     def _liveness(self, state: State) -> Decision:
-        changes = tuple(
-            Put(replace(m, live=m.host in self._attached, last_updated=self._clock.now()))
-            for m in state.all(HostMetrics)
-            if m.live != (m.host in self._attached)
-        )
-        return Decision(changes)
+        changes = []
+        for metrics in state.all(HostMetrics):
+            live = metrics.host in self._attached
+            if metrics.live != live and (live or self._all_had_time):
+                changes.append(Put(replace(metrics, live=live, last_updated=self._clock.now())))
+        return Decision(tuple(changes))
 
     def _notify(self) -> None:
         self._changed.set()
