@@ -124,12 +124,14 @@ class SimDriver:
         poked, self._poked = self._poked, asyncio.Event()
         poked.set()
 
+    def _content(self, path: Path) -> bytes:
+        # Small, local, and most often in memory: the event loop can wait for it. An empty file is
+        # one that is being rewritten, truncated already; it must not be taken for a fresh host.
+        return path.read_bytes() or self._understood or b""
+
     def _content_on_disk(self) -> bytes | None:
-        # Small, local, and most often in memory: the event loop can wait for it.
-        if self._path is None:
-            return None
         try:
-            return self._path.read_bytes()
+            return self._content(self._path) if self._path else None
         except OSError:
             return None
 
@@ -139,7 +141,7 @@ class SimDriver:
             return
         self._seen = None
         try:
-            self._seen = self._path.read_bytes()
+            self._seen = self._content(self._path)
             if self._seen != self._understood:
                 self._sim = parse(self._seen.decode(), source=str(self._path))
                 self._understood = self._seen
