@@ -5,10 +5,10 @@ Atomicity across processes is SQLite's too: BEGIN IMMEDIATE. Who may open a file
 refused, is told in `poolmaster.store.sqlite_file`.
 
 Two connections, two threads: transactions in one, reads in the other, which WAL lets run beside a
-commit. Each transaction and each read is *one* function in its thread. aiosqlite offers no public
-way to do that: with a hop per statement, 65 compares and 200 writes took 7 ms instead of 2 ms (the
-disk not counted), a caller cancelled between two statements would leave the transaction open, and a
-daemon that failed before it closed the store would hang at its end, waiting for aiosqlite's thread.
+commit. Reads are single statements and go through aiosqlite. A transaction is *one* function in a
+thread of our own, for which aiosqlite offers no public way: with a hop per statement, 65 compares
+and 200 writes took 7 ms instead of 2 ms (the disk not counted), and a caller cancelled between two
+statements would leave the transaction open.
 
 **Watches** look for a new version every `POLL_SECONDS`, and at once after a transaction of the same
 object. They see the newest value of each key, not those between two looks.
@@ -24,11 +24,11 @@ raise `StoreUnavailable` (after `busy_seconds`) until it goes on or ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from poolmaster.store.contract import (
     Compare,
@@ -48,7 +48,7 @@ from poolmaster.store.sqlite_file import (
     found_file,
     open_file,
 )
-from poolmaster.store.sqlite_reads import Changes, ReadingThread
+from poolmaster.store.sqlite_reads import Changes, Reads
 from poolmaster.store.sqlite_transactions import TransactionThread
 
 __all__ = ["SqliteOptions", "SqliteStore"]
@@ -73,10 +73,9 @@ class SqliteStore:
     def __init__(
         self,
         file: OpenFile,
-        reads: ReadingThread,
+        reads: Reads,
         *,
         writer: ThreadPoolExecutor,
-        reader: ThreadPoolExecutor,
         options: SqliteOptions,
     ) -> None:
         self.pool = file.identity.pool
@@ -84,7 +83,6 @@ class SqliteStore:
         self._transactions = TransactionThread(file, kept_versions=options.kept_versions)
         self._reads = reads
         self._writer = writer
-        self._reader = reader
         self._clock = options.clock
         self._bells: set[asyncio.Event] = set()
         self._failure: str | None = None
@@ -144,22 +142,16 @@ class SqliteStore:
         cls, path: Path, opened: Callable[[], OpenFile], options: SqliteOptions
     ) -> SqliteStore:
         writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store-writer")
-        reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-store-reader")
         opening = writer.submit(opened)
-        connecting: Future[ReadingThread] | None = None
         try:
             file = await asyncio.shield(asyncio.wrap_future(opening))
-            connecting = reader.submit(ReadingThread, path, busy_seconds=options.busy_seconds)
-            reads = await asyncio.shield(asyncio.wrap_future(connecting))
+            reads = await Reads.connect(path, busy_seconds=options.busy_seconds)
         except BaseException:
             # A cancelled caller leaves before the file is open: it is closed behind it.
-            if connecting is not None:
-                reader.submit(_close_if_open, connecting)
             writer.submit(_close_if_open, opening)
-            reader.shutdown(wait=False)
             writer.shutdown(wait=False)
             raise
-        return cls(file, reads, writer=writer, reader=reader, options=options)
+        return cls(file, reads, writer=writer, options=options)
 
     async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
         """As `Store.transact`, up to `MAX_TRANSACTION_BYTES`."""
@@ -183,7 +175,7 @@ class SqliteStore:
         if limit is not None and limit < 1:
             raise ValueError("limit must be 1 or more")
         now = self._clock()
-        return await self._read(lambda: self._reads.read(start, end, limit, now))
+        return await self._read(self._reads.read(start, end, limit, now))
 
     async def watch(
         self, start: bytes, end: bytes, *, after_version: int
@@ -226,28 +218,31 @@ class SqliteStore:
             if self._released:
                 return
             # Behind whatever is in flight, each in the thread that opened it, the file's own last.
+            await self._reads.close()
             loop = asyncio.get_running_loop()
-            await asyncio.shield(loop.run_in_executor(self._reader, self._reads.close))
             await asyncio.shield(loop.run_in_executor(self._writer, self._transactions.close))
-            self._reader.shutdown(wait=False)
             self._writer.shutdown(wait=False)
             self._released = True
 
-    async def _read(self, call: Callable[[], T]) -> T:
-        return await self._run(self._reader, call)
+    async def _read(self, reading: Coroutine[Any, Any, T]) -> T:
+        try:
+            self._ensure_usable()
+            return await reading
+        except StoreFailed as error:
+            self._failure = str(error)
+            raise
+        finally:
+            reading.close()
 
     async def _write(self, transaction: Callable[[], T]) -> T:
+        self._ensure_usable()
+        running = asyncio.get_running_loop().run_in_executor(self._writer, transaction)
+        running.add_done_callback(self._note_failure)
         try:
-            return await self._run(self._writer, transaction)
+            # It goes on when its caller is cancelled: nobody could stop it half way.
+            return await asyncio.shield(running)
         finally:
             self._ring()
-
-    async def _run(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        self._ensure_usable()
-        running = asyncio.get_running_loop().run_in_executor(executor, call)
-        running.add_done_callback(self._note_failure)
-        # A transaction goes on when its caller is cancelled: nobody could stop it half way.
-        return await asyncio.shield(running)
 
     def _note_failure(self, call: asyncio.Future[T]) -> None:
         if not call.cancelled() and isinstance(call.exception(), StoreFailed):
@@ -257,7 +252,7 @@ class SqliteStore:
         """What changed; nothing as long as the file is locked or the store closed."""
         now = self._clock()
         try:
-            changes = await self._read(lambda: self._reads.changes(start, end, seen=seen, now=now))
+            changes = await self._read(self._reads.changes(start, end, seen=seen, now=now))
             if changes.lease_ended:
                 await self._write(lambda: self._transactions.end_leases(now))
         except StoreUnavailable:
@@ -287,6 +282,6 @@ class SqliteStore:
         self._ensure_not_failed()
 
 
-def _close_if_open(opening: Future[OpenFile] | Future[ReadingThread]) -> None:
+def _close_if_open(opening: Future[OpenFile]) -> None:
     if opening.exception() is None:
         opening.result().close()

@@ -1,4 +1,4 @@
-"""What the engine `sqlite` does in its reading thread.
+"""The reads of the engine `sqlite`.
 
 Every answer comes from one statement, and so from one state. Errors that may pass are
 `StoreUnavailable`, a damaged file is `StoreFailed`.
@@ -6,11 +6,13 @@ Every answer comes from one statement, and so from one state. Errors that may pa
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import aiosqlite
 
 from poolmaster.store.contract import (
     Item,
@@ -63,62 +65,71 @@ class Changes:
     """There is a lease whose keys are to be removed."""
 
 
-class ReadingThread:
-    """The reads of one file. All methods block; one thread calls them all, the constructor too.
+class Reads:
+    """The reads of one file, through a connection of its own in aiosqlite's thread.
 
-    Moments (`now`) are in seconds of CLOCK_BOOTTIME.
+    Made by `connect`, and to be closed; what the event loop leaves behind at its end is closed with
+    it, since aiosqlite's thread would keep the process alive. Moments (`now`) are in seconds of
+    CLOCK_BOOTTIME.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float) -> None:
-        # Read only, so that it can never be the one that recovers or checkpoints the file.
-        self._connection = sqlite3.connect(
-            uri(path, "ro"), uri=True, isolation_level=None, timeout=busy_seconds
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._open = asyncio.ensure_future(self._keep())  # noqa: TID251 - awaited by `close`
+
+    @classmethod
+    async def connect(cls, path: Path, *, busy_seconds: float) -> Reads:
+        """Open the file read only, so that this can never be what recovers or checkpoints it."""
+        return cls(
+            await aiosqlite.connect(
+                uri(path, "ro"), uri=True, isolation_level=None, timeout=busy_seconds
+            )
         )
 
-    def read(self, start: bytes, end: bytes | None, limit: int | None, now: float) -> ReadResult:
+    async def read(
+        self, start: bytes, end: bytes | None, limit: int | None, now: float
+    ) -> ReadResult:
         """As `Store.read`."""
-        values = {
-            "start": start,
-            "end": end,
-            "now": now,
-            "limit": -1 if limit is None else limit + 1,
-        }
-        with _told_apart():
-            rows = self._connection.execute(
-                _READ_KEY if end is None else _READ_RANGE, values
-            ).fetchall()
+        values: dict[str, Any] = {"start": start, "now": now}
+        if end is not None:
+            values |= {"end": end, "limit": -1 if limit is None else limit + 1}
+        rows = await self._fetch(_READ_KEY if end is None else _READ_RANGE, values)
         items = tuple(Item(*row[1:]) for row in rows[:limit] if row[1] is not None)
         return ReadResult(items, rows[0][0], more=limit is not None and len(rows) > limit)
 
-    def changes(self, start: bytes, end: bytes, *, seen: int, now: float) -> Changes:
+    async def changes(self, start: bytes, end: bytes, *, seen: int, now: float) -> Changes:
         """The newest change of each key in `[start, end)` after version `seen`, in order.
 
         Raises `WatchGone` when removals after `seen` have been forgotten.
         """
-        with _told_apart():
-            version, oldest, ends = self._connection.execute(_READ_STATE).fetchone()
-            lease_ended = ends is not None and ends <= now
-            if seen >= max(version, oldest):
-                return Changes((), seen, lease_ended)
-            rows = self._connection.execute(
-                _READ_CHANGES, {"seen": seen, "start": start, "end": end}
-            ).fetchall()
+        ((version, oldest, ends),) = await self._fetch(_READ_STATE, {})
+        lease_ended = ends is not None and ends <= now
+        if seen >= max(version, oldest):
+            return Changes((), seen, lease_ended)
+        rows = await self._fetch(_READ_CHANGES, {"seen": seen, "start": start, "end": end})
         version, oldest = rows[0][:2]
         if seen < oldest:
             raise WatchGone(oldest)
         events = tuple(WatchEvent(*row[2:]) for row in rows if row[2] is not None)
         return Changes(events, max(seen, version), lease_ended)
 
-    def close(self) -> None:
-        """Close the connection; calling it again does nothing."""
-        self._connection.close()
+    async def close(self) -> None:
+        """Close the connection behind what is being read; calling it again does nothing."""
+        self._open.cancel()
+        await asyncio.wait({self._open})
+        # Once more, for it may have been cancelled before it had begun.
+        await self._connection.close()
 
+    async def _keep(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._connection.close()
 
-@contextmanager
-def _told_apart() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StoreUnavailable(str(error)) from error
-    except sqlite3.DatabaseError as error:
-        raise StoreFailed(str(error)) from error
+    async def _fetch(self, statement: str, values: dict[str, Any]) -> list[Any]:
+        try:
+            return list(await self._connection.execute_fetchall(statement, values))
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(str(error)) from error
+        except sqlite3.DatabaseError as error:
+            raise StoreFailed(str(error)) from error
