@@ -125,7 +125,8 @@ class Eject:
     async def _until_gone(self, pool: Pool, host: HostId, endpoint: str) -> None:
         """Until the host leads, or is in, another pool; it may be away for long."""
         pause = 0.02
-        while True:
+        # If it is of this pool again, it had left, and has joined anew since.
+        while pool.state.get(Host, host) is None:
             try:
                 facts = (await self.agents.facts(endpoint)).facts
                 left = facts.pool != pool.state.pool.uuid and not facts.booting

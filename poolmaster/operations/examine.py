@@ -44,7 +44,8 @@ class Examiner:
         is no property of the joining host.
         """
         live = {m.host for m in state.all(HostMetrics) if m.live}
-        members = [h for h in state.all(Host) if h.uuid in live and h.uuid != facts.host]
+        hosts = sorted(state.all(Host), key=lambda h: h.uuid)
+        members = [h for h in hosts if h.uuid in live and h.uuid != facts.host]
         if not members:
             return facts
         joining = ((facts.name_label, _address(facts)),)

@@ -144,6 +144,9 @@ class Join:
         measured = await self.examiner.measured(
             endpoint, lambda: self.agents.reserve(endpoint, reservation)
         )
+        if measured.host != task.params["host"]:
+            problem = f"it is another host by now, {measured.name_label}"
+            raise PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=problem)
         if task.step == "started":
             task = await record(pool, self, task, "reserved")
         facts = await self.examiner.reachability(state, measured)

@@ -173,12 +173,10 @@ class Operations:
         """Resume what an earlier mastership left and run what is started, until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                for task in self._pool.state.all(Task):
-                    if not task.status.is_final:
-                        log.info(
-                            "resuming task %s: %s at %s", task.uuid, task.name_label, task.step
-                        )
-                        tasks.create_task(self._run(task))
+                left = (t for t in self._pool.state.all(Task) if not t.status.is_final)
+                for task in sorted(left, key=lambda t: (t.created, t.uuid)):
+                    log.info("resuming task %s: %s at %s", task.uuid, task.name_label, task.step)
+                    tasks.create_task(self._run(task))
                 while True:
                     tasks.create_task(self._begin(await self._asked.get()))
         finally:
