@@ -89,7 +89,7 @@ def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
                 code="FAILOVER_NEEDS_A_PERSON",
                 message="The pool's store is at the master alone: while the master is down nothing "
                 "can be changed, and no other host takes over by itself.",
-                remedy="Keep the master's state directory safe: it holds all that was acknowledged.",
+                remedy="Keep the master's state directory safe; it has all that was acknowledged.",
             )
         )
     live = {m.host for m in state.all(HostMetrics) if m.live}
