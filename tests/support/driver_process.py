@@ -106,8 +106,9 @@ class DriverProcess:
         return pause
 
     async def watch(self) -> None:
-        """Have it watch for changes from now on."""
+        """Have it watch for changes from now on; the first, which comes at once, is taken."""
         await self._ask("changes")
+        await self.next_change(within_seconds=5)
 
     async def next_change(self, *, within_seconds: float) -> float:
         """When the next change was told (monotonic time); `TimeoutError` if none is."""

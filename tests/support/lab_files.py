@@ -68,7 +68,7 @@ def write(directory: Path, *, host_uuid: str, address: str, stock_pool: bool, ca
         shutil.copytree(original, directory / own, symlinks=True)
     if cache.exists():
         shutil.copytree(cache, directory / "cache")
-    for own in ("cache", "log", "lib/images"):
+    for own in ("cache", "log", "lib/images", "home"):
         (directory / own).mkdir(exist_ok=True)
     settings = {"host_uuid": host_uuid, "address": address}
     (directory / "etc/libvirtd.conf").write_text(_LIBVIRTD_CONF.format_map(settings))

@@ -153,6 +153,7 @@ class LabHost:
         self.images = directory / "lib" / "images"
         """What the host sees as /var/lib/libvirt/images, where `default` has its volumes."""
         self.state_dir = directory / "poolmember"
+        self.home = directory / "home"
         self._namespace = namespace
         self._switch = switch
         self._power: subprocess.Popen[bytes] | None = None
@@ -249,7 +250,7 @@ class LabHost:
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             check=False,
-            env=_environment(),
+            env=self._environment(),
         )
         if check and done.returncode != 0:
             raise LabError(
@@ -277,7 +278,7 @@ class LabHost:
             stdout=stdout,
             stderr=stderr,
             text=True,
-            env=_environment(),
+            env=self._environment(),
             start_new_session=True,
         )
         process = HostProcess(wrapper, command)
@@ -289,10 +290,13 @@ class LabHost:
         return Path(f"/proc/{self._init}/root{inside}")
 
     def listens_on(self, port: int) -> bool:
-        """Whether something inside listens on a TCP port over IPv4."""
-        lines = Path(f"/proc/{self._init}/net/tcp").read_text().splitlines()[1:]
-        rows = (line.split() for line in lines)
-        return any(r[3] == _LISTEN and int(r[1].rpartition(":")[2], 16) == port for r in rows)
+        """Whether something inside listens on a TCP port, over whichever IP version."""
+        tables = (Path(f"/proc/{self._init}/net/{name}") for name in ("tcp", "tcp6"))
+        lines = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+        return any(
+            state == _LISTEN and int(local.rpartition(":")[2], 16) == port
+            for _, local, _, state, *_ in lines
+        )
 
     def inside(self) -> tuple[str, ...]:
         """The beginning of a command line that runs the rest of it inside."""
@@ -300,6 +304,10 @@ class LabHost:
             "nsenter", f"--target={self._init}",
             "--mount", "--uts", "--ipc", "--net", "--pid", "--",
         )  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        # Nothing of the person at the keyboard: neither their language nor their settings.
+        return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(self.home)}
 
     # -- libvirtd --------------------------------------------------------------------------------
 
@@ -380,9 +388,3 @@ def _children(pid: int) -> list[int]:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-def _environment() -> dict[str, str]:
-    """No locale and no settings of the person at the keyboard; the virtual environment stays."""
-    kept = ("PATH", "HOME", "VIRTUAL_ENV")
-    return {"LC_ALL": "C.UTF-8"} | {k: os.environ[k] for k in kept if k in os.environ}

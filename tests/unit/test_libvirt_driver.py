@@ -147,13 +147,14 @@ async def test_more_domains_than_are_read_at_once_are_all_found(other_connection
 @needs_libvirt
 async def test_changes_are_told_soon_and_none_are_made_up(other_connection: Any) -> None:
     async with opened("test:///default") as driver, asyncio.TaskGroup() as tasks:
-        await driver.inventory()
         changes = Changes(driver, tasks)
+        # At once, for what happened before anybody listened.
+        await changes.beyond(0, within_seconds=2)
         with pytest.raises(TimeoutError):
-            await changes.beyond(0, within_seconds=0.3)
+            await changes.beyond(1, within_seconds=0.3)
         domain = other_connection.lookupByName("test")
         domain.suspend()
-        await changes.beyond(0, within_seconds=2)
+        await changes.beyond(1, within_seconds=2)
         told = changes.told
         domain.resume()
         await changes.beyond(told, within_seconds=2)
@@ -161,15 +162,17 @@ async def test_changes_are_told_soon_and_none_are_made_up(other_connection: Any)
 
 
 @needs_libvirt
-async def test_what_changed_since_the_last_inventory_is_told_to_who_listens_later(
-    other_connection: Any,
-) -> None:
+async def test_everybody_who_listens_is_told(other_connection: Any) -> None:
     async with opened("test:///default") as driver, asyncio.TaskGroup() as tasks:
-        await driver.inventory()
-        other_connection.lookupByName("test").suspend()
-        other_connection.lookupByName("test").resume()
-        changes = Changes(driver, tasks)
-        await changes.beyond(0, within_seconds=2)
+        listeners = [Changes(driver, tasks) for _ in range(3)]
+        for changes in listeners:
+            await changes.beyond(0, within_seconds=2)
+        told = [changes.told for changes in listeners]
+        domain = other_connection.lookupByName("test")
+        domain.suspend()
+        for changes, before in zip(listeners, told, strict=True):
+            await changes.beyond(before, within_seconds=2)
+        domain.resume()
         await driver.close()
 
 

@@ -94,43 +94,42 @@ class LibvirtDriver:
     async def inventory(self) -> Inventory:
         """Everything that is on the host now: read completely, or `DriverError`."""
         opened = self._require_opened()
-        rings, fingerprint = opened.bell.rings, await opened.survey.fingerprint()
-        inventory = assembled(
-            await opened.survey.records(),
-            await opened.survey.links(),
-            host=opened.host,
-            builtin_srs=self._builtin_srs,
-            management_addresses=await opened.survey.of_host(
-                "the management address", lambda: _addresses_of(self._management_host)
-            ),
-        )
-        opened.before_inventory = rings, fingerprint
+        try:
+            inventory = assembled(
+                await opened.survey.records(),
+                await opened.survey.links(),
+                host=opened.host,
+                builtin_srs=self._builtin_srs,
+                management_addresses=await opened.survey.of_host(
+                    "the management address", lambda: _addresses_of(self._management_host)
+                ),
+            )
+        except DriverError:
+            opened.inventory_failed = True
+            raise
+        opened.inventory_failed = False
         return inventory
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields soon after something on the host has changed, until closed.
 
-        Changes count from the last inventory on. libvirt's events tell of them; what has none
-        (NICs, disk images that come and go) is found by comparing fingerprints.
+        The first comes at once: what changed before the iteration began is not known here. After
+        that libvirt's events tell of changes; those that have none (NICs, disk images that come
+        and go) are found by comparing fingerprints. While the last inventory is one that failed,
+        it yields at each poll, so that it is asked for again.
         """
         opened = self._require_opened()
-        heard, known = opened.before_inventory or (
-            opened.bell.rings,
-            await self._fingerprint(opened),
-        )
-        polls = 0
-        changed = False
+        known: Fingerprint | None = None
+        heard, polls, changed = -1, 0, True
         while not self._closing.is_set():
             changed |= await opened.bell.wait_beyond(heard, timeout_seconds=_POLL_SECONDS)
-            if self._closing.is_set():
-                return
             if not opened.connection.is_up:
                 await self._reconnect(opened)
                 changed = True
             heard = opened.bell.rings
             now = await self._fingerprint(opened)
             polls += 1
-            changed |= now != known or polls >= _POLLS_UNTIL_ASSUMED
+            changed |= now != known or opened.inventory_failed or polls >= _POLLS_UNTIL_ASSUMED
             if changed and now is not None and not self._closing.is_set():
                 known, polls, changed = now, 0, False
                 yield
@@ -186,8 +185,7 @@ class _Opened:
         self.bell = bell
         self.connection = connection
         self.survey = survey
-        self.before_inventory: tuple[int, Fingerprint] | None = None
-        """How often the bell had rung, and what there was, when the last inventory began."""
+        self.inventory_failed = False
 
 
 def _addresses_of(host: str) -> frozenset[str]:
