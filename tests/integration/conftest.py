@@ -38,6 +38,6 @@ def pytest_runtest_makereport(
     report = yield
     cluster = item.stash.get(CLUSTER, None)
     if report.failed and cluster is not None:
-        for host in cluster.hosts:
+        for host in (h for h in cluster.hosts if h.log):
             report.sections.append((f"log of {host.name} at {host.endpoint}", host.log))
     return report

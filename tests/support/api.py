@@ -151,6 +151,14 @@ class Api:
         )
         return await self.call(self.pools.UpdatePool, request)
 
+    async def tag_sr(self, sr: str, tag: str) -> SR:
+        """Put a tag on an SR."""
+        request = storage_service_pb2.UpdateSrRequest(
+            sr=sr, patch=patch_pb2.MetadataPatch(add_tags=[tag])
+        )
+        found: SR = from_proto((await self.call(self.storage.UpdateSr, request)).sr)
+        return found
+
     async def commits(self, number: int) -> None:
         """Make as many commits, in calls of at most 1,000."""
         kind = enum_to_proto(Kind.POOL)

@@ -22,7 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from poolcore.replica import State
+from poolcore.replica import dump
 from poolmember.config import load
 from poolmember.daemon import Daemon
 from poolmember.inspection import inspect
@@ -127,11 +127,10 @@ class Host(ABC):
             "driver": f"sim:{self._sim_file}",
         }
 
-    def replica(self) -> State:
-        """What the host's replica holds on disk, the daemon alive or dead."""
+    def replica(self) -> str:
+        """The canonical dump of the host's replica on disk; empty before its first snapshot."""
         state = inspect(self.state_dir).state
-        assert state is not None, f"{self.name} has no replica yet"
-        return state
+        return "" if state is None else dump(state)
 
     def api(self) -> Api:
         """The API at this host; a context manager."""

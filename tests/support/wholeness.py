@@ -27,10 +27,11 @@ def at_rest(state: State) -> bool:
     return state.pool.reservation is None and all(t.status.is_final for t in state.all(Task))
 
 
-async def is_in(host: daemons.Host, pool: daemons.Host) -> bool:
+async def is_in(host: daemons.Host, pool: daemons.Host, *, srs: int = SRS_OF_ONE_HOST) -> bool:
     """Whether `host` is a member of the pool whose master is `pool`, once nothing is under way.
 
-    Checks that either way it is so wholly: at both hosts, in memory and on disk.
+    Checks that either way it is so wholly: at both hosts, in memory and on disk. `srs` is how many
+    it has.
     """
     uuid = identity_of(host).host
     async with pool.api() as at_pool, host.api() as at_host:
@@ -41,9 +42,9 @@ async def is_in(host: daemons.Host, pool: daemons.Host) -> bool:
         _check_pool(joined)
         _check_pool(own)
         if member:
-            _check_member(joined, uuid)
+            _check_member(joined, uuid, srs)
         else:
-            _check_stranger(joined, own, uuid)
+            _check_stranger(joined, own, uuid, srs)
     _check_identity(identity_of(host), ours, member=member)
     await same_replicas(pool, *([host] if member else []))
     if not member:
@@ -57,16 +58,16 @@ def _check_pool(state: State) -> None:
     assert len(pbds) == len(set(pbds)), "a host is connected to an SR twice"
 
 
-def _check_member(pool: State, host: HostId) -> None:
+def _check_member(pool: State, host: HostId, srs: int) -> None:
     brought = [pbd for pbd in pool.all(PBD) if pbd.host == host]
-    assert len(brought) == SRS_OF_ONE_HOST, brought
+    assert len(brought) == srs, brought
 
 
-def _check_stranger(pool: State, own: State, host: HostId) -> None:
+def _check_stranger(pool: State, own: State, host: HostId, srs: int) -> None:
     traces = [o for o in pool.objects() if getattr(o, "host", None) == host]
     assert traces == [], "something of the host is still in the pool"
     assert [h.uuid for h in own.all(Host)] == [host], "the host is alone in its own pool"
-    assert len(list(own.all(PBD))) == SRS_OF_ONE_HOST
+    assert len(list(own.all(PBD))) == srs
 
 
 def _check_identity(identity: Identity, pool: PoolId, *, member: bool) -> None:
@@ -82,5 +83,5 @@ async def same_replicas(master: daemons.Host, *members: daemons.Host) -> None:
     """Until the replicas of these hosts are what the master has, byte for byte."""
     async with master.api() as api, asyncio.timeout(WAIT_SECONDS):
         for host in (master, *members):
-            while dump(host.replica()) != dump(await api.state()):
+            while host.replica() != dump(await api.state()):
                 await asyncio.sleep(0.02)
