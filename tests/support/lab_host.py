@@ -157,6 +157,8 @@ class LabHost:
         self._namespace = namespace
         self._switch = switch
         self._power: subprocess.Popen[bytes] | None = None
+        self.poolmember: HostProcess | None = None
+        """The project's daemon, since it was last started."""
         self._processes: list[HostProcess] = []
         self._init = 0
         lab_files.write(
@@ -351,21 +353,25 @@ class LabHost:
         """What the daemon wrote to stderr, over all its starts."""
         return self.directory / "poolmember.log"
 
-    def start_poolmember(self, *args: str, ready_seconds: float = 15) -> HostProcess:
-        """Start `poolmember run` and wait until its port is open.
-
-        It is named after the host, listens at the host's address and keeps its state on the
-        host's disk; `args` come last, so they win.
-        """
-        command = [
+    def poolmember_command(self, *args: str) -> list[str]:
+        """The command line of the host's daemon; `args` come last, so they win."""
+        return [
             str(Path(sys.executable).with_name("poolmember")), "run",
             "--name", self.name,
             "--listen", f"{self.address}:{POOLMEMBER_PORT}", "--insecure",
             "--state-dir", str(self.state_dir),
             *args,
         ]  # fmt: skip
+
+    def start_poolmember(self, *args: str, ready_seconds: float = 15) -> HostProcess:
+        """Start `poolmember run` and wait until its port is open.
+
+        It is named after the host, listens at the host's address and keeps its state on the
+        host's disk.
+        """
         with self.poolmember_log.open("a") as log:
-            process = self.popen(command, stdout=log, stderr=log)
+            process = self.popen(self.poolmember_command(*args), stdout=log, stderr=log)
+        self.poolmember = process
         try:
             until(
                 lambda: self.listens_on(POOLMEMBER_PORT) or process.poll() is not None,

@@ -95,13 +95,20 @@ class LibvirtDriver:
         """Everything that is on the host now: read completely, or `DriverError`."""
         opened = self._require_opened()
         try:
-            inventory = assembled(
-                await opened.survey.records(),
-                await opened.survey.links(),
-                host=opened.host,
-                builtin_srs=self._builtin_srs,
-                management_addresses=await opened.survey.of_host(
-                    "the management address", lambda: _addresses_of(self._management_host)
+            records, links = await opened.survey.records(), await opened.survey.links()
+            addresses = await opened.survey.of_host(
+                "the management address", lambda: _addresses_of(self._management_host)
+            )
+            # In a thread, too: the XML of a few hundred domains keeps a processor busy for longer
+            # than the event loop can do without.
+            inventory = await opened.survey.of_host(
+                "the translation",
+                lambda: assembled(
+                    records,
+                    links,
+                    host=opened.host,
+                    builtin_srs=self._builtin_srs,
+                    management_addresses=addresses,
                 ),
             )
         except DriverError:
