@@ -78,8 +78,8 @@ class GrpcAgents:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await _connected(channel)
-            except (TimeoutError, ConnectionError):
-                raise await _not_connected(endpoint) from None
+            except (TimeoutError, ConnectionError) as failure:
+                raise await _not_connected(endpoint, failure) from None
             stub = agent_service_pb2_grpc.AgentServiceStub(channel)
             try:
                 return await method(stub)(request, timeout=CALL_SECONDS)
@@ -108,7 +108,7 @@ async def _connected(channel: grpc.aio.Channel) -> None:
         state = channel.get_state(try_to_connect=True)
 
 
-async def _not_connected(endpoint: str) -> PoolError:
+async def _not_connected(endpoint: str, failure: Exception) -> PoolError:
     """Why no gRPC connection came about: nothing listens there, or something else does."""
     host, _, port = endpoint.rpartition(":")
     try:
@@ -118,9 +118,10 @@ async def _not_connected(endpoint: str) -> PoolError:
     except (OSError, TimeoutError) as error:
         problem = "no answer" if isinstance(error, TimeoutError) else _words(error)
         return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=problem)
-    return PoolError(
-        Reason.NOT_A_POOL_HOST, address=endpoint, problem="it does not speak the pool's protocol"
-    )
+    problem = "it does not speak the pool's protocol"
+    if isinstance(failure, TimeoutError):
+        problem = f"it takes the connection and says nothing for {CONNECT_SECONDS:g} s"
+    return PoolError(Reason.NOT_A_POOL_HOST, address=endpoint, problem=problem)
 
 
 def _words(error: OSError) -> str:

@@ -30,8 +30,10 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Not a pause, whatever its name says, but how long one attempt may take: less, and a host that
+    # is merely busy for a moment counts as one that does not speak gRPC.
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     # A channel per peer, not a shared one below: a dead connection of one user of the library
     # must not be found by another.
     ("grpc.use_local_subchannel_pool", 1),
