@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 
 from poolcore.errors import PoolError, Reason
 from poolcore.wire.codec import MalformedMessage
@@ -60,7 +61,7 @@ async def _unary(
     context: Context,
 ) -> Any:
     try:
-        return await function(request)
+        return await function(_well_formed(request))
     except Exception as exception:
         error = error_of(exception, method=method, host=host)
     await abort(context, error)
@@ -75,10 +76,31 @@ async def _streaming(
     context: Context,
 ) -> None:
     try:
-        return await function(request, context.write)
+        return await function(_well_formed(request), context.write)
     except Exception as exception:
         error = error_of(exception, method=method, host=host)
     await abort(context, error)
+
+
+def _decoder(message: Any) -> Callable[[bytes], Any]:
+    """Gives the message or, as a value, what is wrong with its bytes.
+
+    gRPC answers an exception in a decoder by itself, with the text of the exception.
+    """
+
+    def decode(data: bytes) -> Any:
+        try:
+            return message.FromString(data)
+        except DecodeError as error:
+            return MalformedMessage(str(error))
+
+    return decode
+
+
+def _well_formed(request: Any) -> Any:
+    if isinstance(request, MalformedMessage):
+        raise request
+    return request
 
 
 def _handler(method: MethodDescriptor, function: Any, host: str) -> Any:
@@ -96,7 +118,7 @@ def _handler(method: MethodDescriptor, function: Any, host: str) -> Any:
         behaviour = functools.partial(_unary, function, method.full_name, host)
     return make(
         behaviour,
-        request_deserializer=request.FromString,
+        request_deserializer=_decoder(request),
         response_serializer=response.SerializeToString,
     )
 
