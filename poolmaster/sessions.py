@@ -23,7 +23,7 @@ from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.decide.inventory import reported
 from poolmaster.feed import Commit
-from poolmaster.ledger import Decision, Ledger
+from poolmaster.ledger import Decide, Decision, Ledger, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ RECONNECT_SECONDS = 2.0
 REPORT_CHANGES = 500
 """A report that changes more objects is committed in several steps: what it tells was true at
 different moments anyway, and no commit may outgrow the store's limit."""
+STORE_RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +52,8 @@ class Session:
     progressed: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the same host has opened another session."""
+    reports: asyncio.Queue[Inventory] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    """The newest report that nobody has looked at yet."""
 
 
 class Sessions:
@@ -93,13 +96,7 @@ class Sessions:
     async def _keep_liveness(self) -> None:
         while True:
             changed = self._changed
-            try:
-                await self._ledger.write(self._liveness)
-            except PoolError as error:
-                if error.reason is not Reason.STORE_UNAVAILABLE:
-                    raise
-                await self._clock.sleep(1.0)
-                continue
+            await self._insist(self._liveness)
             await changed.wait()
 
     def _liveness(self, state: State) -> Decision:
@@ -109,6 +106,16 @@ class Sessions:
             if metrics.live != live and (live or self._all_had_time):
                 changes.append(Put(replace(metrics, live=live, last_updated=self._clock.now())))
         return Decision(tuple(changes))
+
+    async def _insist(self, decide: Decide) -> Outcome:
+        """Commit what nobody else will ask for again, for as long as the store refuses it."""
+        while True:
+            try:
+                return await self._ledger.write(decide)
+            except PoolError as error:
+                if error.reason is not Reason.STORE_UNAVAILABLE:
+                    raise
+            await self._clock.sleep(STORE_RETRY_SECONDS)
 
     def _notify(self) -> None:
         self._changed.set()
@@ -124,20 +131,21 @@ class Sessions:
         hello = await self._hello(requests)
         head = await self._ledger.confirm()
         host = HostId(hello.host)
-        if self._ledger.state.get(Host, host) is None:
-            await send(self._farewell(hello))
-            return
         cursor = self._cursor(hello)
+        if self._ledger.state.get(Host, host) is None:
+            await send(self._farewell(host))
+            return
         session = Session(host, applied=cursor or 0)
         if (older := self._attached.get(host)) is not None:
             older.replaced.set()
         self._attached[host] = session
         self._notify()
         try:
-            await self._ledger.write(lambda state: _introduced(state, hello))
+            await self._introduce(hello)
             await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(head))))
             await self._until_first_ends(
                 self._read(requests, session),
+                self._take_reports(session),
                 self._feed(send, session, cursor),
                 session.replaced.wait(),
             )
@@ -162,23 +170,27 @@ class Sessions:
             raise PoolError(Reason.HOST_NOT_IN_POOL, host=first.hello.host, pool=pool.name_label)
         return first.hello
 
-    def _farewell(self, hello: pb.Hello) -> pb.SessionResponse:
+    async def _introduce(self, hello: pb.Hello) -> None:
+        try:
+            await self._ledger.write(lambda state: _introduced(state, hello))
+        except PoolError as error:
+            # While the store refuses, being fed matters more; the next session tells it again.
+            if error.reason is not Reason.STORE_UNAVAILABLE:
+                raise
+
+    def _farewell(self, host: HostId) -> pb.SessionResponse:
         """What a host of this pool's past is told: that a task ejected it, or an error."""
         state = self._ledger.state
         for task in state.all(Task):
-            if task.operation == "host.eject" and task.params.get("host") == hello.host:
+            if task.operation == "host.eject" and task.params.get("host") == host:
                 return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
-        raise PoolError(Reason.HOST_NOT_IN_POOL, host=hello.host, pool=state.pool.name_label)
+        raise PoolError(Reason.HOST_NOT_IN_POOL, host=host, pool=state.pool.name_label)
 
     def _cursor(self, hello: pb.Hello) -> int | None:
         """The revision to go on from; none when the member needs a snapshot."""
         head = self._ledger.head
-        if hello.term > head.term:
-            raise PoolError(Reason.HOST_IS_SLAVE, master="another host, of a newer term")
-        if not hello.HasField("last") or not hello.HasField("incarnation"):
-            return None
-        incarnation: Incarnation = from_proto(hello.incarnation)
-        last: CommitId = from_proto(hello.last)
+        known = hello.HasField("incarnation")
+        incarnation: Incarnation = from_proto(hello.incarnation) if known else head.incarnation
         if incarnation.uuid != head.incarnation.uuid:
             if incarnation.counter >= head.incarnation.counter:
                 raise PoolError(
@@ -187,6 +199,12 @@ class Sessions:
                     actual=f"{head.incarnation.counter} ({head.incarnation.uuid})",
                 )
             return None
+        # Terms are counted within an incarnation.
+        if hello.term > head.term:
+            raise PoolError(Reason.HOST_IS_SLAVE, master="another host, of a newer term")
+        if not hello.HasField("last") or not known:
+            return None
+        last: CommitId = from_proto(hello.last)
         if last.revision > head.revision:
             raise PoolError(
                 Reason.REPLICA_AHEAD, replica=str(last.revision), store=str(head.revision)
@@ -209,8 +227,8 @@ class Sessions:
 
     async def _feed(self, send: Send, session: Session, cursor: int | None) -> None:
         if cursor is None:
-            cursor = await self._send_snapshot(send)
-        while True:
+            cursor = await self._send_snapshot(send, session.host)
+        while cursor is not None:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._ledger.feed.wait(cursor)
@@ -223,7 +241,7 @@ class Sessions:
             except PoolError as error:
                 if error.reason is not Reason.HISTORY_GONE:
                     raise
-                cursor = await self._send_snapshot(send)
+                cursor = await self._send_snapshot(send, session.host)
                 continue
             if session.behind_since is None:
                 session.behind_since = self._clock.monotonic()
@@ -234,12 +252,15 @@ class Sessions:
                 await send(pb.SessionResponse(deltas=deltas))
                 cursor = commits[-1].revision
             if own_end is not None:
-                hello = pb.Hello(host=session.host)
-                await send(self._farewell(hello))
+                await send(self._farewell(session.host))
                 return
 
-    async def _send_snapshot(self, send: Send) -> int:
+    async def _send_snapshot(self, send: Send, host: HostId) -> int | None:
+        """The revision sent; none when the host has left and was told so instead."""
         state = self._ledger.state
+        if state.get(Host, host) is None:
+            await send(self._farewell(host))
+            return None
         for frame in snapshot_frames(state):
             await send(pb.SessionResponse(snapshot=frame))
             # Making the next frame takes a moment; let others run in between.
@@ -249,21 +270,17 @@ class Sessions:
     # -- reports ----------------------------------------------------------------------------------
 
     async def _read(self, requests: Requests, session: Session) -> None:
-        reports: asyncio.Queue[Inventory] = asyncio.Queue(maxsize=1)
-        async with asyncio.TaskGroup() as tasks:
-            reporter = tasks.create_task(self._take_reports(session.host, reports))
-            async for request in requests:
-                match request.WhichOneof("item"):
-                    case "applied":
-                        self._progressed(session, request.applied.revision)
-                    case "inventory":
-                        if reports.full():
-                            # Only the newest report matters.
-                            reports.get_nowait()
-                        reports.put_nowait(from_proto(request.inventory.inventory))
-                    case _:
-                        pass
-            reporter.cancel()
+        async for request in requests:
+            match request.WhichOneof("item"):
+                case "applied":
+                    self._progressed(session, request.applied.revision)
+                case "inventory":
+                    if session.reports.full():
+                        # Only the newest report matters.
+                        session.reports.get_nowait()
+                    session.reports.put_nowait(from_proto(request.inventory.inventory))
+                case _:
+                    pass
 
     def _progressed(self, session: Session, revision: int) -> None:
         session.applied = revision
@@ -273,30 +290,43 @@ class Sessions:
         session.progressed.set()
         session.progressed = asyncio.Event()
 
-    async def _take_reports(self, host: HostId, reports: asyncio.Queue[Inventory]) -> None:
+    async def _take_reports(self, session: Session) -> None:
         while True:
-            inventory = await reports.get()
-            while not await self._report(host, inventory):
-                # The pool is reserved: the report waits until that ends, or for a newer one.
-                await self._ledger.feed.wait(self._ledger.feed.revision)
-                if not reports.empty():
-                    inventory = reports.get_nowait()
+            inventory = await session.reports.get()
+            while (reserved_at := await self._report(session.host, inventory)) is not None:
+                # The report waits until the reservation ends, or for a newer one.
+                await self._ledger.feed.wait(reserved_at)
+                if not session.reports.empty():
+                    inventory = session.reports.get_nowait()
 
-    async def _report(self, host: HostId, inventory: Inventory) -> bool:
-        """Commit what a report changes; false when the pool takes no writes for now."""
+    async def _report(self, host: HostId, inventory: Inventory) -> int | None:
+        """Commit what a report changes; the revision at which the pool was reserved, if it was."""
+        together = REPORT_CHANGES
 
         def decide(state: State) -> Decision:
             if state.pool.reservation is not None:
-                return Decision((), result=False)
+                return Decision((), result="reserved")
             if state.get(Host, host) is None:
-                return Decision((), result=True)
+                return Decision(())
             changes = reported(state, host, inventory, now=self._clock.now())
-            return Decision(changes[:REPORT_CHANGES], result=True)
+            return Decision(changes[:together])
 
         while True:
-            outcome = await self._ledger.write(decide)
-            if not outcome.result or outcome.delta is None:
-                return bool(outcome.result)
+            try:
+                outcome = await self._insist(decide)
+            except PoolError as error:
+                if error.reason is not Reason.REQUEST_TOO_LARGE:
+                    raise
+                if together == 1:
+                    log.error("a report of host %s is left out: %s", host, error.message)
+                    return None
+                # What administrators noted on the objects makes them large.
+                together //= 2
+                continue
+            if outcome.result == "reserved":
+                return outcome.revision
+            if outcome.delta is None:
+                return None
 
 
 def _introduced(state: State, hello: pb.Hello) -> Decision:

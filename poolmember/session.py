@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
@@ -23,7 +23,6 @@ from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
-from poolmember.replica_store import ReplicaStore
 
 T = TypeVar("T")
 
@@ -44,6 +43,30 @@ Link = Callable[[AsyncIterator[pb.SessionRequest], Send], Awaitable[None]]
 """Carries a session: takes the member's requests, sends the master's responses, until it ends."""
 
 
+class Replica(Protocol):
+    """What a follower needs of the durable replica; see `poolmember.replica_store`."""
+
+    async def load(self) -> tuple[State | None, int]:
+        """The state, none before the first snapshot, and the highest term that was obeyed."""
+        ...
+
+    async def append(self, deltas: Sequence[tuple[Delta, bytes]]) -> None:
+        """Apply consecutive deltas, each with the bytes it came as, durably: all or none."""
+        ...
+
+    async def replace(self, frames: Sequence[chain_pb2.SnapshotFrame]) -> State:
+        """Become what a complete snapshot says, durably, and return that state."""
+        ...
+
+    async def obey(self, term: int) -> None:
+        """Record durably that no term below `term` is obeyed any more."""
+        ...
+
+    async def close(self) -> None:
+        """Give it back after everything that was begun has ended."""
+        ...
+
+
 class Ejected(Exception):
     """The master says that this host is no longer of its pool."""
 
@@ -55,7 +78,7 @@ class Follower:
     host: HostId
     pool: PoolId
     addresses: tuple[Address, ...]
-    store: ReplicaStore
+    store: Replica
     state: State | None
     term: int
     clock: Clock
@@ -73,7 +96,7 @@ class Follower:
     @classmethod
     async def open(
         cls,
-        store: ReplicaStore,
+        store: Replica,
         *,
         host: HostId,
         pool: PoolId,
@@ -104,22 +127,19 @@ class Follower:
 
     async def welcome(self, head: Head) -> None:
         """Obey a master from now on, if it may be obeyed."""
-        if head.term < self.term:
+        ours = self.state.incarnation if self.state is not None else head.incarnation
+        if head.incarnation.uuid != ours.uuid:
+            if head.incarnation.counter <= ours.counter:
+                raise PoolError(
+                    Reason.INCARNATION_MISMATCH,
+                    expected=f"{ours.counter} ({ours.uuid})",
+                    actual=f"{head.incarnation.counter} ({head.incarnation.uuid})",
+                )
+        elif head.term < self.term:
+            # Terms are counted within an incarnation.
             raise PoolError(Reason.HOST_IS_SLAVE, master="another host, of a newer term")
-        ours = self.state.incarnation if self.state is not None else None
-        if (
-            ours is not None
-            and head.incarnation.uuid != ours.uuid
-            and head.incarnation.counter <= ours.counter
-        ):
-            raise PoolError(
-                Reason.INCARNATION_MISMATCH,
-                expected=f"{ours.counter} ({ours.uuid})",
-                actual=f"{head.incarnation.counter} ({head.incarnation.uuid})",
-            )
-        if head.term > self.term:
-            await self.store.obey(head.term)
-            self.term = head.term
+        await self.store.obey(head.term)
+        self.term = head.term
         self.following = head
         self.last_master = head.master
         self.welcomes += 1
@@ -146,11 +166,21 @@ class Follower:
         return after.revision
 
     async def replace(self, frames: list[chain_pb2.SnapshotFrame]) -> int:
-        """Take a snapshot instead of what was there; its revision."""
+        """Take a snapshot instead of what was there; its revision.
+
+        `REPLICA_AHEAD` for one that is older: then this replica holds what the store has lost.
+        """
+        header, ours = frames[0].header, self.state
+        same_life = ours is not None and header.incarnation.uuid == ours.incarnation.uuid
+        if ours is not None and same_life and header.last.revision < ours.revision:
+            offered = str(header.last.revision)
+            raise PoolError(Reason.REPLICA_AHEAD, replica=str(ours.revision), store=offered)
 
         async def write() -> int:
             self.state = await self.store.replace(frames)
             self.from_snapshot = False
+            # The replica of another incarnation has forgotten the terms of the one before.
+            await self.store.obey(self.term)
             return self.state.revision
 
         return await _to_the_end(write())
@@ -182,7 +212,8 @@ class Session:
         self._received: asyncio.Queue[pb.SessionResponse | Exception] = asyncio.Queue(RECEIVED)
         self._held: pb.SessionResponse | Exception | None = None
         """Taken from `_received` while looking for more deltas, and next in line."""
-        self._applied = follower.state.revision if follower.state is not None else 0
+        self._applied: int | None = None
+        """The last revision that this session has brought; none before the first."""
         self._inventory: Inventory | None = None
         self._to_tell = asyncio.Event()
 
@@ -212,11 +243,11 @@ class Session:
 
     async def _requests(self) -> AsyncIterator[pb.SessionRequest]:
         yield self._follower.hello()
-        told, reported = self._applied, None
+        told, reported = None, None
         while True:
             await self._to_tell.wait()
             self._to_tell.clear()
-            if self._applied != told:
+            if self._applied is not None and self._applied != told:
                 told = self._applied
                 yield pb.SessionRequest(applied=pb.Applied(revision=told))
             if self._inventory is not reported and self._inventory is not None:
@@ -231,7 +262,10 @@ class Session:
         while True:
             response = await self._next()
             self._follower.heard = self._follower.clock.monotonic()
-            match response.WhichOneof("item"):
+            item = response.WhichOneof("item")
+            if self._follower.following is None and item not in {"welcome", "eject"}:
+                raise _gone("it began without a welcome")
+            match item:
                 case "welcome":
                     await self._follower.welcome(from_proto(response.welcome.head))
                     self._on_welcome()
