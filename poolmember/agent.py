@@ -14,7 +14,7 @@ import grpc
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Inventory
+from poolcore.facts import HostFacts, Inventory, Unreachable
 from poolcore.model import (
     CLASSES,
     Address,
@@ -73,16 +73,61 @@ class Home(Protocol):
         ...
 
 
+class Network(Protocol):
+    """How an agent reaches other hosts."""
+
+    async def get_join(
+        self, endpoint: str, request: pool_service_pb2.GetJoinRequest
+    ) -> pool_service_pb2.GetJoinResponse:
+        """Ask a host of another pool how a join ended; `PoolError` when it does not say."""
+        ...
+
+    async def unreachable(
+        self, from_host: str, targets: tuple[tuple[str, str], ...]
+    ) -> tuple[Unreachable, ...]:
+        """Which `(host name, host:port)` targets no connection can be opened to."""
+        ...
+
+
+class GrpcNetwork:
+    """Implements `Network`."""
+
+    async def get_join(
+        self, endpoint: str, request: pool_service_pb2.GetJoinRequest
+    ) -> pool_service_pb2.GetJoinResponse:
+        """See `Network`."""
+        async with open_channel(endpoint) as channel:
+            stub = pool_service_pb2_grpc.PoolServiceStub(channel)
+            try:
+                return await stub.GetJoin(request, timeout=ASK_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error, endpoint=endpoint) from error
+
+    async def unreachable(
+        self, from_host: str, targets: tuple[tuple[str, str], ...]
+    ) -> tuple[Unreachable, ...]:
+        """See `Network`."""
+        return await unreachable(from_host, targets)
+
+
 class Agent:
     """Answers `AgentService`, and sees to it that a promise to a pool ends."""
 
     def __init__(
-        self, home: Home, driver: Driver, disk: DiskGauge, *, endpoint: str, clock: Clock
+        self,
+        home: Home,
+        driver: Driver,
+        disk: DiskGauge,
+        *,
+        endpoint: str,
+        clock: Clock,
+        network: Network | None = None,
     ) -> None:
         self._home = home
         self._driver = driver
         self._disk = disk
         self._clock = clock
+        self._network = network or GrpcNetwork()
         self.addresses = (Address(purpose=AddressPurpose.MANAGEMENT, endpoint=endpoint),)
 
     def functions(self) -> Mapping[str, Callable[[Any], Any]]:
@@ -240,12 +285,12 @@ class Agent:
                 continue
             try:
                 outcome = await self._join_outcome(reservation)
+                # A committed one needs nothing here: the pool repeats Adopt, which names the store.
+                if outcome == pool_service_pb2.JOIN_OUTCOME_ABORTED:
+                    await self._end_reservation(master, reservation.task)
             except PoolError:
-                # As long as nobody can tell, the promise holds.
+                # As long as nobody can tell, or the store refuses to note it, the promise holds.
                 continue
-            # A committed join needs nothing here: the pool repeats Adopt, which names the store.
-            if outcome == pool_service_pb2.JOIN_OUTCOME_ABORTED:
-                await self._end_reservation(master, reservation.task)
 
     async def _join_outcome(self, reservation: Reservation) -> Any:
         request = pool_service_pb2.GetJoinRequest(
@@ -253,13 +298,11 @@ class Agent:
         )
         problem = PoolError(Reason.NO_HOST_ANSWERS, addresses=", ".join(reservation.addresses))
         for endpoint in reservation.addresses:
-            async with open_channel(endpoint) as channel:
-                stub = pool_service_pb2_grpc.PoolServiceStub(channel)
-                try:
-                    response = await stub.GetJoin(request, timeout=ASK_SECONDS)
-                except grpc.aio.AioRpcError as error:
-                    problem = error_from_rpc(error, endpoint=endpoint)
-                    continue
+            try:
+                response = await self._network.get_join(endpoint, request)
+            except PoolError as error:
+                problem = error
+                continue
             if response.pool == reservation.pool:
                 return response.outcome
         raise problem
@@ -268,7 +311,7 @@ class Agent:
 
     async def _probe(self, request: pb.ProbeRequest) -> pb.ProbeResponse:
         targets = tuple((t.host, t.endpoint) for t in request.targets)
-        found = await unreachable(self._home.identity.name, targets)
+        found = await self._network.unreachable(self._home.identity.name, targets)
         return pb.ProbeResponse(unreachable=[to_proto(u) for u in found])
 
     async def _read_nonce(self, request: pb.ReadNonceRequest) -> pb.ReadNonceResponse:

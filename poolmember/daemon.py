@@ -25,20 +25,14 @@ from poolmember import config_values
 from poolmember.agent import Agent
 from poolmember.config import Config
 from poolmember.drivers.contract import Driver
+from poolmember.files import HostFiles
 from poolmember.gateway import Gateway
-from poolmember.identity import Identity, Member, Own, new_identity
+from poolmember.identity import Identity, Member, new_identity
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
-from poolmember.roles import (
-    Change,
-    Parts,
-    follow,
-    found_pool,
-    handlers_while_starting,
-    lead,
-)
+from poolmember.roles import Parts, Roles, connected, handlers_while_starting
 from poolmember.session import Follower
-from poolmember.state_dir import REPLICA_FILE, STORE_FILE, StateDir
+from poolmember.state_dir import StateDir
 
 log = logging.getLogger(__name__)
 
@@ -94,16 +88,18 @@ class Daemon:
             self, self._driver, DiskGauge(state_dir.path), endpoint=endpoint, clock=self._clock
         )
         self._parts = Parts(
-            state_dir=state_dir,
+            files=HostFiles(state_dir),
             driver=self._driver,
             agent=self._agent,
             agents=GrpcAgents(master=config.name),
             gateway=self._gateway,
+            connect=connected,
             clock=self._clock,
             reached=self.reached,
             on_role=self._on_role,
         )
-        self._changes: asyncio.Queue[tuple[Change, asyncio.Future[None]]] = asyncio.Queue()
+        shared_store = config.store.url if config.store is not None else None
+        self._roles = Roles(self._parts, shared_store=shared_store)
         self._ready = False
 
     # -- what the agent sees ----------------------------------------------------------------------
@@ -125,10 +121,7 @@ class Daemon:
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        retire = (STORE_FILE, REPLICA_FILE)
-        self._changes.put_nowait((Change(membership, retire), done))
-        await done
+        await self._roles.become(membership)
 
     def reached(self, point: str) -> None:
         """End here, as if by a power cut, if the simulated host is told to."""
@@ -147,7 +140,7 @@ class Daemon:
         await self._driver.open(self.identity.host)
         try:
             server = await self._serve()
-            roles = asyncio.ensure_future(self._roles())  # noqa: TID251 - awaited below
+            roles = asyncio.ensure_future(self._roles.run())  # noqa: TID251 - awaited below
             stopping = asyncio.ensure_future(stop.wait())  # noqa: TID251 - awaited below
             try:
                 await asyncio.wait({roles, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -196,42 +189,6 @@ class Daemon:
             ) from error
         finally:
             os.umask(before)
-
-    async def _roles(self) -> None:
-        while True:
-            membership = self.identity.membership
-            if membership is None:
-                store = self._config.store.url if self._config.store is not None else None
-                self._take_on(await found_pool(self._parts, store))
-                continue
-            role = asyncio.ensure_future(self._role(membership))  # noqa: TID251 - awaited below
-            asked = asyncio.ensure_future(self._changes.get())  # noqa: TID251 - awaited below
-            done: asyncio.Future[None] | None = None
-            try:
-                await asyncio.wait({role, asked}, return_when=asyncio.FIRST_COMPLETED)
-                if role.done():
-                    change = role.result()
-                else:
-                    change, done = asked.result()
-            finally:
-                for task in (role, asked):
-                    task.cancel()
-                await asyncio.gather(role, asked, return_exceptions=True)
-            # Asked for twice, the second time there is nothing to do, and nothing to retire.
-            if change.membership != membership:
-                self._take_on(change)
-            if done is not None and not done.done():
-                done.set_result(None)
-
-    async def _role(self, membership: Own | Member) -> Change:
-        if isinstance(membership, Member):
-            return await follow(self._parts, membership)
-        await lead(self._parts, membership)
-        raise AssertionError("leading ends only by being cancelled")
-
-    def _take_on(self, change: Change) -> None:
-        identity = replace(self.identity, membership=change.membership)
-        self._state_dir.write_identity(identity, retire=change.retire)
 
     def _on_role(self, words: str) -> None:
         log.info("%s is %s", self.identity.name, words)

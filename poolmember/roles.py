@@ -10,9 +10,8 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -34,19 +33,22 @@ from poolmaster.service.api import master_handlers, replica_handlers
 from poolmaster.service.reads import View
 from poolmaster.service.status import status_of_replica
 from poolmaster.store.contract import Store, StoreError
-from poolmaster.store.sqlite import SqliteStore
-from poolmember.agent import Agent, shared_path
+from poolmember.agent import Agent
 from poolmember.drivers.contract import Driver
-from poolmember.gateway import Gateway, upstream_to
+from poolmember.files import Files
+from poolmember.gateway import Gateway, Upstream, upstream_to
 from poolmember.identity import Identity, Member, Own
-from poolmember.replica_store import ReplicaStore
 from poolmember.session import Ejected, Follower, Link, Session
-from poolmember.state_dir import REPLICA_FILE, STORE_FILE, StateDir
+from poolmember.state_dir import REPLICA_FILE, STORE_FILE
 
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
+
+
+Connect = Callable[[str], AbstractAsyncContextManager[tuple[Upstream, Link]]]
+"""Opens the way to the host at an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,12 @@ class Change:
 class Parts:
     """What both roles work with."""
 
-    state_dir: StateDir
+    files: Files
     driver: Driver
     agent: Agent
     agents: Agents
     gateway: Gateway
+    connect: Connect
     clock: Clock
     reached: Callable[[str], None]
     on_role: Callable[[str], None]
@@ -76,7 +79,7 @@ class Parts:
     @property
     def identity(self) -> Identity:
         """Who this host is."""
-        identity = self.state_dir.identity
+        identity = self.files.identity
         if identity is None:
             raise RuntimeError("the host has no identity yet")
         return identity
@@ -84,7 +87,7 @@ class Parts:
     @asynccontextmanager
     async def following(self, pool: PoolId) -> AsyncIterator[Follower]:
         """This host's replica of a pool, while it is open."""
-        store = await ReplicaStore.open(self.state_dir.replica_path, pool=pool, create=True)
+        store = await self.files.open_replica(pool)
         try:
             self.follower = await Follower.open(
                 store,
@@ -152,7 +155,7 @@ async def found_after_eject(parts: Parts, follower: Follower) -> Change:
     """Make this host a pool of one again, with what it takes along from its former pool."""
     host = parts.identity.host
     # What an attempt that a crash cut short has left.
-    parts.state_dir.retire(STORE_FILE)
+    parts.files.retire(STORE_FILE)
     if follower.state is None or follower.state.get(Host, host) is None:
         change = await found_pool(parts, None)
         return replace(change, retire=(REPLICA_FILE,))
@@ -166,36 +169,13 @@ async def found_after_eject(parts: Parts, follower: Follower) -> Change:
 async def _found_store(
     parts: Parts, pool: PoolId, objects: tuple[Any, ...], shared: str | None
 ) -> Own:
-    path = shared_path(shared) if shared is not None else parts.state_dir.store_path
-    incarnation = str(uuid.uuid4())
-    try:
-        store = await SqliteStore.found(
-            path, pool=pool, incarnation=incarnation, shared=shared is not None
-        )
-    except PoolError as error:
-        if shared is None or error.reason is not Reason.STATE_OF_ANOTHER_POOL:
-            raise
-        store = await _begun(path, pool, error)
+    store, incarnation = await parts.files.found_store(pool, shared)
     try:
         if await read_head(store) is None:
-            first = Incarnation(1, store.incarnation)
-            await found(store, first, parts.identity.host, objects)
-        return Own(pool=pool, incarnation=store.incarnation, store=shared)
+            await found(store, Incarnation(1, incarnation), parts.identity.host, objects)
     finally:
         await store.close()
-
-
-async def _begun(path: Path, pool: PoolId, refusal: PoolError) -> SqliteStore:
-    """The shared store whose founding by this very host was cut short; anything else is refused.
-
-    Only such a one is of the pool derived from this host and was never claimed by a master.
-    """
-    store = await SqliteStore.open(path, pool=pool, incarnation=None, shared=True)
-    head = await read_head(store)
-    if head is not None and head.term > 1:
-        await store.close()
-        raise refusal
-    return store
+    return Own(pool=pool, incarnation=incarnation, store=shared)
 
 
 # -- leading --------------------------------------------------------------------------------------
@@ -212,7 +192,7 @@ async def lead(parts: Parts, own: Own) -> None:
             store: Store | None = None
             began = parts.clock.monotonic()
             try:
-                store = await _open_store(parts, own)
+                store = await parts.files.open_store(own)
                 await _one_mastership(parts, own, store, follower)
             except (SteppedDown, StoreError) as error:
                 log.error("the mastership has ended: %s", error)
@@ -227,13 +207,6 @@ async def lead(parts: Parts, own: Own) -> None:
                 pause = PAUSE_SECONDS
             await parts.clock.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-async def _open_store(parts: Parts, own: Own) -> SqliteStore:
-    path = shared_path(own.store) if own.store is not None else parts.state_dir.store_path
-    return await SqliteStore.open(
-        path, pool=own.pool, incarnation=own.incarnation, shared=own.store is not None
-    )
 
 
 async def _one_mastership(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
@@ -327,17 +300,25 @@ def _candidates(follower: Follower, member: Member, hint: str | None) -> list[st
 
 
 async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers: Handlers) -> None:
+    async with parts.connect(endpoint) as (upstream, link):
+
+        def welcomed() -> None:
+            parts.gateway.pass_on(upstream, handlers)
+            parts.on_role(f"member, following {endpoint}")
+
+        try:
+            await Session(follower, parts.driver, on_welcome=welcomed).run(link)
+        finally:
+            parts.gateway.serve_locally(handlers)
+
+
+@asynccontextmanager
+async def connected(endpoint: str) -> AsyncIterator[tuple[Upstream, Link]]:
+    """The way to a host over gRPC: for the calls that are passed on, and for a session."""
     upstream = upstream_to(endpoint)
-
-    def welcomed() -> None:
-        parts.gateway.pass_on(upstream, handlers)
-        parts.on_role(f"member, following {endpoint}")
-
     try:
-        session = Session(follower, parts.driver, on_welcome=welcomed)
-        await session.run(link_over(upstream.channel, endpoint))
+        yield upstream, link_over(upstream.channel, endpoint)
     finally:
-        parts.gateway.serve_locally(handlers)
         with suppress(asyncio.CancelledError):
             await upstream.channel.close()
 
@@ -354,3 +335,60 @@ def link_over(channel: grpc.aio.Channel, endpoint: str) -> Link:
             raise error_from_rpc(error, endpoint=endpoint) from error
 
     return link
+
+
+# -- one role after the other ---------------------------------------------------------------------
+
+
+class Roles:
+    """Runs the host's roles: what its membership says, and what becomes of that."""
+
+    def __init__(self, parts: Parts, *, shared_store: str | None) -> None:
+        self._parts = parts
+        self._shared_store = shared_store
+        self._changes: asyncio.Queue[tuple[Change, asyncio.Future[None]]] = asyncio.Queue()
+
+    async def become(self, membership: Member) -> None:
+        """Turn into a member of a pool; returns when that is durable."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes.put_nowait((Change(membership, (STORE_FILE, REPLICA_FILE)), done))
+        await done
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            membership = self._parts.identity.membership
+            if membership is None:
+                self._take_on(await found_pool(self._parts, self._shared_store))
+            else:
+                await self._until_changed(membership)
+
+    async def _until_changed(self, membership: Own | Member) -> None:
+        role = asyncio.ensure_future(self._role(membership))  # noqa: TID251 - awaited below
+        asked = asyncio.ensure_future(self._changes.get())  # noqa: TID251 - awaited below
+        done: asyncio.Future[None] | None = None
+        try:
+            await asyncio.wait([role, asked], return_when=asyncio.FIRST_COMPLETED)
+            if role.done():
+                change = role.result()
+            else:
+                change, done = asked.result()
+        finally:
+            for task in (role, asked):
+                task.cancel()
+            await asyncio.gather(role, asked, return_exceptions=True)
+        # Asked for twice, the second time there is nothing to do, and nothing to retire.
+        if change.membership != membership:
+            self._take_on(change)
+        if done is not None and not done.done():
+            done.set_result(None)
+
+    async def _role(self, membership: Own | Member) -> Change:
+        if isinstance(membership, Member):
+            return await follow(self._parts, membership)
+        await lead(self._parts, membership)
+        raise AssertionError("leading ends only by being cancelled")
+
+    def _take_on(self, change: Change) -> None:
+        identity = replace(self._parts.identity, membership=change.membership)
+        self._parts.files.write_identity(identity, retire=change.retire)
