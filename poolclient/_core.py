@@ -21,6 +21,8 @@ class Options(TypedDict, total=False):
     """How a client behaves.
 
     * `timeout_seconds`: how long a call may take unless it is told otherwise; 10 s.
+    * `pool`: the uuid of the pool that is meant; hosts that are of another one are not used.
+      Without it all addresses must be of one pool.
     * `require_fresh`: a read for which only a stale answer is to be had raises `StaleAnswer`.
     * `on_stale`: told of each stale answer otherwise.
     * `master_patience_seconds`: how long a write waits for a pool without a master to get one;
@@ -28,6 +30,7 @@ class Options(TypedDict, total=False):
     """
 
     timeout_seconds: float
+    pool: str
     require_fresh: bool
     on_stale: Callable[[Freshness], None] | None
     master_patience_seconds: float
@@ -68,6 +71,7 @@ class Core:
             raise RuntimeError("a client can be entered only once")
         self._transport = Transport(
             self.addresses,
+            pool=self._options.get("pool", ""),
             require_fresh=self._options.get("require_fresh", False),
             on_stale=self._options.get("on_stale"),
             master_patience_seconds=self.master_patience_seconds,

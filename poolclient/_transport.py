@@ -41,6 +41,9 @@ CONNECT_SECONDS = 5.0
 """How long an address may take to answer for the first time."""
 FRESH_GRACE_SECONDS = 0.3
 """How long to wait for a fresh host after a stale one has answered."""
+AGREE_SECONDS = 0.1
+"""How long to wait for further hosts to say that they are of the same pool, when it is not known
+yet which pool is meant: addresses of two pools are a mistake that must not be left to chance."""
 RECONNECT_SECONDS = 1.0
 """How long a broken connection may take to come back before the other addresses are asked."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
@@ -70,12 +73,14 @@ class Transport:
         self,
         addresses: Sequence[str],
         *,
+        pool: str,
         require_fresh: bool,
         master_patience_seconds: float,
         on_stale: Callable[[Freshness], None] | None,
     ) -> None:
         self.horizon = Horizon()
-        self.pool_uuid = ""
+        self.pool_uuid = pool
+        """Hosts of another pool are left alone; empty until a pool is known."""
         self._require_fresh = require_fresh
         self._patience_seconds = master_patience_seconds
         self._on_stale = on_stale
@@ -137,34 +142,39 @@ class Transport:
         """Ask all addresses at once; the first fresh one wins, else the first stale one."""
         seconds = min(deadline.remaining, CONNECT_SECONDS)
         problems: dict[str, PoolClientError] = {}
-        stale: _Probe | None = None
+        found: list[_Probe] = []
+        settled_at: float | None = None
+        clock = asyncio.get_running_loop().time
         async with OwnedTasks() as owned:
             waiting = {owned.task(self._probe(c, seconds)): c for c in self._connections}
-            while waiting:
+            while waiting and not (self.pool_uuid and any(not p.stale for p in found)):
+                left = None if settled_at is None else max(0.0, settled_at - clock())
                 done, _ = await asyncio.wait(
-                    waiting,
-                    timeout=FRESH_GRACE_SECONDS if stale else None,
-                    return_when=asyncio.FIRST_COMPLETED,
+                    waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
                     break
                 for task in done:
                     connection = waiting.pop(task)
                     try:
-                        probe = task.result()
-                        self._check_pool(probe)
+                        found.append(self._of_this_pool(task.result()))
                     except grpc.aio.AioRpcError as error:
                         problems[connection.address], _ = failure(error, connection)
-                        continue
                     except Conflict as error:
                         problems[connection.address] = error
-                        continue
-                    if not probe.stale:
-                        return self._selected(probe)
-                    stale = stale or probe
-        if stale:
-            return self._selected(stale)
-        raise self._none_answers(problems)
+                if found:
+                    fresh = any(not p.stale for p in found)
+                    settled_at = clock() + (AGREE_SECONDS if fresh else FRESH_GRACE_SECONDS)
+        if not found:
+            raise self._none_answers(problems)
+        self.pool_uuid = self.pool_uuid or found[0].pool
+        for probe in found:
+            self._check_pool(probe)
+        return self._selected(next((p for p in found if not p.stale), found[0]))
+
+    def _of_this_pool(self, probe: _Probe) -> _Probe:
+        self._check_pool(probe)
+        return probe
 
     def _check_pool(self, probe: _Probe) -> None:
         if self.pool_uuid and probe.pool != self.pool_uuid:
@@ -176,7 +186,6 @@ class Transport:
             )
 
     def _selected(self, probe: _Probe) -> Connection:
-        self.pool_uuid = probe.pool
         if probe.head is not None:
             self.horizon.learn(probe.head.incarnation)
             if not probe.stale:
@@ -184,9 +193,10 @@ class Transport:
         return probe.connection
 
     def _none_answers(self, problems: dict[str, PoolClientError]) -> PoolClientError:
-        for problem in problems.values():
-            if problem.reason not in {Reason.NO_HOST_ANSWERS, Reason.DEADLINE_PASSED}:
-                return problem
+        silent = {Reason.NO_HOST_ANSWERS, Reason.DEADLINE_PASSED}
+        if not any(problem.reason in silent for problem in problems.values()):
+            return next(iter(problems.values()))
+        # The host that is meant may be the one that is silent now and answers next time.
         return NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=self._addresses)
 
     # -- calls ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from poolcli import contexts
 from poolcli.failures import Ended
 from poolcli.output import Format, bold, data, note, write
 from poolcli.session import SOCKET, Session, Target, no_host_hint, target
-from poolcli.text import duration, safe, size
+from poolcli.text import duration, safe, size, wrapped
 
 if TYPE_CHECKING:
     from poolclient import HostReport, PoolStatus
@@ -60,11 +60,12 @@ async def doctor(session: Session) -> None:
 
 
 def _show(diagnosis: Diagnosis) -> None:
+    indent = " " * 21
+    text = wrapped(safe(diagnosis.message), indent=indent)
     state = diagnosis.state if diagnosis.state == "ok" else bold(diagnosis.state)
-    blanks = " " * (9 - len(diagnosis.state))
-    write(f"{state}{blanks}{diagnosis.check:<10}  {safe(diagnosis.message)}")
+    write(f"{state}{' ' * (9 - len(diagnosis.state))}{diagnosis.check:<12}{text.lstrip()}")
     if diagnosis.remedy:
-        write(f"{'':<21}{safe(diagnosis.remedy)}")
+        write(wrapped(safe(diagnosis.remedy), indent=indent))
 
 
 def _configuration() -> Iterator[Diagnosis]:

@@ -44,7 +44,7 @@ _ELSEWHERE = {
     "watch": "events",
     "config": "context list",
     "login": "context add",
-    "version": "doctor",
+    "version": "--version",
     "rename": "set name_label=NAME",
 }
 

@@ -12,7 +12,7 @@ import typer
 from typer.main import get_command
 
 from poolcli.failures import UsageError, report
-from poolcli.output import Format
+from poolcli.output import Format, write
 
 
 @cache
@@ -48,7 +48,7 @@ def build() -> Callable[..., object]:
         "Manage a pool of hypervisor hosts.\n\n"
         "Asks the pool's hosts given by --server or POOL_SERVER, those of the chosen context, or "
         "the poolmember daemon of this host. HOST, VM and so on are names, uuids or unique "
-        "prefixes of either.",
+        "prefixes of either. `pool --version` tells the release.",
         completion=True,
     )
     command(app, "status")(status.status)
@@ -77,6 +77,11 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if arguments == ["--version"]:
+        from poolcore import PRODUCT_VERSION
+
+        write(f"pool {PRODUCT_VERSION}")
+        return 0
     try:
         code = build()(arguments, prog_name="pool", standalone_mode=False)
         sys.stdout.flush()

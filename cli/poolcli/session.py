@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from poolcli.output import Format, note
 from poolcli.text import duration
 
 if TYPE_CHECKING:
-    from poolclient import Freshness, PoolClient
+    from poolclient import Freshness, Options, PoolClient
 
 SOCKET = "/run/poolmember/api.sock"
 CALL_SECONDS = 10.0
@@ -93,19 +93,33 @@ class Session:
     @asynccontextmanager
     async def pool(self, at: Target | None = None) -> AsyncIterator[PoolClient]:
         """The pool this command is about."""
-        from poolclient import PoolClient
-
         at = at or target(self.given.server)
-        client = PoolClient.connect(
-            *at.addresses,
-            timeout_seconds=self.remaining or CALL_SECONDS,
-            require_fresh=self.given.require_fresh,
-            on_stale=self._on_stale,
-        )
-        async with client:
-            if at.context:
-                saw(at.context, client.pool_uuid)
-            yield client
+        async with AsyncExitStack() as stack:
+            yield await self._connected(at, stack)
+
+    async def _connected(self, at: Target, stack: AsyncExitStack) -> PoolClient:
+        from poolclient import Conflict, PoolClient
+
+        options: Options = {
+            "timeout_seconds": self.remaining or CALL_SECONDS,
+            "require_fresh": self.given.require_fresh,
+            "on_stale": self._on_stale,
+        }
+        if at.context:
+            options["pool"] = contexts.load().get(at.context).pool
+        client = PoolClient.connect(*at.addresses, **options)
+        try:
+            await stack.enter_async_context(client)
+        except Conflict:
+            moved = await _common_pool(at.addresses, options) if at.context else ""
+            if not moved:
+                raise
+            options["pool"] = moved
+            client = PoolClient.connect(*at.addresses, **options)
+            await stack.enter_async_context(client)
+        if at.context:
+            saw(at.context, client.pool_uuid)
+        return client
 
     def _on_stale(self, freshness: Freshness) -> None:
         if self._stale_noted:
@@ -117,6 +131,26 @@ class Session:
             + ("" if age is None else f", {duration(age)} old")
             + "; the host that gave it has no connection to a master."
         )
+
+
+async def _common_pool(addresses: Sequence[str], options: Options) -> str:
+    """The pool of which all addresses are now; empty when one differs or does not answer.
+
+    A context moves to another pool with its hosts. One host that has left must not take a context
+    of several along: what was meant for the pool would be done to that host.
+    """
+    from poolclient import PoolClient, PoolClientError
+
+    options = options.copy()
+    options["pool"] = ""
+    pools = set()
+    for address in addresses:
+        try:
+            async with PoolClient.connect(address, **options) as host:
+                pools.add(host.pool_uuid)
+        except PoolClientError:
+            return ""
+    return pools.pop() if len(pools) == 1 else ""
 
 
 def saw(context: str, pool: str) -> None:

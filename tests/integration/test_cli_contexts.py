@@ -68,6 +68,25 @@ def test_a_context_of_a_host_that_joined_is_folded_at_its_next_use(
         )
 
 
+def test_one_host_that_left_does_not_take_a_context_along(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served() as (phantom, _), served() as (ignite, _):
+        pool = Pool("", capsys)
+        assert pool("context", "add", "lab", phantom.address, ignite.address).code == 0
+        assert pool("show", "-o", "json").json["uuid"] == POOL
+        own = ignite.pool.state.pool
+        ignite.pool.remove(own)
+        ignite.pool.put(own, uuid=PoolId("ejected"))
+        for _ in range(3):
+            assert pool("show", "-o", "json").json["uuid"] == POOL
+        phantom.pool.remove(own)
+        phantom.pool.put(own, uuid=PoolId("another"))
+        outcome = pool("show", "-o", "json")
+        assert (outcome.code, outcome.error["code"]) == (5, "HOST_OF_ANOTHER_POOL")
+        assert contexts.load().get("lab").pool == POOL
+
+
 def test_a_host_is_added_by_the_name_of_its_context(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,14 +56,8 @@ def test_every_example_is_run_here() -> None:
 async def test_reading_and_writing(cluster: Cluster, tmp_path: Path) -> None:
     phantom = cluster.local("phantom", sim=VMS)
     await cluster.start()
-    assert (
-        await run("tag_vms.py", phantom.endpoint, "web", "prod", folder=tmp_path)
-        == [
-            "web1: tagged at revision 2",
-            "web2: tagged at revision 3",
-        ]
-        or len(await run("tag_vms.py", phantom.endpoint, "web", "prod", folder=tmp_path)) == 2
-    )
+    tagged = await run("tag_vms.py", phantom.endpoint, "web", "prod", folder=tmp_path)
+    assert [line.partition(": tagged at")[0] for line in sorted(tagged)] == ["web1", "web2"]
     assert sorted(await run("nightly.py", phantom.endpoint, folder=tmp_path)) == [
         "db1 is unowned",
         "web1 is unowned",

@@ -234,21 +234,34 @@ async def test_a_host_that_went_to_another_pool_is_no_longer_asked() -> None:
         assert error.value.reason == "HOST_OF_ANOTHER_POOL"
 
 
-async def test_of_several_addresses_only_hosts_of_one_pool_are_used() -> None:
+async def test_addresses_of_two_pools_are_a_mistake_not_a_choice() -> None:
     stranger = FakeHost(FakePool(other_pool()))
-    async with fake_hosts() as [host], PoolClient.connect(host.address, NOBODY) as pool:
+    async with fake_hosts() as [host]:
         await stranger.start()
         try:
-            async with PoolClient.connect(host.address, stranger.address) as both:
-                mine = host if both.address == host.address else stranger
-                other = stranger if mine is host else host
-                await mine.stop()
-                with pytest.raises(Conflict):
-                    await both.vms.list(timeout_seconds=1)
-                assert other.calls["ListVms"] == 0
+            with pytest.raises(Conflict) as error:
+                async with PoolClient.connect(host.address, stranger.address):
+                    raise AssertionError
+            assert error.value.reason == "HOST_OF_ANOTHER_POOL"
         finally:
             await stranger.stop()
-        assert pool.pool_uuid == host.pool.state.pool.uuid
+
+
+async def test_where_the_pool_is_named_hosts_of_others_are_left_alone() -> None:
+    stranger = FakeHost(FakePool(other_pool()))
+    async with fake_hosts() as [host]:
+        await stranger.start()
+        try:
+            async with PoolClient.connect(
+                stranger.address, host.address, pool=host.pool.state.pool.uuid
+            ) as pool:
+                assert pool.address == host.address
+                await host.stop()
+                with pytest.raises(NoHostAnswers):
+                    await pool.vms.list(timeout_seconds=0.5)
+                assert stranger.calls["ListVms"] == 0
+        finally:
+            await stranger.stop()
 
 
 async def test_calls_of_a_closed_client_fail_instead_of_hanging() -> None:
