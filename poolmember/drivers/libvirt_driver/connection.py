@@ -54,9 +54,8 @@ class _ConnectionLost(Exception):
 class _Session:
     """One connection and the one thread that uses it, from its opening to its end.
 
-    Its calls wait for each other, for libvirt's client before 10.3 may crash the process when
-    several threads wait for answers on one connection (CVE-2024-4418), and libvirt-python does
-    when a connection is used after it was closed.
+    Its calls wait for each other: libvirt's client before 10.3 may end the process with a
+    segmentation fault when several threads wait for answers on one connection (CVE-2024-4418).
     """
 
     def __init__(self, uri: str, *, timeout_seconds: float) -> None:
