@@ -33,7 +33,7 @@ from poolcore.model import (
     Tunnel,
     derived_uuid,
 )
-from poolcore.replica import State
+from poolcore.replica import Remove, State
 
 T = TypeVar("T", bound=Object)
 
@@ -92,6 +92,15 @@ def own_srs(pool: State, host: HostId, *, alone: bool) -> set[SrId]:
     return {sr.uuid for sr in pool.all(SR) if not sr.shared and hosts.get(sr.uuid) == {host}}
 
 
+def ownerless(pool: State) -> dict[Key, Object]:
+    """Local SRs that no host is connected to, with their images: left by a report in parts."""
+    connected = {pbd.sr for pbd in pool.all(PBD)}
+    srs = [sr for sr in pool.all(SR) if not sr.shared and sr.uuid not in connected]
+    uuids = {sr.uuid for sr in srs}
+    vdis = (vdi for vdi in pool.all(VDI) if vdi.sr in uuids) if uuids else ()
+    return {key(obj): obj for obj in chain[Object](srs, vdis)}
+
+
 def _interfaces(pool: State, host: HostId) -> Iterator[Object]:
     pifs = {pif.uuid for pif in pool.all(PIF) if pif.host == host}
     yield from (pif for pif in pool.all(PIF) if pif.uuid in pifs)
@@ -129,3 +138,13 @@ def bereft(pool: State, gone: set[Key]) -> Iterator[Object]:
 def in_order(objects: Iterable[T]) -> list[T]:
     """Objects in the canonical order of a state: by kind, then uuid."""
     return sorted(objects, key=lambda o: (KIND_ORDER[o.KIND], o.uuid))
+
+
+def removals(gone: Iterable[Key]) -> Iterator[Remove]:
+    """Removals in the order in which nothing is removed before what refers to it.
+
+    References lead from later kinds to earlier ones; that of the pool to its default SR is
+    `bereft`'s business.
+    """
+    for kind, uuid in sorted(gone, key=lambda k: (-KIND_ORDER[k[0]], k[1])):
+        yield Remove(kind, uuid)

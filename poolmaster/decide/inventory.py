@@ -12,10 +12,11 @@ The rules, beyond "the pool becomes what the host reports":
   network is the pool's. The pool's object stays and references are turned to it.
 * Shared SRs and networks stay in the pool when a host no longer reports them (its PBD and PIF
   go), except in a pool of one, where nobody else can have them.
-* Of the live hosts that carry a network or have a shared SR attached, the one with the smallest
-  uuid speaks for its sizes and its list of disk images. The others only add, and so does a host
-  that is just joining: each host sees the same storage a little earlier or later, and the pool
-  must not go to and fro between them.
+* Of the live hosts that have a shared SR attached, the one with the smallest uuid speaks for its
+  sizes and its list of disk images; the others only add to it. Each host sees the same storage a
+  little earlier or later, and the pool must not go to and fro between them.
+* A network in a pool of several hosts gets another MTU when all their interfaces on it have it.
+* A host that is joining changes nothing that is there.
 * Disk images of an SR that is not attached cannot be seen and stay as they were.
 * A VM that is on another host moves only to a host that runs it or, once its own host is not
   heard of, that has it in memory. A halted or suspended definition never takes a VM away.
@@ -62,6 +63,7 @@ from poolmaster.decide.holdings import (
     in_order,
     key,
     metrics_of,
+    removals,
 )
 from poolmaster.decide.report import object_changes
 
@@ -95,7 +97,7 @@ def joined(pool: State, facts: HostFacts, *, now: datetime) -> tuple[Change, ...
     )
     arrival: tuple[Change, ...] = (Put(host), Put(metrics))
     with_host = replace(pool, tables=changed(pool.tables, arrival))
-    return arrival + reported(with_host, facts.host, facts.inventory, now=now)
+    return (*arrival, *object_changes(with_host, facts.host, facts.inventory, arriving=True))
 
 
 def reported(
@@ -139,8 +141,8 @@ def departed(pool: State, host: HostId) -> tuple[tuple[Change, ...], tuple[Objec
     own = held(pool, host)
     own.update((key(network), network) for network in _networks_only_of(pool, host, own))
     gone = [leaving, *([metrics] if metrics else []), *own.values()]
-    removals = tuple(Remove(o.KIND, o.uuid) for o in in_order(gone))
-    changes = removals + tuple(Put(o) for o in bereft(pool, {key(o) for o in gone}))
+    keys = {key(obj) for obj in gone}
+    changes: tuple[Change, ...] = (*(Put(o) for o in bereft(pool, keys)), *removals(keys))
     return changes, tuple(in_order(_taken_along(pool, leaving, metrics, own)))
 
 
@@ -227,9 +229,7 @@ def _differences(before: State, after: State, steps: Iterable[Change]) -> Iterat
         obj = after.get(CLASSES[kind], uuid)
         if obj is not None and obj != before.get(CLASSES[kind], uuid):
             yield Put(obj)
-    for kind, uuid in touched:
-        if (kind, uuid) in before and (kind, uuid) not in after:
-            yield Remove(kind, uuid)
+    yield from removals(k for k in targets if k in before and k not in after)
 
 
 # -- departure -------------------------------------------------------------------------------------

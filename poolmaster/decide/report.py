@@ -36,9 +36,8 @@ from poolcore.model import (
     VdiId,
     derived_uuid,
 )
-from poolcore.replica import Change, Put, Remove, State
+from poolcore.replica import Change, Put, State
 from poolmaster.decide.holdings import (
-    KIND_ORDER,
     Key,
     bereft,
     brought_network_uuid,
@@ -46,15 +45,23 @@ from poolmaster.decide.holdings import (
     in_order,
     is_alone,
     key,
+    ownerless,
+    removals,
 )
 
 T = TypeVar("T", bound=Object)
 D = TypeVar("D", bound=Described)
 
 
-def object_changes(pool: State, host: HostId, inventory: Inventory) -> Iterator[Change]:
-    """What the report changes among the objects below the host, and what follows from that."""
-    report = _Report(pool, host, inventory)
+def object_changes(
+    pool: State, host: HostId, inventory: Inventory, *, arriving: bool = False
+) -> Iterator[Change]:
+    """What the report changes among the objects below the host, and what follows from that.
+
+    A host that is `arriving` adds to the pool and changes nothing that is there. The order is such
+    that no reference is dangling after any part of the changes from the first on.
+    """
+    report = _Report(pool, host, inventory, arriving=arriving)
     report.add_networks()
     report.add_storage()
     report.add_interfaces()
@@ -66,11 +73,14 @@ def object_changes(pool: State, host: HostId, inventory: Inventory) -> Iterator[
 class _Report:
     """One inventory on its way into the pool; the steps build on each other in their order."""
 
-    def __init__(self, pool: State, host: HostId, inventory: Inventory) -> None:
+    def __init__(self, pool: State, host: HostId, inventory: Inventory, *, arriving: bool) -> None:
         self._pool = pool
         self._host = host
+        self._arriving = arriving
         self._alone = is_alone(pool, host)
         self._held = held(pool, host)
+        if not arriving:
+            self._held |= ownerless(pool)
         self._live = {m.host for m in pool.all(HostMetrics) if m.live}
         self._images: dict[SrId, list[VDI]] = defaultdict(list)
         for vdi in pool.all(VDI):
@@ -87,9 +97,10 @@ class _Report:
     def add_networks(self) -> None:
         """Match the host's networks with the pool's, and add those the pool has not seen."""
         here = {self._identity(n): n for n in in_order(self._pool.all(Network))}
-        carriers: dict[NetworkId, set[HostId]] = defaultdict(set)
+        elsewhere: dict[NetworkId, set[int]] = defaultdict(set)
         for pif in self._pool.all(PIF):
-            carriers[pif.network].add(pif.host)
+            if pif.host != self._host:
+                elsewhere[pif.network].add(pif.mtu)
         for found in sorted(self._all(Network), key=lambda n: (not n.default, n.uuid)):
             known = here.get(self._identity(found))
             if known is None:
@@ -97,9 +108,15 @@ class _Report:
                 here[self._identity(found)] = known
                 self._keep(known)
             elif key(known) not in self._after:
-                speaks = self._speaks(carriers[known.uuid], takes_part=True)
-                self._keep(replace(_named(found, known), uuid=known.uuid) if speaks else known)
+                self._keep(self._renewed(known, found, elsewhere[known.uuid]))
             self._networks[found.uuid] = known.uuid
+
+    def _renewed(self, known: Network, found: Network, mtus_elsewhere: set[int]) -> Network:
+        if self._alone:
+            return replace(_named(found, known), uuid=known.uuid)
+        if mtus_elsewhere == {found.mtu} and not self._arriving:
+            return replace(known, mtu=found.mtu)
+        return known
 
     def _identity(self, network: Network) -> tuple[str, str]:
         if network.bridge:
@@ -131,7 +148,7 @@ class _Report:
             pbds[found.uuid] = pbd
             self._keep(replace(pbd, host=self._host) if pbd.host != self._host else pbd)
             speaks[found.uuid] = not found.shared or self._speaks(
-                attached[found.uuid], takes_part=pbd.currently_attached
+                attached[found.uuid], is_attached=pbd.currently_attached
             )
             self._keep(known if known and not speaks[found.uuid] else _named(found, known))
         for vdi in self._all(VDI):
@@ -230,10 +247,9 @@ class _Report:
         """What differs between the pool and what the steps before found."""
         gone = self._gone | {k for k in self._held if k not in self._after}
         news = [o for k, o in self._after.items() if self._pool.get(type(o), k[1]) != o]
+        news += (o for o in bereft(self._pool, gone) if key(o) not in self._after)
         yield from (Put(o) for o in in_order(news))
-        untouched = (o for o in bereft(self._pool, gone) if key(o) not in self._after)
-        yield from (Put(o) for o in untouched)
-        yield from (Remove(*k) for k in sorted(gone, key=lambda k: (KIND_ORDER[k[0]], k[1])))
+        yield from removals(gone)
 
     def _all(self, cls: type[T]) -> Iterable[T]:
         return cast("Iterable[T]", self._found[cls].values())
@@ -244,13 +260,11 @@ class _Report:
     def _is_anothers(self, obj: Object) -> bool:
         return key(obj) in self._pool and key(obj) not in self._held
 
-    def _speaks(self, taking_part: set[HostId], *, takes_part: bool) -> bool:
-        if self._alone:
-            return True
-        others = (taking_part & self._live) - {self._host}
-        if self._host not in self._live:
-            return False
-        return not others or (takes_part and self._host < min(others))
+    def _speaks(self, attached: set[HostId], *, is_attached: bool) -> bool:
+        if self._alone or self._arriving:
+            return self._alone
+        others = (attached & self._live) - {self._host}
+        return not others or (is_attached and self._host < min(others))
 
 
 def _named(found: D, known: D | None) -> D:

@@ -81,7 +81,9 @@ class _Builder:
     def _networks(self, sim: SimHost) -> Iterator[Object]:
         management = sim.management
         default = SimNetwork(
-            name=f"Network of {management.device}", bridge=management.bridge, mtu=management.mtu
+            name=f"Pool-wide network associated with {management.device}",
+            bridge=management.bridge,
+            mtu=management.mtu,
         )
         for network in (default, *sim.networks):
             uuid = NetworkId(network.uuid or self._derived(Kind.NETWORK, network.bridge))

@@ -238,6 +238,23 @@ def test_an_image_on_shared_storage_that_nobody_uses_goes_with_the_speakers_word
     assert not list(told(pool, speaker, fewer).all(VDI))
 
 
+def test_the_mtu_of_a_network_changes_once_all_hosts_have_changed() -> None:
+    jumbo = "[management]\nmtu = 9000"
+    pool = pool_of(facts("phantom"), facts("ignite"))
+
+    pool = told(pool, "ignite", jumbo)
+    assert [network.mtu for network in pool.all(Network)] == [1500]
+    pool = told(pool, "phantom", jumbo)
+
+    assert [network.mtu for network in pool.all(Network)] == [9000]
+    assert {pif.mtu for pif in pool.all(PIF)} == {9000}
+
+
+def test_a_host_that_joined_with_another_mtu_does_not_change_the_pools() -> None:
+    pool = pool_of(facts("phantom"), facts("ignite", "[management]\nmtu = 9000"))
+    assert [network.mtu for network in pool.all(Network)] == [1500]
+
+
 def test_images_of_a_detached_sr_stay_known() -> None:
     image = '[[sr]]\nname = "Local storage"\n[[sr.image]]\nname = "golden"'
     detached = '[[sr]]\nname = "Local storage"\nattached = false'

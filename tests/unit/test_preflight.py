@@ -201,7 +201,7 @@ def test_libvirts_own_network_is_undefined_and_a_bridge_of_the_host_is_unconfigu
     assert "`ip link delete br9`" in remedies["br9"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(model_strategies.facts, st.booleans())
 def test_no_facts_whatever_make_it_fail_or_speak_in_riddles(
     joining: HostFacts, force: bool

@@ -73,7 +73,7 @@ def test_a_hostile_name_stays_a_comment() -> None:
         assert "reboot" not in line
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(model_strategies.instances(Finding))
 def test_whatever_a_finding_says_nothing_but_harmless_commands_is_active(finding: Finding) -> None:
     remedy = f"{finding.remedy} `virsh dumpxml x > x.xml;{finding.subject}` `{finding.actual}`"

@@ -203,7 +203,7 @@ def test_vms_with_their_disks_and_interfaces() -> None:
     vifs = [vif for vif in of(VIF, EVERYTHING) if vif.vm == web.uuid and vif.network]
     assert [networks[vif.network] for vif in vifs if vif.network] == [
         "storage-net",
-        "Network of bond0",
+        "Pool-wide network associated with bond0",
     ]
 
 
