@@ -25,6 +25,7 @@ from poolmanager.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
     host_service_pb2_grpc,
+    network_service_pb2_grpc,
     patch_pb2,
     pool_service_pb2,
     pool_service_pb2_grpc,
@@ -54,6 +55,7 @@ class Api:
         self.pools = pool_service_pb2_grpc.PoolServiceStub(self.channel)
         self.hosts = host_service_pb2_grpc.HostServiceStub(self.channel)
         self.storage = storage_service_pb2_grpc.StorageServiceStub(self.channel)
+        self.networks = network_service_pb2_grpc.NetworkServiceStub(self.channel)
         self.vms = vm_service_pb2_grpc.VMServiceStub(self.channel)
         self.tasks = task_service_pb2_grpc.TaskServiceStub(self.channel)
         self.events = event_service_pb2_grpc.EventServiceStub(self.channel)
