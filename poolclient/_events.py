@@ -77,22 +77,39 @@ def _changes(commit: event_service_pb2.CommitEvents) -> tuple[Change, ...]:
     )
 
 
-class _Order:
-    """What has been told so far; says which commits are news."""
+class _Reader:
+    """Makes items of a stream's messages: each commit once, in order, none left out."""
 
     def __init__(self, since: int | None, incarnation: str | None) -> None:
-        self.revision = since
-        self.incarnation = incarnation
+        self._revision = since
+        self._incarnation = incarnation
+        self._snapshot = SnapshotAssembler() if since is None else None
 
-    def starts_at(self, incarnation: str, revision: int) -> None:
-        self.incarnation, self.revision = incarnation, revision
+    def item(self, response: event_service_pb2.WatchResponse) -> Item | None:
+        """The item that a message completes, if it does; `StreamBroken` when one is missing."""
+        which = response.WhichOneof("item")
+        if which == "snapshot" and self._snapshot is not None:
+            state = self._snapshot.add(response.snapshot)
+            if state is not None:
+                self._incarnation, self._revision = state.incarnation.uuid, state.revision
+            return state
+        if which == "head":
+            head: Head = from_proto(response.head)
+            if self._incarnation not in {None, head.incarnation.uuid}:
+                raise StreamBroken("the pool's incarnation has changed")
+            self._incarnation = head.incarnation.uuid
+            return head
+        if which == "commit" and self._is_news(response.commit.commit.revision):
+            commit: CommitId = from_proto(response.commit.commit)
+            return Event(self._incarnation or "", commit, _changes(response.commit))
+        return None
 
-    def is_news(self, revision: int) -> bool:
-        if self.revision is not None and revision <= self.revision:
+    def _is_news(self, revision: int) -> bool:
+        if self._revision is not None and revision <= self._revision:
             return False
-        if self.revision is not None and revision != self.revision + 1:
-            raise StreamBroken(f"revision {revision} after {self.revision}")
-        self.revision = revision
+        if self._revision is not None and revision != self._revision + 1:
+            raise StreamBroken(f"revision {revision} after {self._revision}")
+        self._revision = revision
         return True
 
 
@@ -109,35 +126,22 @@ async def watch(
     Raises `StreamBroken` when it ends for a reason that another stream may not have, and
     `PoolClientError` otherwise.
     """
-    deadline = Deadline.after(connect_seconds)
-    connection = await transport.connection(deadline)
-    request = event_service_pb2.WatchRequest(
-        since_revision=since, incarnation=incarnation, kinds=[enum_to_proto(k) for k in kinds]
+    connection = await transport.connection(Deadline.after(connect_seconds))
+    call = connection.event.Watch(
+        event_service_pb2.WatchRequest(
+            since_revision=since, incarnation=incarnation, kinds=[enum_to_proto(k) for k in kinds]
+        )
     )
-    call = connection.event.Watch(request)
-    order = _Order(since, incarnation)
-    snapshot = SnapshotAssembler() if since is None else None
+    reader = _Reader(since, incarnation)
     try:
         while True:
             async with asyncio.timeout(SILENCE_SECONDS):
                 response = await call.read()
             if not isinstance(response, event_service_pb2.WatchResponse):
                 raise StreamBroken("the host ended the stream")
-            which = response.WhichOneof("item")
-            if which == "snapshot" and snapshot is not None:
-                state = snapshot.add(response.snapshot)
-                if state is not None:
-                    order.starts_at(state.incarnation.uuid, state.revision)
-                    yield state
-            elif which == "head":
-                head: Head = from_proto(response.head)
-                if order.incarnation not in {None, head.incarnation.uuid}:
-                    raise StreamBroken("the pool's incarnation has changed")
-                order.incarnation = head.incarnation.uuid
-                yield head
-            elif which == "commit" and order.is_news(response.commit.commit.revision):
-                commit: CommitId = from_proto(response.commit.commit)
-                yield Event(order.incarnation or "", commit, _changes(response.commit))
+            item = reader.item(response)
+            if item is not None:
+                yield item
     except TimeoutError:
         transport.lost(connection)
         raise StreamBroken("silence") from None

@@ -194,6 +194,8 @@ class Transport:
 
     def _none_answers(self, problems: dict[str, PoolClientError]) -> PoolClientError:
         silent = {Reason.NO_HOST_ANSWERS, Reason.DEADLINE_PASSED}
+        if self.pool_uuid:  # it was a pool's host before: its daemon is just starting
+            silent.add(Reason.NOT_A_POOL_HOST)
         if not any(problem.reason in silent for problem in problems.values()):
             return next(iter(problems.values()))
         # The host that is meant may be the one that is silent now and answers next time.

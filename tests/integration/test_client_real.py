@@ -191,3 +191,17 @@ async def test_without_its_master_a_member_answers_stale(cluster: Cluster) -> No
                     break
                 except StaleAnswer:
                     await asyncio.sleep(0.05)
+
+
+async def test_a_client_of_one_host_gets_over_its_restart(cluster: Cluster) -> None:
+    phantom = cluster.process("phantom", sim=WEB1)
+    await cluster.start()
+    async with PoolClient.connect(phantom.endpoint, timeout_seconds=20) as pool:
+        for n in range(3):
+            async with asyncio.TaskGroup() as group:
+                await phantom.kill()
+                reading = group.create_task(pool.vms.get("web1"))
+                writing = group.create_task(pool.vms.set("web1", add_tags=[f"t{n}"]))
+                await phantom.start()
+                assert (await reading).name_label == "web1"
+                assert f"t{n}" in (await writing).object.tags
