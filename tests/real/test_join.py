@@ -116,15 +116,15 @@ def test_the_master_knows_each_hosts_true_vms_networks_and_storage(
 
     running = of_the_guest(power_state="running", resident_on=uuids["ignite"], name_label="web1")
     for host in hosts:
-        ask_until(host, "vm", "list", true=running, within_seconds=5)
+        ask_until(host, "vm", "list", true=running)
     (vdi,) = ask(phantom, "vdi", "list")
     assert (vdi["name_label"], vdi["sr"]) == ("web1.img", ignite.virsh("pool-uuid", "default"))
     ignite.virsh("suspend", "web1")
-    ask_until(specter, "vm", "list", true=of_the_guest(power_state="paused"), within_seconds=5)
+    ask_until(specter, "vm", "list", true=of_the_guest(power_state="paused"))
     ignite.virsh("destroy", "web1")
-    ask_until(phantom, "vm", "list", true=of_the_guest(power_state="halted"), within_seconds=5)
+    ask_until(phantom, "vm", "list", true=of_the_guest(power_state="halted"))
     ignite.virsh("undefine", "web1")
-    ask_until(phantom, "vm", "list", true=lambda found: not found, within_seconds=5)
+    ask_until(phantom, "vm", "list", true=lambda found: not found)
 
     specter.virsh("net-define", "/dev/stdin", input=STORAGE_NET)
     ask_until(
@@ -132,7 +132,6 @@ def test_the_master_knows_each_hosts_true_vms_networks_and_storage(
         "network",
         "list",
         true=lambda found: names(found) == ["default", "eth0", "storage-net"],
-        within_seconds=5,
     )
 
 
