@@ -12,6 +12,7 @@ from poolcore.errors import PoolError
 from poolcore.model import CLASSES, SR, VDI, VM, Described, Host, Kind, Network, Object, Pool
 from poolcore.replica import Put, State
 from poolcore.wire.codec import (
+    MalformedMessage,
     enum_from_proto,
     object_to_proto,
     serialize,
@@ -70,15 +71,23 @@ def patch_of(message: patch_pb2.MetadataPatch) -> MetadataPatch:
     )
 
 
-def patching(cls: type[Described], name: str | None, patch: MetadataPatch) -> Decide:
+def patching(
+    cls: type[Described], name: str | None, patch: MetadataPatch, *, asked: Request | None
+) -> Decide:
     """The decision that patches the object of that name; the pool object needs none."""
 
     def decide(state: State) -> Decision:
         before: Described = state.pool if cls is Pool else select(state, cls, name or "")
-        after = patched(before, patch)
-        return Decision((Put(after),) if after != before else (), result=after)
+        return _decision(before, patched(before, patch), asked)
 
     return decide
+
+
+def _decision(before: Described, after: Described, asked: Request | None) -> Decision:
+    # With a request id it is written even if it is the same: the commit is where a repeated
+    # request finds the object as it was then.
+    write = after != before or asked is not None
+    return Decision((Put(after),) if write else (), result=after)
 
 
 def changed_object(outcome: Outcome, cls: type[Object]) -> Any:
@@ -105,8 +114,9 @@ def _updater(
     response = getattr(messages, f"Update{one}Response")
 
     async def update(request: Any) -> Any:
-        decide = patching(cls, getattr(request, field), patch_of(request.patch))
-        outcome = await master.write(decide, request=request_of(request))
+        asked = request_of(request)
+        decide = patching(cls, getattr(request, field), patch_of(request.patch), asked=asked)
+        outcome = await master.write(decide, request=asked)
         found = changed_object(outcome, cls)
         return response(
             **{field: to_proto(found) if found is not None else None},
@@ -121,7 +131,7 @@ async def update_pool(
     master: Mastership, request: pool_service_pb2.UpdatePoolRequest
 ) -> pool_service_pb2.UpdatePoolResponse:
     """Change the pool's own settings."""
-    patch = patch_of(request.patch)
+    patch, asked = patch_of(request.patch), request_of(request)
 
     def decide(state: State) -> Decision:
         before = state.pool
@@ -133,9 +143,9 @@ async def update_pool(
             if not 1 <= request.host_limit <= HOST_LIMIT:
                 raise invalid("host_limit", f"must be from 1 to {HOST_LIMIT}")
             after = replace(after, host_limit=request.host_limit)
-        return Decision((Put(after),) if after != before else (), result=after)
+        return _decision(before, after, asked)
 
-    outcome = await master.write(decide, request=request_of(request))
+    outcome = await master.write(decide, request=asked)
     found = changed_object(outcome, Pool)
     return pool_service_pb2.UpdatePoolResponse(
         pool=to_proto(found) if found is not None else None,
@@ -158,11 +168,10 @@ async def _update_item(
     master: Mastership, item: pool_service_pb2.UpdateItem
 ) -> pool_service_pb2.UpdateOutcome:
     try:
-        cls = CLASSES[enum_from_proto(Kind, item.kind)]
-        if not issubclass(cls, Described):
-            raise invalid("kind", f"{cls.KIND} objects have nothing to update")
-        decide = patching(cls, item.object, patch_of(item.patch))
-        outcome = await master.write(decide, request=request_of(item))
+        cls = _described(item.kind)
+        asked = request_of(item)
+        decide = patching(cls, item.object, patch_of(item.patch), asked=asked)
+        outcome = await master.write(decide, request=asked)
     except PoolError as error:
         return pool_service_pb2.UpdateOutcome(
             error=pool_service_pb2.UpdateError(reason=error.reason, params=dict(error.params))
@@ -174,3 +183,13 @@ async def _update_item(
         incarnation=master.state.incarnation.uuid,
     )
     return pool_service_pb2.UpdateOutcome(done=done)
+
+
+def _described(number: int) -> type[Described]:
+    try:
+        cls = CLASSES[enum_from_proto(Kind, number)]
+    except MalformedMessage as error:
+        raise invalid("kind", str(error)) from error
+    if not issubclass(cls, Described):
+        raise invalid("kind", f"{cls.KIND} objects have nothing to update")
+    return cls
