@@ -14,9 +14,15 @@ POOL = str(Path(sys.executable).with_name("pool"))
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo's files go; not `tmp_path`, whose name may be too long for a socket's."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture
+def environment(folder: Path) -> dict[str, str]:
     """An environment in which nobody else's demo is seen."""
-    return {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    return {**os.environ, "XDG_RUNTIME_DIR": str(folder), "TMPDIR": str(folder)}
 
 
 def daemons(folder: Path) -> list[int]:
@@ -34,7 +40,7 @@ def daemons(folder: Path) -> list[int]:
 
 
 def test_the_demo_forms_a_pool_and_refuses_a_misfit(
-    environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], folder: Path
 ) -> None:
     done = subprocess.run(
         [POOL, "demo"], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -53,13 +59,11 @@ def test_the_demo_forms_a_pool_and_refuses_a_misfit(
         "CLOCK_SKEW",
     ):
         assert code in done.stdout
-    assert daemons(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert daemons(folder) == []
+    assert list(folder.iterdir()) == []
 
 
-def test_a_kept_demo_can_be_talked_to_and_ended(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_kept_demo_can_be_talked_to_and_ended(environment: dict[str, str], folder: Path) -> None:
     def pool(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [POOL, *arguments],
@@ -78,26 +82,26 @@ def test_a_kept_demo_can_be_talked_to_and_ended(
         name, _, server = match[1].partition("=")
         names = pool("host", "list", "-o", "name", **{name: server}).stdout.split()
         assert sorted(names) == ["ignite", "phantom", "specter"]
-        assert len(daemons(tmp_path)) == 4
+        assert len(daemons(folder)) == 4
     finally:
         stopped = pool("demo", "--stop")
-    assert (stopped.returncode, daemons(tmp_path)) == (0, [])
+    assert (stopped.returncode, daemons(folder)) == (0, [])
     assert "No demo is running." in pool("demo", "--stop").stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(
-    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+    environment: dict[str, str], folder: Path, number: signal.Signals
 ) -> None:
     process = subprocess.Popen(
         [POOL, "demo"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 20
-    while not daemons(tmp_path) and time.monotonic() < deadline:
+    while not daemons(folder) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert daemons(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert daemons(folder) == []
+    assert list(folder.iterdir()) == []
