@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from poolclient._core import Core, Options
+from poolclient._errors import JoinRefused
 from poolclient._events import Event, events
 from poolclient._freshness import Cursor
 from poolclient._mirror import Mirror
@@ -186,9 +187,16 @@ class PoolClient:
             force=force,
         )
         deadline = self._core.deadline(timeout_seconds or PREFLIGHT_TIMEOUT_SECONDS)
-        answer = await self._core.transport.write(
-            lambda c: c.pool.AddHost, request, deadline, request.request_id
-        )
+        try:
+            answer = await self._core.transport.write(
+                lambda c: c.pool.AddHost, request, deadline, request.request_id
+            )
+        except JoinRefused as refused:
+            if len(refused.findings) < int(refused.params.get("found", "0")):
+                # More than an error can carry.
+                check = await self.check_host(address, force=force, timeout_seconds=timeout_seconds)
+                refused.findings = check.findings
+            raise
         findings = tuple(map(from_proto, answer.findings))
         return TaskHandle(self._core, from_proto(answer.task), findings)
 

@@ -54,6 +54,8 @@ class Session:
     """Set when the same host has opened another session."""
     reports: asyncio.Queue[Inventory] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     """The newest report that nobody has looked at yet."""
+    inventory: Inventory | None = None
+    """The newest report that was looked at."""
 
 
 class Sessions:
@@ -292,12 +294,17 @@ class Sessions:
 
     async def _take_reports(self, session: Session) -> None:
         while True:
-            inventory = await session.reports.get()
+            inventory = session.inventory = await session.reports.get()
             while (reserved_at := await self._report(session.host, inventory)) is not None:
                 # The report waits until the reservation ends, or for a newer one.
                 await self._ledger.feed.wait(reserved_at)
                 if not session.reports.empty():
-                    inventory = session.reports.get_nowait()
+                    inventory = session.inventory = session.reports.get_nowait()
+
+    def _inventories(self) -> dict[HostId, Inventory]:
+        """The last inventory of each attached host that has reported one."""
+        attached = self._attached.values()
+        return {s.host: s.inventory for s in attached if s.inventory is not None}
 
     async def _report(self, host: HostId, inventory: Inventory) -> int | None:
         """Commit what a report changes; the revision at which the pool was reserved, if it was."""
@@ -308,7 +315,9 @@ class Sessions:
                 return Decision((), result="reserved")
             if state.get(Host, host) is None:
                 return Decision(())
-            changes = reported(state, host, inventory, now=self._clock.now())
+            changes = reported(
+                state, host, inventory, now=self._clock.now(), others=self._inventories()
+            )
             return Decision(changes[:together])
 
         while True:

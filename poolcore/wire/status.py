@@ -1,10 +1,13 @@
 """Errors on the wire, after google.rpc: a status, `ErrorInfo` with reason and parameters.
 
 Findings travel as the violations of a `PreconditionFailure`, readable to any client, and whole in
-an own detail message for ours. `error_from_rpc` gives back the `PoolError` that was raised.
+details of their own for ours, as many as fit. `error_from_rpc` gives back the `PoolError` that was
+raised.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import grpc
 from google.protobuf import any_pb2
@@ -16,6 +19,9 @@ from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import resources_pb2
 
 DOMAIN = "poolmanager"
+FINDINGS_BYTES = 5_000
+"""Errors travel in metadata, of which gRPC takes 8 KiB unless both sides agree on more. A refusal
+with more findings than fit says how many there are (`found`); CheckHost answers with all."""
 DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -33,21 +39,22 @@ def status_of(error: PoolError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, 
         reason=error.reason, domain=DOMAIN, metadata=dict(error.params)
     )
     status.details.append(_packed(info))
-    if error.findings:
-        status.details.append(
-            _packed(
-                error_details_pb2.PreconditionFailure(
-                    violations=[
-                        error_details_pb2.PreconditionFailure.Violation(
-                            type=f.code, subject=f.subject, description=f.explanation
-                        )
-                        for f in error.findings
-                    ]
-                )
-            )
-        )
-        status.details.extend(_packed(to_proto(f)) for f in error.findings)
+    findings = _that_fit(error.findings)
+    if findings:
+        violations = [
+            error_details_pb2.PreconditionFailure.Violation(type=f.code, subject=f.subject)
+            for f in findings
+        ]
+        failure = error_details_pb2.PreconditionFailure(violations=violations)
+        status.details.append(_packed(failure))
+        status.details.extend(_packed(to_proto(f)) for f in findings)
     return code, error.message, ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def _that_fit(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The first findings, as many as `FINDINGS_BYTES` hold."""
+    sizes = itertools.accumulate(to_proto(f).ByteSize() for f in findings)
+    return tuple(f for f, size in zip(findings, sizes, strict=True) if size <= FINDINGS_BYTES)
 
 
 def error_from_rpc(error: grpc.aio.AioRpcError, *, endpoint: str = "") -> PoolError:

@@ -195,7 +195,11 @@ def refusal(facts: HostFacts, findings: tuple[Finding, ...]) -> PoolError:
     """The refusal of a host, with every finding."""
     blocking = sum(f.blocks for f in findings)
     return PoolError(
-        Reason.JOIN_REFUSED, findings=findings, host=facts.name_label, count=str(blocking)
+        Reason.JOIN_REFUSED,
+        findings=findings,
+        host=facts.name_label,
+        count=str(blocking),
+        found=str(len(findings)),
     )
 
 
