@@ -1,0 +1,173 @@
+"""What must hold for one store of a pool, looked at after every transaction that it applies.
+
+The chain only grows: revisions are dense, each delta follows its predecessor and the objects are
+what it says, terms never fall and belong to one master each, a request id is in the chain once,
+the log is as long as the pool's history. Broken rules are collected rather than raised: the code
+that is looked at must not be able to swallow them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from poolcore.model import CLASSES, HostId, Kind
+from poolcore.replica import (
+    CommitId,
+    Delta,
+    DeltaDoesNotFollow,
+    Head,
+    Put,
+    State,
+    apply,
+    dump,
+    snapshot,
+)
+from poolcore.wire.chain import decode_delta
+from poolcore.wire.codec import decode_object
+from poolmaster.layout import (
+    HEAD,
+    LOG,
+    OBJECTS,
+    REQUESTS,
+    decode_head,
+    log_key,
+    object_key,
+    request_key,
+)
+from poolmaster.store.contract import prefix_end
+from poolmaster.store.memory import MemoryStoreData
+
+Keys = set[tuple[Kind, str]]
+
+
+@dataclass
+class Violations:
+    """Every rule that was seen broken."""
+
+    found: list[str] = field(default_factory=list)
+
+    def expect(self, holds: bool, rule: str) -> None:
+        """Note that `rule` is broken unless it `holds`."""
+        if not holds:
+            self.found.append(rule)
+
+    def raise_any(self) -> None:
+        """AssertionError if any rule was broken."""
+        if self.found:
+            first = "\n  ".join(self.found[:10])
+            raise AssertionError(f"{len(self.found)} broken rules, the first of them:\n  {first}")
+
+
+def _ignore(_register: Register, _before: State, _delta: Delta) -> None:
+    pass
+
+
+@dataclass(eq=False)
+class Register:
+    """Watches a store from its founding on; `name` is for people."""
+
+    data: MemoryStoreData
+    violations: Violations
+    name: str = "the store"
+    on_commit: Callable[[Register, State, Delta], None] = _ignore
+    """Told each commit when it has been applied, with the state before it."""
+    head: Head | None = None
+    states: dict[int, State] = field(default_factory=dict)
+    """The state at every revision there ever was."""
+    raw: dict[int, bytes] = field(default_factory=dict)
+    """The delta of every revision there ever was."""
+    executed: dict[str, int] = field(default_factory=dict)
+    """Every request id that was executed, with its revision."""
+    masters: dict[int, HostId] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """The newest state."""
+        assert self.head is not None
+        return self.states[self.head.revision]
+
+    def expect(self, holds: bool, rule: str) -> None:
+        self.violations.expect(holds, f"{self.name}: {rule}")
+
+    def set(self) -> None:
+        """Look: the store rings after each transaction (`MemoryStoreData.ringing`)."""
+        found = self.data.read(HEAD, None, None).items
+        if not found:
+            self.expect(self.head is None, "head has gone")
+            return
+        head = decode_head(found[0].value)
+        before, self.head = self.head, head
+        if head == before:
+            return
+        if before is None:
+            before = Head(head.incarnation, 1, 0, head.master)
+            self.states[0] = snapshot(head.incarnation, CommitId(0, 0), (), ())
+        self._check_head(before, head)
+        changed: Keys = set()
+        for revision in range(before.revision + 1, head.revision + 1):
+            changed |= self._follow(revision, head)
+        state = self.states.get(head.revision)
+        if state is not None:
+            self._check_objects(state, changed)
+
+    def _check_head(self, before: Head, head: Head) -> None:
+        moved = f"from {before} to {head}"
+        self.expect(head.incarnation == before.incarnation, f"the incarnation changed {moved}")
+        self.expect(head.term >= before.term, f"the term fell {moved}")
+        self.expect(head.revision >= before.revision, f"the revision fell {moved}")
+        if head.term > before.term:
+            self.expect(head.revision == before.revision, f"a claim that is a commit {moved}")
+        master = self.masters.setdefault(head.term, head.master)
+        self.expect(master == head.master, f"two masters of one term {moved}")
+
+    def _follow(self, revision: int, head: Head) -> Keys:
+        found = self.data.read(log_key(revision), None, None).items
+        self.expect(bool(found), f"revision {revision} is not in the log")
+        before = self.states.get(revision - 1)
+        if not found or before is None:
+            return set()
+        delta = decode_delta(found[0].value)
+        self.expect(delta.commit == CommitId(head.term, revision), f"{delta.commit} at {head}")
+        try:
+            after = apply(before, delta)
+        except DeltaDoesNotFollow as error:
+            self.expect(False, f"revision {revision} does not follow: {error}")
+            return set()
+        if delta.request is not None:
+            id_ = delta.request.id
+            first = self.executed.setdefault(id_, revision)
+            self.expect(first == revision, f"{id_} was executed at {first} and at {revision}")
+            record = self.data.read(request_key(id_), None, None).items
+            self.expect(bool(record), f"{id_} was executed and is not remembered")
+        self.states[revision], self.raw[revision] = after, found[0].value
+        self.on_commit(self, before, delta)
+        return {
+            (c.object.KIND, c.object.uuid) if isinstance(c, Put) else (c.kind, c.uuid)
+            for c in delta.changes
+        }
+
+    def _check_objects(self, state: State, keys: Keys) -> None:
+        for kind, uuid in keys:
+            found = self.data.read(object_key(kind, uuid), None, None).items
+            stored = decode_object(found[0].value) if found else None
+            expected = state.get(CLASSES[kind], uuid)
+            self.expect(stored == expected, f"{kind} {uuid} is not what the chain says")
+
+    def check_whole(self) -> None:
+        """Compare the store with the chain as a whole: objects, requests, log."""
+        if self.head is None or self.head.revision not in self.states:
+            return
+        state = self.state
+        items = self.data.read(OBJECTS, prefix_end(OBJECTS), None).items
+        objects = [decode_object(item.value) for item in items]
+        requests = self.data.read(REQUESTS, prefix_end(REQUESTS), None).items
+        stored = snapshot(state.incarnation, state.last, objects, state.requests.by_id.values())
+        self.expect(dump(stored) == dump(state), "the objects are not what the chain says")
+        remembered = {item.key for item in requests}
+        window = {request_key(id_) for id_ in state.requests.by_id}
+        self.expect(remembered == window, "the requests are not those of the chain's window")
+        oldest = max(state.revision - state.history_revisions, 0)
+        log = {item.key: item.value for item in self.data.read(LOG, prefix_end(LOG), None).items}
+        kept = {log_key(r): raw for r, raw in self.raw.items() if r > oldest}
+        self.expect(log == kept, "the log is not the newest part of the chain")
