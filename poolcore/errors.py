@@ -221,7 +221,7 @@ CATALOG: Mapping[Reason, Entry] = {
     ),
     Reason.JOIN_REFUSED: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
-        "{host} does not fit into the pool: {count} findings.",
+        "{host} does not fit into the pool; findings in the way: {count}.",
         "Follow the remedies, then run the same command again; "
         "`--dry-run -o script` prints them as a script.",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -125,7 +126,8 @@ async def _not_connected(endpoint: str, failure: Exception) -> PoolError:
 
 
 def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    # Not its own text: asyncio puts the address into it as a Python tuple.
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _refined(error: grpc.aio.AioRpcError, endpoint: str) -> PoolError:
@@ -135,7 +137,8 @@ def _refined(error: grpc.aio.AioRpcError, endpoint: str) -> PoolError:
         return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=problem)
     if found.reason in {Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN}:
         # It speaks of its own mastership, and must not be taken to speak of ours.
-        return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=found.message)
+        problem = found.message.rstrip(".")
+        return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=problem)
     return found
 
 

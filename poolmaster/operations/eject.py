@@ -23,7 +23,7 @@ from poolcore.replica import Put, State
 from poolmaster.agents import Agents
 from poolmaster.decide.inventory import departed
 from poolmaster.ledger import Decide, Decision
-from poolmaster.operations.steps import Pool, Recovery, Step, at, current, ended, surplus
+from poolmaster.operations.steps import Pool, Recovery, Step, at, current, ended, running, surplus
 from poolmaster.sessions import RECONNECT_SECONDS, Sessions
 
 SHOWN_VMS = 5
@@ -31,7 +31,7 @@ SHOWN_VMS = 5
 
 @dataclass(frozen=True, slots=True)
 class Eject:
-    """The operation `host.eject`; its task's params are `host` and `endpoint`."""
+    """The operation `host.eject`; its task's params are `host`, `name` and `endpoint`."""
 
     agents: Agents
     sessions: Sessions
@@ -47,14 +47,10 @@ class Eject:
         """The decision that records a new eject; refuses what `evicted` would refuse."""
 
         def decide(state: State) -> Decision:
-            for other in state.all(Task):
-                if (
-                    other.operation == self.name
-                    and not other.status.is_final
-                    and other.params["host"] == host.uuid
-                ):
-                    # Written though nothing changes: the same request, repeated, is to find it.
-                    return Decision((Put(other),), result=other)
+            other = running(state, self.name, host=host.uuid)
+            if other is not None:
+                # Written though nothing changes: the same request, repeated, is to find it.
+                return Decision((Put(other),), result=other)
             self._check(state, host.uuid)
             new = Task(
                 uuid=task,
@@ -62,7 +58,7 @@ class Eject:
                 operation=self.name,
                 step="started",
                 progress=self.steps[0].progress,
-                params=Map(host=host.uuid, endpoint=host.address),
+                params=Map(host=host.uuid, name=host.name_label, endpoint=host.address),
                 subject=host.uuid,
                 created=pool.now(),
             )

@@ -39,6 +39,7 @@ from poolmaster.operations.steps import (
     ended,
     record,
     retried,
+    running,
     surplus,
 )
 from poolmaster.sessions import Sessions
@@ -74,13 +75,10 @@ class Join:
         """The decision that records a new join."""
 
         def decide(state: State) -> Decision:
-            for other in state.all(Task):
-                if (
-                    other.operation == self.name
-                    and not other.status.is_final
-                    and other.params["host"] == facts.host
-                ):
-                    raise PoolError(Reason.JOIN_IN_PROGRESS, task=other.uuid, host=facts.name_label)
+            other = running(state, self.name, host=facts.host)
+            if other is not None:
+                # Written though nothing changes: the same request, repeated, is to find it.
+                return Decision((Put(other),), result=other)
             new = Task(
                 uuid=task,
                 name_label=f"Add host {facts.name_label}",

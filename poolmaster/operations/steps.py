@@ -142,6 +142,16 @@ async def record(pool: Pool, operation: Operation, task: Task, step: str) -> Tas
     return recorded
 
 
+def running(state: State, operation: str, **params: str) -> Task | None:
+    """A task of that operation that has not ended and has one of these params; none: no such."""
+
+    def fits(task: Task) -> bool:
+        return any(task.params.get(name) == value for name, value in params.items())
+
+    tasks = (t for t in state.all(Task) if t.operation == operation and not t.status.is_final)
+    return next(filter(fits, tasks), None)
+
+
 def surplus(state: State) -> tuple[Change, ...]:
     """Removes the oldest finished tasks beyond those that are kept."""
     finished = sorted(

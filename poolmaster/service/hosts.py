@@ -16,6 +16,7 @@ from poolmaster.decide.selection import select
 from poolmaster.decide.update import invalid
 from poolmaster.mastership import Mastership
 from poolmaster.operations.join import join_outcome, refusal
+from poolmaster.operations.steps import running
 from poolmaster.service.writes import request_of
 
 DEFAULT_PORT = 7443
@@ -98,6 +99,10 @@ async def add_host(master: Mastership, request: pb.AddHostRequest) -> pb.AddHost
         return pb.AddHostResponse(
             task=to_proto(task), findings=[to_proto(f) for f in task.findings]
         )
+    # So does the same command given again: it goes on with the join that is under way.
+    under_way = running(await master.fresh(), master.join.name, endpoint=endpoint)
+    if under_way is not None:
+        return pb.AddHostResponse(task=to_proto(under_way))
     facts, findings = await _examine(master, endpoint, force=request.force)
     if any(f.blocks for f in findings):
         raise refusal(facts, findings)
@@ -114,7 +119,13 @@ async def eject_host(master: Mastership, request: pb.EjectHostRequest) -> pb.Eje
     first = await master.ledger.first_outcome(asked) if asked is not None else None
     if first is not None:
         return pb.EjectHostResponse(task=to_proto(master.operations.of_outcome(first)))
-    host = select(await master.fresh(), Host, request.host)
+    state = await master.fresh()
+    # The same command given again, when the host is of the pool no longer.
+    name = request.host
+    under_way = running(state, master.eject.name, host=name, name=name)
+    if under_way is not None:
+        return pb.EjectHostResponse(task=to_proto(under_way))
+    host = select(state, Host, name)
     begin = master.eject.begin(master, TaskId(str(uuid.uuid4())), host)
     task = await master.operations.start(begin, request=asked)
     return pb.EjectHostResponse(task=to_proto(task))

@@ -74,7 +74,8 @@ async def test_the_same_host_is_added_twice_at_once(cluster: Cluster) -> None:
     phantom, ignite = cluster.local("phantom", sim=SHARED_SRS), cluster.local("ignite")
     await cluster.start()
     outcomes = await asyncio.gather(*(outcome_of_join(phantom, ignite.endpoint) for _ in range(3)))
-    assert sum(succeeded(outcome) for outcome in outcomes) == 1
+    done = {o.uuid for o in outcomes if succeeded(o) and isinstance(o, Task)}
+    assert len(done) == 1, "the others went on with the first one's task, or were refused"
     assert await is_in(ignite, phantom)
 
 

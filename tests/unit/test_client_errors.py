@@ -113,7 +113,7 @@ def test_a_refused_join_keeps_its_findings() -> None:
     error = client_error(PoolError(Reason.JOIN_REFUSED, findings=(FINDING,), host="h", count="1"))
     assert isinstance(error, poolclient.JoinRefused)
     assert error.findings == (FINDING,)
-    assert error.message == "h does not fit into the pool: 1 findings."
+    assert error.message == "h does not fit into the pool; findings in the way: 1."
     assert "--dry-run" in error.remedy
 
 

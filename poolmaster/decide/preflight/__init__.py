@@ -60,5 +60,7 @@ def preflight(
     as overridden; it stays in the answer. KeyError if `master` is no host of the pool.
     """
     case = Case(pool=pool, joining=joining, master=pool.host(master))
-    findings = chain.from_iterable(check(case) for check in CHECKS)
+    # Of a host that is in the pool everything else is the pool's own, and no obstacle.
+    checks = (membership.not_in_pool,) if case.is_own_member else CHECKS
+    findings = chain.from_iterable(check(case) for check in checks)
     return tuple(replace(f, overridden=True) if force and f.forceable else f for f in findings)
