@@ -65,13 +65,17 @@ class Gateway(grpc.GenericRpcHandler):
             return None
         upstream = self._upstream
         if upstream is None:
-            return self._local.get(path)
+            return self._local.get(path) or _refusal(method, _starting())
         metadata = handler_call_details.invocation_metadata or ()
         if path == SESSION or any(key == FORWARDED for key, _ in metadata):
             return _refusal(method, not_master(upstream.endpoint))
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(_stream(upstream, path))
         return grpc.unary_unary_rpc_method_handler(_unary(upstream, path, self._local[path]))
+
+
+def _starting() -> PoolError:
+    return PoolError(Reason.NO_MASTER, host="this host", problem="its daemon is just starting")
 
 
 def _refusal(method: Any, error: PoolError) -> Any:
@@ -91,16 +95,24 @@ def _unary(
     call: Any = upstream.channel.unary_unary(path)
 
     async def handle(request: bytes, context: Context) -> bytes | None:
-        connected = upstream.channel.get_state() is grpc.ChannelConnectivity.READY
+        sent = False
         try:
-            passed: bytes = await call(
-                request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),)
-            )
-            return passed
+            # The session with the master is on this channel. Without a connection there is none,
+            # and what would wait for one could not be told from what was sent and got lost.
+            if upstream.channel.get_state() is grpc.ChannelConnectivity.READY:
+                passing = call(
+                    request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),)
+                )
+                sent = True
+                passed: bytes = await passing
+                return passed
         except grpc.aio.AioRpcError as error:
             if not _is_connection_loss(error):
                 await _pass_back(context, error)
                 return None
+        except grpc.aio.UsageError:
+            # It was being closed at that moment.
+            sent = False
         except asyncio.CancelledError:
             if _caller_has_gone():
                 raise
@@ -110,7 +122,7 @@ def _unary(
             response = await fallback.unary_unary(message, context)
             own: bytes = fallback.response_serializer(response)
             return own
-        if connected:
+        if sent:
             await abort(context, PoolError(Reason.OUTCOME_UNKNOWN))
         else:
             problem = f"{upstream.endpoint} does not answer"
@@ -133,6 +145,9 @@ def _stream(upstream: Upstream, path: str) -> Callable[[bytes, Context], Awaitab
             if not _is_connection_loss(error):
                 await _pass_back(context, error)
                 return
+        except grpc.aio.UsageError:
+            # The channel was closed between the choice of this handler and now.
+            pass
         except asyncio.CancelledError:
             if _caller_has_gone():
                 raise
