@@ -20,6 +20,7 @@ from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, Pool, PoolId
 from poolcore.replica import DeltaDoesNotFollow, Incarnation
+from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
@@ -86,15 +87,11 @@ class Parts:
 
     @asynccontextmanager
     async def following(self, pool: PoolId) -> AsyncIterator[Follower]:
-        """This host's replica of a pool, while it is open."""
+        """This host's replica of a pool while it is open; to be loaded before it is used."""
         store = await self.files.open_replica(pool)
         try:
-            self.follower = await Follower.open(
-                store,
-                host=self.identity.host,
-                pool=pool,
-                addresses=self.agent.addresses,
-                clock=self.clock,
+            self.follower = Follower(
+                self.identity.host, pool, self.agent.addresses, store, self.clock
             )
             yield self.follower
         finally:
@@ -105,7 +102,9 @@ class Parts:
         """Handlers for a host without a master; `problem` says why it has none."""
 
         def no_master() -> PoolError:
-            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=problem())
+            # It may be the message of another error, a sentence of its own.
+            said = problem().rstrip(".")
+            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
 
         def view() -> View:
             if follower.state is None:
@@ -225,21 +224,17 @@ async def _one_mastership(parts: Parts, own: Own, store: Store, follower: Follow
     parts.mastership = master
     parts.gateway.serve_locally(master_handlers(master, host=parts.identity.name))
     parts.on_role(f"master of pool {state.pool.name_label}, term {head.term}")
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(master.run())
-            tasks.create_task(_follow_own(parts, master, follower))
-            tasks.create_task(parts.agent.settle_reservations(master))
-    except BaseExceptionGroup as group:
-        # The other parts may fail as well, of the mastership's end; only that is the cause.
-        ended = group.subgroup(SteppedDown)
-        if ended is None:
-            raise
-        raise SteppedDown(str(ended.exceptions[0])) from group
+    await side_by_side(
+        master.run(), _follow_own(parts, master, follower), parts.agent.settle_reservations(master)
+    )
 
 
 async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> None:
-    """The master's host is a member like any other, only nearer."""
+    """The master's host is a member like any other, only nearer.
+
+    Its replica is loaded here, when the pool has its master: nobody has to wait for that.
+    """
+    await follower.load()
     while True:
         session = Session(follower, parts.driver, on_welcome=lambda: None)
         try:
@@ -258,10 +253,12 @@ async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> N
 async def follow(parts: Parts, member: Member) -> Change:
     """Follow whoever is master, until the host is ejected."""
     async with parts.following(member.pool) as follower:
+        await follower.load()
         problem = "it has not been found yet"
         handlers = parts.answer_from_replica(follower, lambda: problem)
         parts.gateway.serve_locally(handlers)
-        parts.on_role(f"member of pool {member.pool_name}, looking for its master")
+        alone = f"member of pool {member.pool_name}, looking for its master"
+        parts.on_role(alone)
         hint: str | None = None
         pause = PAUSE_SECONDS
         while True:
@@ -283,6 +280,7 @@ async def follow(parts: Parts, member: Member) -> Change:
                     hint = error.params.get("master") if _redirects(error) else None
                 if follower.welcomes > welcomes:
                     hint, pause = endpoint, PAUSE_SECONDS
+                    parts.on_role(alone)
             await parts.clock.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 

@@ -18,6 +18,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory
 from poolcore.model import Address, HostId, PoolId, SoftwareVersion
 from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
+from poolcore.side_by_side import side_by_side
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import chain_pb2
@@ -79,9 +80,12 @@ class Follower:
     pool: PoolId
     addresses: tuple[Address, ...]
     store: Replica
-    state: State | None
-    term: int
     clock: Clock
+    loaded: bool = False
+    """Whether `state` and `term` are what the durable replica holds."""
+    state: State | None = None
+    term: int = 0
+    """The highest term that was obeyed."""
     heard: float = 0.0
     """On the monotonic clock: when the master was last heard."""
     following: Head | None = None
@@ -93,19 +97,12 @@ class Follower:
     from_snapshot: bool = False
     """The replica does not fit the chain: ask for a snapshot to replace it."""
 
-    @classmethod
-    async def open(
-        cls,
-        store: Replica,
-        *,
-        host: HostId,
-        pool: PoolId,
-        addresses: tuple[Address, ...],
-        clock: Clock,
-    ) -> Follower:
-        """Begin with what the durable replica holds."""
-        state, term = await store.load()
-        return cls(host, pool, addresses, store, state, term, clock, clock.monotonic())
+    async def load(self) -> None:
+        """Begin with what the durable replica holds, unless that has been done."""
+        if not self.loaded:
+            self.state, self.term = await self.store.load()
+            self.heard = self.clock.monotonic()
+            self.loaded = True
 
     def hello(self) -> pb.SessionRequest:
         """Who this host is and what it already has."""
@@ -216,6 +213,7 @@ class Session:
         """The last revision that this session has brought; none before the first."""
         self._inventory: Inventory | None = None
         self._to_tell = asyncio.Event()
+        self._over = False
 
     async def run(self, link: Link) -> None:
         """Until the session ends; says why by raising.
@@ -223,14 +221,12 @@ class Session:
         `Ejected`, `DeltaDoesNotFollow` (the replica needs a snapshot) or a `PoolError`.
         """
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._carry(link))
-                tasks.create_task(self._follow())
-                tasks.create_task(self._observe())
-        except BaseExceptionGroup as group:
-            raise _cause(group) from group
+            await side_by_side(self._carry(link), self._follow(), self._observe())
         finally:
             self._follower.following = None
+            # gRPC asks for the next request, and keeps all this alive, until there is none.
+            self._over = True
+            self._to_tell.set()
 
     async def _carry(self, link: Link) -> None:
         try:
@@ -247,6 +243,8 @@ class Session:
         while True:
             await self._to_tell.wait()
             self._to_tell.clear()
+            if self._over:
+                return
             if self._applied is not None and self._applied != told:
                 told = self._applied
                 yield pb.SessionRequest(applied=pb.Applied(revision=told))
@@ -330,11 +328,3 @@ class Session:
 
 def _gone(problem: str) -> PoolError:
     return PoolError(Reason.NO_MASTER, host="this host", problem=problem)
-
-
-def _cause(group: BaseExceptionGroup[Any]) -> BaseException:
-    """The one reason why a session ended; the parts that ended with it do not matter."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
