@@ -55,6 +55,8 @@ class Outcome:
     revision: int
     delta: Delta | None
     result: Any = None
+    data: bytes | None = None
+    """The serialized `delta`."""
     repeated: bool = False
     """Whether it was done before, by the same request id; `result` is none then."""
 
@@ -163,10 +165,11 @@ class Batch:
             changes=decision.changes,
             request=record,
         )
-        self._take(delta)
-        return Outcome(revision, delta, decision.result)
+        data = self._taken(delta)
+        return Outcome(revision, delta, decision.result, data)
 
-    def _take(self, delta: Delta) -> None:
+    def _taken(self, delta: Delta) -> bytes:
+        """Put a commit into the batch; it serialized."""
         data = encode_delta(delta)
         if len(data) > BATCH_BYTES:
             problem = f"{len(data)} bytes of changes, {BATCH_BYTES} are allowed"
@@ -182,6 +185,7 @@ class Batch:
         self._bytes += len(data)
         self.state = after
         self.head = replace(self.head, revision=delta.commit.revision)
+        return data
 
 
 def _settle(answer: asyncio.Future[Outcome], outcome: Outcome | Exception) -> None:

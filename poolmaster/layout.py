@@ -17,7 +17,7 @@ from poolcore.model import Kind, Object
 from poolcore.replica import CommitId, Delta, Head, Put, State, snapshot
 from poolcore.requests import RequestRecord
 from poolcore.wire.chain import decode_delta
-from poolcore.wire.codec import decode_object, encode_object, from_proto, parse, serialize, to_proto
+from poolcore.wire.codec import decode_object, from_proto, parse, serialize, to_proto
 from poolmanager.v1 import chain_pb2
 from poolmaster.store.contract import Item, Store, StoreFailed, Write, prefix_end
 
@@ -63,17 +63,19 @@ def commit_writes(before: State, after: State, delta: Delta, data: bytes) -> dic
     """
     revision = delta.commit.revision
     writes = {log_key(revision): Write(log_key(revision), data)}
-    for change in delta.changes:
+    # What is in `data` is already encoded; cutting it out takes a tenth of encoding it again.
+    message = parse(chain_pb2.Delta, data)
+    for change, encoded in zip(delta.changes, message.changes, strict=True):
         if isinstance(change, Put):
             obj = change.object
             key = object_key(obj.KIND, obj.uuid)
-            writes[key] = Write(key, encode_object(obj))
+            writes[key] = Write(key, serialize(encoded.put))
         else:
             key = object_key(change.kind, change.uuid)
             writes[key] = Write(key, None)
     if delta.request is not None:
         key = request_key(delta.request.id)
-        writes[key] = Write(key, serialize(to_proto(delta.request)))
+        writes[key] = Write(key, serialize(message.request))
     leaving = revision - after.history_revisions
     if leaving > 0:
         writes[log_key(leaving)] = Write(log_key(leaving), None)

@@ -46,7 +46,7 @@ from poolmaster.store.contract import (
     Write,
 )
 
-__all__ = ["Decide", "Decision", "Ledger", "Outcome", "Request", "SteppedDown"]
+__all__ = ["Decide", "Decision", "Ledger", "Outcome", "PendingWrite", "Request", "SteppedDown"]
 
 log = logging.getLogger(__name__)
 
@@ -95,14 +95,25 @@ class Ledger:
         committed, `OUTCOME_UNKNOWN` when that is not known. A cancelled caller's write is dropped
         if it has not been taken up yet, and otherwise goes on.
         """
+        return await self.outcome(self.submit(decide, request=request))
+
+    def submit(self, decide: Decide, *, request: Request | None = None) -> PendingWrite:
+        """Begin a write as `write` does, without waiting: for callers that have many.
+
+        Its outcome has to be asked for. Cancelling its answer is what cancels the caller.
+        """
         if self._over is not None:
             raise self._not_master()
         pending = PendingWrite(decide, request, asyncio.get_running_loop().create_future())
         self._queue.append(pending)
         self._arrived.set()
+        return pending
+
+    async def outcome(self, pending: PendingWrite) -> Outcome:
+        """What became of a write that was begun; raises as `write` does."""
         outcome = await pending.answer
-        if outcome.repeated and request is not None:
-            return await self._first_outcome(request, outcome.revision)
+        if outcome.repeated and pending.request is not None:
+            return await self._first_outcome(pending.request, outcome.revision)
         return outcome
 
     async def first_outcome(self, request: Request) -> Outcome | None:
@@ -266,7 +277,8 @@ class Ledger:
         if not found.items:
             oldest = str(self._state.revision - self._state.history_revisions + 1)
             raise PoolError(Reason.REQUEST_TOO_OLD, request_id=request.id, oldest=oldest)
-        return Outcome(revision, decode_delta(found.items[0].value), repeated=True)
+        data = found.items[0].value
+        return Outcome(revision, decode_delta(data), data=data, repeated=True)
 
     # -- confirming -------------------------------------------------------------------------------
 

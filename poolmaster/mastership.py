@@ -22,7 +22,15 @@ from poolcore.wire.chain import encode_delta
 from poolmaster.agents import Agents
 from poolmaster.decide.inventory import joined
 from poolmaster.layout import HEAD, commit_writes, encode_head, load, read_head
-from poolmaster.ledger import Decide, Decision, Ledger, Outcome, Request, SteppedDown
+from poolmaster.ledger import (
+    Decide,
+    Decision,
+    Ledger,
+    Outcome,
+    PendingWrite,
+    Request,
+    SteppedDown,
+)
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
 from poolmaster.operations.join import Join
@@ -146,14 +154,12 @@ class Mastership:
         self, decide: Decide, *, request: Request | None = None, while_reserved: bool = False
     ) -> Outcome:
         """Commit a decision; `POOL_RESERVED` while this pool of one is being taken in."""
+        decision = decide if while_reserved else _unless_reserved(decide)
+        return await self.ledger.write(decision, request=request)
 
-        def guarded(state: State) -> Decision:
-            reservation = state.pool.reservation
-            if reservation is not None:
-                raise PoolError(Reason.POOL_RESERVED, pool_name=reservation.pool_name)
-            return decide(state)
-
-        return await self.ledger.write(decide if while_reserved else guarded, request=request)
+    def submit(self, decide: Decide, *, request: Request | None = None) -> PendingWrite:
+        """Begin to commit a decision, as `write` does; the ledger tells the outcome."""
+        return self.ledger.submit(_unless_reserved(decide), request=request)
 
     async def _nonce(self) -> str:
         found = await self.store.read(NONCE)
@@ -171,3 +177,13 @@ class Mastership:
         """Told after each recorded step."""
         log.debug("reached %s", point)
         self._reached(point)
+
+
+def _unless_reserved(decide: Decide) -> Decide:
+    def guarded(state: State) -> Decision:
+        reservation = state.pool.reservation
+        if reservation is not None:
+            raise PoolError(Reason.POOL_RESERVED, pool_name=reservation.pool_name)
+        return decide(state)
+
+    return guarded

@@ -15,20 +15,22 @@ from poolcore.wire.codec import (
     MalformedMessage,
     enum_from_proto,
     object_to_proto,
+    parse,
     serialize,
-    to_proto,
 )
 from poolmanager.v1 import (
+    chain_pb2,
     host_service_pb2,
     network_service_pb2,
     patch_pb2,
     pool_service_pb2,
+    resources_pb2,
     storage_service_pb2,
     vm_service_pb2,
 )
 from poolmaster.decide.selection import select
 from poolmaster.decide.update import MetadataPatch, invalid, patched
-from poolmaster.ledger import Decide, Decision, Outcome, Request
+from poolmaster.ledger import Decide, Decision, Outcome, PendingWrite, Request
 from poolmaster.mastership import Mastership
 
 BATCH_ITEMS = 1_000
@@ -90,12 +92,13 @@ def _decision(before: Described, after: Described, asked: Request | None) -> Dec
     return Decision((Put(after),) if write else (), result=after)
 
 
-def changed_object(outcome: Outcome, cls: type[Object]) -> Any:
+def changed_object(outcome: Outcome, cls: type[Object]) -> resources_pb2.Object | None:
     """The object as of the commit, also when the request is repeated."""
-    if outcome.result is not None:
-        return outcome.result
-    changes = outcome.delta.changes if outcome.delta else ()
-    return next((c.object for c in changes if isinstance(c, Put) and type(c.object) is cls), None)
+    if outcome.data is None:
+        return None if outcome.result is None else object_to_proto(outcome.result)
+    # It is in there as it was encoded for the store; encoding it again would take longer.
+    puts = (change.put for change in parse(chain_pb2.Delta, outcome.data).changes)
+    return next((put for put in puts if put.WhichOneof("object") == cls.KIND), None)
 
 
 def update_functions(
@@ -119,7 +122,7 @@ def _updater(
         outcome = await master.write(decide, request=asked)
         found = changed_object(outcome, cls)
         return response(
-            **{field: to_proto(found) if found is not None else None},
+            **{field: getattr(found, cls.KIND) if found is not None else None},
             revision=outcome.revision,
             incarnation=master.state.incarnation.uuid,
         )
@@ -148,7 +151,7 @@ async def update_pool(
     outcome = await master.write(decide, request=asked)
     found = changed_object(outcome, Pool)
     return pool_service_pb2.UpdatePoolResponse(
-        pool=to_proto(found) if found is not None else None,
+        pool=found.pool if found is not None else None,
         revision=outcome.revision,
         incarnation=master.state.incarnation.uuid,
     )
@@ -160,25 +163,40 @@ async def batch_update(
     """Several updates, each with its own outcome."""
     if len(request.items) > BATCH_ITEMS:
         raise invalid("items", f"are {len(request.items)}, at most {BATCH_ITEMS} are allowed")
-    outcomes = await asyncio.gather(*(_update_item(master, item) for item in request.items))
+    begun = [_begun(master, item) for item in request.items]
+    # All at once, so that a call that is cancelled cancels them all. A task for each would cost
+    # more than deciding it.
+    writes = [update for update in begun if isinstance(update, PendingWrite)]
+    await asyncio.gather(*(write.answer for write in writes), return_exceptions=True)
+    outcomes = [
+        await _ended(master, update, i.kind) for update, i in zip(begun, request.items, strict=True)
+    ]
     return pool_service_pb2.BatchUpdateResponse(outcomes=outcomes)
 
 
-async def _update_item(
-    master: Mastership, item: pool_service_pb2.UpdateItem
+def _begun(master: Mastership, item: pool_service_pb2.UpdateItem) -> PendingWrite | PoolError:
+    try:
+        asked = request_of(item)
+        patch = patch_of(item.patch)
+        decide = patching(_described(item.kind), item.object, patch, asked=asked)
+        return master.submit(decide, request=asked)
+    except PoolError as error:
+        return error
+
+
+async def _ended(
+    master: Mastership, update: PendingWrite | PoolError, kind: int
 ) -> pool_service_pb2.UpdateOutcome:
     try:
-        cls = _described(item.kind)
-        asked = request_of(item)
-        decide = patching(cls, item.object, patch_of(item.patch), asked=asked)
-        outcome = await master.write(decide, request=asked)
+        if isinstance(update, PoolError):
+            raise update
+        outcome = await master.ledger.outcome(update)
     except PoolError as error:
         return pool_service_pb2.UpdateOutcome(
             error=pool_service_pb2.UpdateError(reason=error.reason, params=dict(error.params))
         )
-    found = changed_object(outcome, cls)
     done = pool_service_pb2.Done(
-        object=object_to_proto(found) if found is not None else None,
+        object=changed_object(outcome, _described(kind)),
         revision=outcome.revision,
         incarnation=master.state.incarnation.uuid,
     )
