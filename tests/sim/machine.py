@@ -68,7 +68,6 @@ def _entropy_from(seed: object) -> Iterator[None]:
     source = random.Random(f"entropy of {seed}")
     real = os.urandom
     os.urandom = source.randbytes
-    gc.collect()
     gc.disable()
     try:
         yield

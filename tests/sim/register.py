@@ -20,7 +20,6 @@ from poolcore.replica import (
     Put,
     State,
     apply,
-    dump,
     snapshot,
 )
 from poolcore.wire.chain import decode_delta
@@ -163,7 +162,7 @@ class Register:
         objects = [decode_object(item.value) for item in items]
         requests = self.data.read(REQUESTS, prefix_end(REQUESTS), None).items
         stored = snapshot(state.incarnation, state.last, objects, state.requests.by_id.values())
-        self.expect(dump(stored) == dump(state), "the objects are not what the chain says")
+        self.expect(stored == state, "the objects are not what the chain says")
         remembered = {item.key for item in requests}
         window = {request_key(id_) for id_ in state.requests.by_id}
         self.expect(remembered == window, "the requests are not those of the chain's window")

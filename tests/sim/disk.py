@@ -1,0 +1,174 @@
+"""What a simulated host keeps while its power is off, and the files a daemon sees of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from poolcore.clock import Clock
+from poolcore.errors import PoolError, Reason
+from poolcore.model import PoolId
+from poolmaster.store.contract import Compare, ReadResult, Store, Write
+from poolmaster.store.memory import MemoryStore, MemoryStoreData
+from poolmember.identity import Identity, Own
+from poolmember.session import Replica
+from poolmember.state_dir import REPLICA_FILE, STORE_FILE
+from support.memory_replica import MemoryReplica, ReplicaContent
+from support.stores import StoreAround
+
+
+class PowerCut(BaseException):
+    """The machine is off: nothing that would have come next comes."""
+
+
+@dataclass
+class StoreOnDisk:
+    """A store's file."""
+
+    pool: PoolId
+    incarnation: str
+    data: MemoryStoreData = field(default_factory=MemoryStoreData)
+
+
+@dataclass
+class Disk:
+    """Everything that is durable at a host."""
+
+    identity: Identity | None = None
+    store: StoreOnDisk | None = None
+    replica: ReplicaContent | None = None
+
+    def retire(self, name: str) -> None:
+        """Put a database aside."""
+        match name:
+            case "store.db":
+                self.store = None
+            case "replica.db":
+                self.replica = None
+            case _:
+                raise ValueError(name)
+
+
+class Power(Protocol):
+    """The daemon's supply; `ensure` raises `PowerCut` once it is off."""
+
+    def ensure(self) -> None: ...
+
+
+@dataclass
+class Hooks:
+    """Who looks on, and who pulls the plug."""
+
+    store_founded: Callable[[StoreOnDisk], None]
+    replica_changed: Callable[[ReplicaContent], None]
+    identity_changed: Callable[[], None]
+    about_to_commit: Callable[[Sequence[Write]], None]
+    committed: Callable[[Sequence[Write]], None]
+    new_handle: Callable[[MemoryStore], None]
+
+
+class PoweredStore(StoreAround):
+    """A handle that is of use only while its daemon has power."""
+
+    def __init__(self, inner: Store, power: Power, hooks: Hooks) -> None:
+        super().__init__(inner)
+        self._power = power
+        self._hooks = hooks
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        self._power.ensure()
+        self._hooks.about_to_commit(writes)
+        self._power.ensure()
+        applied = await super().transact(compares, writes)
+        self._power.ensure()
+        if applied:
+            self._hooks.committed(writes)
+        self._power.ensure()
+        return applied
+
+    async def read(
+        self,
+        start: bytes,
+        end: bytes | None = None,
+        *,
+        limit: int | None = None,
+        linearizable: bool = True,
+    ) -> ReadResult:
+        self._power.ensure()
+        result = await super().read(start, end, limit=limit, linearizable=linearizable)
+        self._power.ensure()
+        return result
+
+
+class DiskFiles:
+    """Implements `poolmember.files.Files` on a `Disk`."""
+
+    def __init__(self, disk: Disk, power: Power, hooks: Hooks, *, clock: Clock) -> None:
+        self._disk = disk
+        self._power = power
+        self._hooks = hooks
+        self._clock = clock
+
+    @property
+    def identity(self) -> Identity | None:
+        return self._disk.identity
+
+    def write_identity(self, identity: Identity, *, retire: Sequence[str] = ()) -> None:
+        self._power.ensure()
+        self._disk.identity = identity
+        for name in retire:
+            self._disk.retire(name)
+        self._hooks.identity_changed()
+
+    def retire(self, name: str) -> None:
+        self._power.ensure()
+        self._disk.retire(name)
+
+    def finish_interrupted(self) -> None:
+        """What opening a state directory does with a founding that was cut short."""
+        identity = self._disk.identity
+        if identity is not None and identity.membership is None:
+            for name in (STORE_FILE, REPLICA_FILE):
+                self._disk.retire(name)
+
+    async def found_store(self, pool: PoolId, shared: str | None) -> tuple[Store, str]:
+        self._power.ensure()
+        if shared is not None or self._disk.store is not None:
+            raise PoolError(
+                Reason.STATE_OF_ANOTHER_POOL, path="store", found="a pool", expected="none"
+            )
+        store = StoreOnDisk(pool, str(uuid.uuid4()))
+        self._disk.store = store
+        self._hooks.store_founded(store)
+        return self._handle(store), store.incarnation
+
+    async def open_store(self, own: Own) -> Store:
+        self._power.ensure()
+        store = self._disk.store
+        if store is None or (store.pool, store.incarnation) != (own.pool, own.incarnation):
+            raise PoolError(Reason.STATE_CORRUPT, path="store", problem="it is not there")
+        return self._handle(store)
+
+    async def open_replica(self, pool: PoolId) -> Replica:
+        self._power.ensure()
+        if self._disk.replica is None:
+            self._disk.replica = ReplicaContent(pool)
+        content = self._disk.replica
+        if content.pool != pool:
+            raise PoolError(
+                Reason.STATE_OF_ANOTHER_POOL, path="replica", found=content.pool, expected=pool
+            )
+
+        async def sync() -> None:
+            await self._clock.sleep(0.001)
+            self._power.ensure()
+
+        return MemoryReplica(content, sync=sync, changed=self._hooks.replica_changed)
+
+    def _handle(self, store: StoreOnDisk) -> Store:
+        handle = MemoryStore(store.data, clock=self._clock)
+        handle.faults.latency_seconds = 0.0005
+        self._hooks.new_handle(handle)
+        return PoweredStore(handle, self._power, self._hooks)

@@ -1,0 +1,294 @@
+"""A simulated world: hosts on a network, what fails when, and the rules that must hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Host, HostId, Task, TaskStatus
+from poolcore.replica import State
+from poolcore.requests import request_id
+from poolcore.wire.codec import decode_object, from_proto
+from poolmanager.v1 import patch_pb2
+from poolmanager.v1 import pool_service_pb2 as pb
+from poolmaster.layout import OBJECTS
+from poolmaster.store.contract import Write
+from poolmaster.store.memory import MemoryStore
+from sim.disk import Hooks, StoreOnDisk
+from sim.host import SimHost
+from sim.machine import simulate
+from sim.network import Network
+from sim.register import Violations
+from sim.rules import Rules
+from support.memory_replica import ReplicaContent
+from support.virtual_clock import VirtualClock
+
+CLIENT = "client"
+SETTLE_SECONDS = 40.0
+LOOK_SECONDS = 0.05
+
+POOL_SERVICE = "/poolmanager.v1.PoolService/"
+
+
+@dataclass
+class Crash:
+    """At a moment of a step, hosts lose their power.
+
+    `point` is `operation:step`. Moments: `before` the step is committed, when it is committed and
+    the master has not been told (`unanswered`), and `after`, when the step has been reached.
+    """
+
+    point: str
+    moment: str
+    victims: tuple[str, ...]
+    happened: bool = False
+
+
+class World:
+    """See the module's docstring."""
+
+    def __init__(self, seed: object, clock: VirtualClock) -> None:
+        self.seed = seed
+        self.clock = clock
+        self.dice = random.Random(f"{seed} world")
+        self.network = Network(seed, clock)
+        self.violations = Violations()
+        self.rules = Rules(self, self.violations)
+        self.hosts: dict[str, SimHost] = {}
+        self.crash: Crash | None = None
+        self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
+        self.on_point: Callable[[SimHost, str], None] = lambda host, point: None
+        self.points: list[str] = []
+        """Every point that was reached, with the host's name, in order."""
+        self._watched = ExitStack()
+        self._asked = 0
+
+    def add(self, *names: str) -> list[SimHost]:
+        """Hosts that are switched on."""
+        added = []
+        for name in names:
+            host = SimHost(self, name, len(self.hosts) + 1)
+            self.hosts[name] = host
+            host.power_on()
+            added.append(host)
+        return added
+
+    # -- what hosts tell --------------------------------------------------------------------------
+
+    def hooks_of(self, host: SimHost) -> Hooks:
+        """Who looks on at a host's disk."""
+        replicas: dict[int, State] = {}
+
+        def replica_changed(content: ReplicaContent) -> None:
+            self.rules.replica_changed(host, replicas.get(id(content)), content)
+            if content.state is not None:
+                replicas[id(content)] = content.state
+
+        def store_founded(store: StoreOnDisk) -> None:
+            register = self.rules.store_founded(host, store)
+            self._watched.enter_context(store.data.ringing(register))
+
+        return Hooks(
+            store_founded=store_founded,
+            replica_changed=replica_changed,
+            identity_changed=self.rules.check_membership,
+            about_to_commit=lambda writes: self._committing(host, writes, "before"),
+            committed=lambda writes: self._committing(host, writes, "unanswered"),
+            new_handle=lambda handle: self.on_handle(host, handle),
+        )
+
+    def _committing(self, host: SimHost, writes: Sequence[Write], moment: str) -> None:
+        for point in _points_of(writes):
+            self._maybe_crash(point, moment)
+
+    def reached(self, host: SimHost, point: str) -> None:
+        """A host has come to a point of an operation."""
+        self.points.append(f"{host.name} {point}")
+        self.on_point(host, point)
+        self._maybe_crash(point, "after")
+
+    def _maybe_crash(self, point: str, moment: str) -> None:
+        crash = self.crash
+        if crash is None or crash.happened or (crash.point, crash.moment) != (point, moment):
+            return
+        crash.happened = True
+        for name in crash.victims:
+            self.hosts[name].cut_power()
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    async def until(self, holds: Callable[[], object], *, seconds: float = 20.0) -> None:
+        """Let time pass until something holds."""
+        end = self.clock.monotonic() + seconds
+        while not holds():
+            assert self.clock.monotonic() < end, "it did not come to hold in time"
+            await self._let_pass(LOOK_SECONDS)
+
+    async def let_pass(self, seconds: float) -> None:
+        """Let time pass, looking at the rules."""
+        end = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < end:
+            await self._let_pass(min(LOOK_SECONDS, end - self.clock.monotonic()))
+
+    async def _let_pass(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)
+        self.rules.check_applied()
+        self.violations.raise_any()
+
+    async def settle(self) -> None:
+        """Heal everything, start every host, and let everything come to its end."""
+        self.network.heal()
+        for host in self.hosts.values():
+            host.power_on()
+        end = self.clock.monotonic() + SETTLE_SECONDS
+        while (why := self.rules.unsettled()) is not None:
+            assert self.clock.monotonic() < end, f"after {SETTLE_SECONDS:g} s of peace {why}"
+            await self._let_pass(LOOK_SECONDS)
+        self.rules.check_settled()
+        self.violations.raise_any()
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    async def ask(self, host: SimHost, method: str, request: Any, *, seconds: float = 30.0) -> Any:
+        """Call the API's pool service at a host."""
+        return await self.network.call(
+            CLIENT,
+            host.endpoint,
+            lambda life: life.answer(POOL_SERVICE + method, request),
+            seconds=seconds,
+        )
+
+    def new_request(self, host: SimHost) -> str:
+        """A request id by a client that knows the pool of that host."""
+        self._asked += 1
+        register = self.rules.own_register(host)
+        known = 1 if register is None else register.state.revision
+        return request_id(known, f"request{self._asked:04}")
+
+    async def add_host(self, pool: SimHost, joining: SimHost, *, asked: str | None = None) -> Task:
+        """Have the master take a host in; the task as it was recorded."""
+        request = pb.AddHostRequest(
+            address=joining.endpoint, request_id=asked or self.new_request(pool)
+        )
+        response = await self.ask(pool, "AddHost", request)
+        task: Task = from_proto(response.task)
+        return task
+
+    async def eject(self, pool: SimHost, leaving: SimHost, *, asked: str | None = None) -> Task:
+        """Have the master let a host go; the task as it was recorded."""
+        request = pb.EjectHostRequest(host=leaving.uuid, request_id=asked or self.new_request(pool))
+        response = await self.ask(pool, "EjectHost", request)
+        task: Task = from_proto(response.task)
+        return task
+
+    async def tag(self, pool: SimHost, tag: str, *, asked: str | None = None) -> int:
+        """A small write: tag the pool object. The revision it became."""
+        request = pb.UpdatePoolRequest(
+            patch=patch_pb2.MetadataPatch(add_tags=[tag]),
+            request_id=asked or self.new_request(pool),
+        )
+        response = await self.ask(pool, "UpdatePool", request)
+        revision: int = response.revision
+        return revision
+
+    async def finished(self, pool: SimHost, task: Task) -> Task:
+        """The task at its end."""
+
+        def found() -> Task | None:
+            register = self.rules.own_register(pool)
+            now = None if register is None else register.state.get(Task, task.uuid)
+            return now if now is not None and now.status.is_final else None
+
+        await self.until(found, seconds=SETTLE_SECONDS)
+        ended = found()
+        assert ended is not None
+        return ended
+
+    async def join(self, pool: SimHost, joining: SimHost) -> Task:
+        """Take a host in and wait for it; AssertionError unless that succeeds."""
+        ended = await self.finished(pool, await self.add_host(pool, joining))
+        assert ended.status is TaskStatus.SUCCESS, ended
+        return ended
+
+    async def leave(self, pool: SimHost, leaving: SimHost) -> Task:
+        """Let a host go and wait for it; AssertionError unless that succeeds."""
+        ended = await self.finished(pool, await self.eject(pool, leaving))
+        assert ended.status is TaskStatus.SUCCESS, ended
+        return ended
+
+    def members(self, pool: SimHost) -> set[HostId]:
+        """The hosts that the pool of a master has, as committed."""
+        register = self.rules.own_register(pool)
+        return set() if register is None else {h.uuid for h in register.state.all(Host)}
+
+    def close(self) -> None:
+        """Switch everything off."""
+        for host in self.hosts.values():
+            host.cut_power()
+        self._watched.close()
+
+
+def _points_of(writes: Sequence[Write]) -> Iterator[str]:
+    """The steps that a transaction records."""
+    for write in writes:
+        if write.key.startswith(OBJECTS + b"task/") and write.value is not None:
+            task = decode_object(write.value)
+            assert isinstance(task, Task)
+            yield f"{task.operation}:{'done' if task.status.is_final else task.step}"
+
+
+class _Tracebacks(logging.Handler):
+    """Notes what the code itself took for a bug."""
+
+    def __init__(self, violations: Violations) -> None:
+        super().__init__(logging.ERROR)
+        self._violations = violations
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self._violations.expect(False, f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
+def play(seed: object, scenario: Callable[[World], Coroutine[Any, Any, None]]) -> World:
+    """Play a scenario in a new world of that seed; AssertionError when a rule is broken."""
+    worlds: list[World] = []
+
+    async def main(clock: VirtualClock) -> None:
+        world = World(seed, clock)
+        worlds.append(world)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(
+            lambda _, told: world.violations.expect(False, f"{told['message']}: {told!r}")
+        )
+        watcher = _Tracebacks(world.violations)
+        root = logging.getLogger()
+        root.addHandler(watcher)
+        try:
+            await scenario(world)
+            world.violations.raise_any()
+        finally:
+            world.close()
+            # Two turns for what was cancelled.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            root.removeHandler(watcher)
+
+    try:
+        simulate(seed, main)
+    except BaseException:
+        # Whatever else went wrong then followed from the rules that were broken.
+        if worlds:
+            worlds[0].violations.raise_any()
+        raise
+    return worlds[0]
+
+
+def is_refused(error: BaseException, *reasons: Reason) -> bool:
+    """Whether an error is one of these refusals."""
+    return isinstance(error, PoolError) and error.reason in reasons
