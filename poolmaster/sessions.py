@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from poolcore.clock import Clock
@@ -56,6 +57,12 @@ class Session:
     """The newest report that nobody has looked at yet."""
     inventory: Inventory | None = None
     """The newest report that was looked at."""
+
+    def report(self, inventory: Inventory) -> None:
+        """Have a report looked at; only the newest matters."""
+        if self.reports.full():
+            self.reports.get_nowait()
+        self.reports.put_nowait(inventory)
 
 
 class Sessions:
@@ -133,10 +140,24 @@ class Sessions:
         hello = await self._hello(requests)
         head = await self._ledger.confirm()
         host = HostId(hello.host)
-        cursor = self._cursor(hello)
+        cursor = self.cursor(hello)
         if self._ledger.state.get(Host, host) is None:
             await send(self._farewell(host))
             return
+        async with self.attached(host, cursor, hello) as session:
+            await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(head))))
+            await self._until_first_ends(
+                self._read(requests, session),
+                self.take_reports(session),
+                self._feed(send, session, cursor),
+                session.replaced.wait(),
+            )
+
+    @asynccontextmanager
+    async def attached(
+        self, host: HostId, cursor: int | None, hello: pb.Hello
+    ) -> AsyncIterator[Session]:
+        """The session of a member of this pool, known to everybody as long as the block runs."""
         session = Session(host, applied=cursor or 0)
         if (older := self._attached.get(host)) is not None:
             older.replaced.set()
@@ -144,13 +165,7 @@ class Sessions:
         self._notify()
         try:
             await self._introduce(hello)
-            await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(head))))
-            await self._until_first_ends(
-                self._read(requests, session),
-                self._take_reports(session),
-                self._feed(send, session, cursor),
-                session.replaced.wait(),
-            )
+            yield session
         finally:
             if self._attached.get(host) is session:
                 del self._attached[host]
@@ -188,8 +203,11 @@ class Sessions:
                 return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
         raise PoolError(Reason.HOST_NOT_IN_POOL, host=host, pool=state.pool.name_label)
 
-    def _cursor(self, hello: pb.Hello) -> int | None:
-        """The revision to go on from; none when the member needs a snapshot."""
+    def cursor(self, hello: pb.Hello) -> int | None:
+        """The revision a member has and goes on from; none when it needs a snapshot.
+
+        Raises `PoolError` when it knows more than this mastership, and so may not have a session.
+        """
         head = self._ledger.head
         known = hello.HasField("incarnation")
         incarnation: Incarnation = from_proto(hello.incarnation) if known else head.incarnation
@@ -245,8 +263,7 @@ class Sessions:
                     raise
                 cursor = await self._send_snapshot(send, session.host)
                 continue
-            if session.behind_since is None:
-                session.behind_since = self._clock.monotonic()
+            self.fell_behind(session)
             own_end = _removal_of(session.host, commits)
             commits = commits if own_end is None else commits[:own_end]
             if commits:
@@ -275,16 +292,19 @@ class Sessions:
         async for request in requests:
             match request.WhichOneof("item"):
                 case "applied":
-                    self._progressed(session, request.applied.revision)
+                    self.progressed(session, request.applied.revision)
                 case "inventory":
-                    if session.reports.full():
-                        # Only the newest report matters.
-                        session.reports.get_nowait()
-                    session.reports.put_nowait(from_proto(request.inventory.inventory))
+                    session.report(from_proto(request.inventory.inventory))
                 case _:
                     pass
 
-    def _progressed(self, session: Session, revision: int) -> None:
+    def fell_behind(self, session: Session) -> None:
+        """There are commits that the member does not have yet."""
+        if session.behind_since is None:
+            session.behind_since = self._clock.monotonic()
+
+    def progressed(self, session: Session, revision: int) -> None:
+        """The member has durably applied everything up to `revision`."""
         session.applied = revision
         session.behind_since = (
             None if revision >= self._ledger.feed.revision else self._clock.monotonic()
@@ -292,7 +312,8 @@ class Sessions:
         session.progressed.set()
         session.progressed = asyncio.Event()
 
-    async def _take_reports(self, session: Session) -> None:
+    async def take_reports(self, session: Session) -> None:
+        """Commit what a member's reports change, one after the other, until cancelled."""
         while True:
             inventory = session.inventory = await session.reports.get()
             while (reserved_at := await self._report(session.host, inventory)) is not None:

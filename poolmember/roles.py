@@ -39,6 +39,7 @@ from poolmember.drivers.contract import Driver
 from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream, upstream_to
 from poolmember.identity import Identity, Member, Own
+from poolmember.own_session import OwnSession
 from poolmember.session import Ejected, Follower, Link, Session
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
 
@@ -230,15 +231,9 @@ async def _one_mastership(parts: Parts, own: Own, store: Store, follower: Follow
 
 
 async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> None:
-    """The master's host is a member like any other, only nearer.
-
-    Its replica is loaded here, when the pool has its master: nobody has to wait for that.
-    """
-    await follower.load()
     while True:
-        session = Session(follower, parts.driver, on_welcome=lambda: None)
         try:
-            await session.run(master.sessions.serve)
+            await OwnSession(master.ledger, master.sessions, follower, parts.driver).run()
         except (DeltaDoesNotFollow, MalformedMessage) as error:
             log.warning("the replica starts over: %s", error)
             follower.start_over()

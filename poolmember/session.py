@@ -24,6 +24,7 @@ from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
+from poolmember.replica_schema import ReplicaHead
 
 T = TypeVar("T")
 
@@ -46,6 +47,11 @@ Link = Callable[[AsyncIterator[pb.SessionRequest], Send], Awaitable[None]]
 
 class Replica(Protocol):
     """What a follower needs of the durable replica; see `poolmember.replica_store`."""
+
+    @property
+    def head(self) -> ReplicaHead:
+        """How far it is, durably."""
+        ...
 
     async def load(self) -> tuple[State | None, int]:
         """The state, none before the first snapshot, and the highest term that was obeyed."""
@@ -162,16 +168,33 @@ class Follower:
         await _to_the_end(write())
         return after.revision
 
+    async def keep_up(self, deltas: Sequence[tuple[Delta, bytes]], state: State) -> int:
+        """Make deltas durable that lead to `state`, which somebody has; its revision.
+
+        `DeltaDoesNotFollow` also when `state` is not what the replica is then at.
+        """
+
+        async def write() -> None:
+            await self.store.append(deltas)
+            if self.store.head.last != state.last:
+                raise DeltaDoesNotFollow(f"the replica is at {self.store.head.last}")
+            self.state, self.loaded = state, True
+
+        await _to_the_end(write())
+        return state.revision
+
     async def replace(self, frames: list[chain_pb2.SnapshotFrame]) -> int:
         """Take a snapshot instead of what was there; its revision.
 
         `REPLICA_AHEAD` for one that is older: then this replica holds what the store has lost.
         """
-        header, ours = frames[0].header, self.state
-        same_life = ours is not None and header.incarnation.uuid == ours.incarnation.uuid
-        if ours is not None and same_life and header.last.revision < ours.revision:
+        header, ours = frames[0].header, self.store.head
+        same_life = (
+            ours.incarnation is not None and header.incarnation.uuid == ours.incarnation.uuid
+        )
+        if ours.last is not None and same_life and header.last.revision < ours.last.revision:
             offered = str(header.last.revision)
-            raise PoolError(Reason.REPLICA_AHEAD, replica=str(ours.revision), store=offered)
+            raise PoolError(Reason.REPLICA_AHEAD, replica=str(ours.last.revision), store=offered)
 
         async def write() -> int:
             self.state = await self.store.replace(frames)
@@ -221,7 +244,9 @@ class Session:
         `Ejected`, `DeltaDoesNotFollow` (the replica needs a snapshot) or a `PoolError`.
         """
         try:
-            await side_by_side(self._carry(link), self._follow(), self._observe())
+            await side_by_side(
+                self._carry(link), self._follow(), observe(self._driver, self._report)
+            )
         finally:
             self._follower.following = None
             # gRPC asks for the next request, and keeps all this alive, until there is none.
@@ -231,7 +256,7 @@ class Session:
     async def _carry(self, link: Link) -> None:
         try:
             await link(self._requests(), self._received.put)
-            end: Exception = _gone("it ended the session")
+            end: Exception = gone("it ended the session")
         except Exception as error:
             end = error
         # In line behind what has been received, which still counts: above all that we are ejected.
@@ -262,7 +287,7 @@ class Session:
             self._follower.heard = self._follower.clock.monotonic()
             item = response.WhichOneof("item")
             if self._follower.following is None and item not in {"welcome", "eject"}:
-                raise _gone("it began without a welcome")
+                raise gone("it began without a welcome")
             match item:
                 case "welcome":
                     await self._follower.welcome(from_proto(response.welcome.head))
@@ -289,7 +314,7 @@ class Session:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     item = await self._received.get()
             except TimeoutError:
-                raise _gone(f"silent for {SILENCE_SECONDS:g} s") from None
+                raise gone(f"silent for {SILENCE_SECONDS:g} s") from None
         if isinstance(item, Exception):
             raise item
         return item
@@ -311,20 +336,28 @@ class Session:
 
     # -- reporting --------------------------------------------------------------------------------
 
-    async def _observe(self) -> None:
-        await self._take_inventory()
-        async for _ in self._driver.changes():
-            await self._take_inventory()
-
-    async def _take_inventory(self) -> None:
-        try:
-            self._inventory = await self._driver.inventory()
-        except DriverError as error:
-            # Rather nothing than less than the truth; the next change or session asks again.
-            log.warning("no inventory: %s", error)
-            return
+    def _report(self, inventory: Inventory) -> None:
+        self._inventory = inventory
         self._to_tell.set()
 
 
-def _gone(problem: str) -> PoolError:
+async def observe(driver: Driver, report: Callable[[Inventory], None]) -> None:
+    """Report what is on the host, now and whenever that has changed, until cancelled."""
+    await _take_inventory(driver, report)
+    async for _ in driver.changes():
+        await _take_inventory(driver, report)
+
+
+async def _take_inventory(driver: Driver, report: Callable[[Inventory], None]) -> None:
+    try:
+        inventory = await driver.inventory()
+    except DriverError as error:
+        # Rather nothing than less than the truth; the next change or session asks again.
+        log.warning("no inventory: %s", error)
+        return
+    report(inventory)
+
+
+def gone(problem: str) -> PoolError:
+    """What ends a session whose other side is no longer there."""
     return PoolError(Reason.NO_MASTER, host="this host", problem=problem)
