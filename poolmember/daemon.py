@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -209,6 +210,9 @@ async def _serve_until_told(config: Config, state_dir: StateDir) -> None:
 
 def run(config: Config) -> int:
     """Run the daemon until SIGTERM or SIGINT; the exit code."""
+    # What a host holds lives long and is free of cycles. At the default thresholds the search for
+    # cycles takes a third of the time of a commit in a pool of 10,000 VMs.
+    gc.set_threshold(10_000, 20, 20)
     with StateDir.open(config.state_dir) as state_dir:
         asyncio.run(_serve_until_told(config, state_dir))
     return Exit.DONE

@@ -7,6 +7,7 @@ host becomes. Which role a host has is decided by its membership (`poolmember.id
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -212,6 +213,8 @@ async def lead(parts: Parts, own: Own) -> None:
 async def _one_mastership(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
     host = parts.identity.host
     head, state = await claim(store, host)
+    # Most of it stays as long as the daemon runs: the garbage collector need not search it.
+    gc.freeze()
     master = Mastership(
         host=host,
         store=store,
