@@ -183,7 +183,7 @@ async def test_requests_of_50_megabytes_are_refused_and_leave_nothing(cluster: C
     for host in (phantom, ignite):
         async with unharmed(phantom), host.api() as api:
             before = host.resident_bytes
-            for _ in range(5):
+            for _ in range(3):
                 with pytest.raises(PoolError) as refused:
                     await api.update_pool(name_description="x" * (50 * MIB))
                 assert refused.value.reason is Reason.REQUEST_TOO_LARGE

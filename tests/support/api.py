@@ -126,7 +126,7 @@ class Api:
 
     async def state(self) -> State:
         """The pool's state now, requests included."""
-        async with aclosing(self.states()) as states:
+        async with asyncio.timeout(WAIT_SECONDS), aclosing(self.states()) as states:
             return await anext(states)
 
     async def until(self, condition: Callable[[State], bool]) -> State:
