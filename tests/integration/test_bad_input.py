@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from poolcore.errors import Exit, PoolError, Reason
-from poolcore.model import HostMetrics
 from poolmanager.v1 import (
     host_service_pb2,
     network_service_pb2,
@@ -33,7 +32,7 @@ NOT_A_NAME = ["two words", "x" * 300, "a." * 150, "line\nbreak", "\x1b[31mred", 
 async def unharmed(host: Host) -> AsyncIterator[Api]:
     """The API of a host whose pool is the same afterwards."""
     async with host.api() as api:
-        await api.until(lambda state: all(m.live for m in state.all(HostMetrics)))
+        await api.quiet()
         before = await api.state()
         yield api
         assert await api.state() == before

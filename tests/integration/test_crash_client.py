@@ -69,6 +69,7 @@ async def test_the_client_dies_and_its_task_goes_on(
 async def test_the_client_dies_before_its_join_has_begun(cluster: Cluster) -> None:
     phantom, ignite = await a_pool(cluster)
     async with WaitingAgent(cluster.loopback.endpoint()) as host, phantom.api() as api:
+        await api.quiet()
         before = await api.state()
         async with client(phantom.endpoint, "add-host", host.endpoint):
             await host.asked()

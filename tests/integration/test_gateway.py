@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import HostMetrics, Kind
+from poolcore.model import Kind
 from poolcore.requests import request_id
 from poolcore.wire.codec import enum_to_proto
 from poolcore.wire.status import error_from_rpc
@@ -66,7 +66,7 @@ async def a_pool(cluster: Cluster) -> tuple[LocalHost, LocalHost]:
     await cluster.start()
     async with phantom.api() as api:
         await api.join(ignite.endpoint)
-        await api.until(lambda state: all(m.live for m in state.all(HostMetrics)))
+        await api.quiet()
     await same_replicas(phantom, ignite)
     return phantom, ignite
 

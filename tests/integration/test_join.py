@@ -6,8 +6,7 @@ import subprocess
 import pytest
 
 from poolcore.errors import Exit, PoolError, Reason
-from poolcore.model import HostMetrics, TaskStatus
-from poolcore.replica import State
+from poolcore.model import TaskStatus
 from poolcore.requests import request_id
 from support.daemons import POOLMEMBER, SHARED_SRS, Cluster, Host
 from support.wholeness import is_in, same_replicas
@@ -42,16 +41,11 @@ mtu = 9000
 """
 
 
-def quiet(state: State) -> bool:
-    """Everything a host commits by itself when it starts is there."""
-    return all(metrics.live for metrics in state.all(HostMetrics))
-
-
 async def at_rest(*hosts: Host) -> list[str]:
     """The canonical dumps of the hosts' replicas, when all that hosts do by themselves is done."""
     for host in hosts:
         async with host.api() as api:
-            await api.until(quiet)
+            await api.quiet()
         await same_replicas(host)
     return [host.replica() for host in hosts]
 
@@ -172,7 +166,7 @@ async def test_the_answer_names_its_task_and_what_was_found(cluster: Cluster) ->
 async def test_a_host_with_its_own_names_keeps_them(cluster: Cluster) -> None:
     phantom, ignite = await two_hosts(cluster)
     async with ignite.api() as api:
-        await api.until(quiet)
+        await api.quiet()
         await api.tag_sr("Local storage", "fast")
     async with phantom.api() as api:
         await api.join(ignite.endpoint)

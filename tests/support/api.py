@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from poolcore.model import SR, Kind, Task, TaskStatus
+from poolcore.model import SR, HostMetrics, Kind, Task, TaskStatus
 from poolcore.replica import Change, Put, Remove, State, changed
 from poolcore.wire.chain import SnapshotAssembler
 from poolcore.wire.channels import open_channel
@@ -141,6 +141,10 @@ class Api:
                 except grpc.aio.AioRpcError:
                     # The host starts, or changes its role.
                     await asyncio.sleep(0.02)
+
+    async def quiet(self) -> State:
+        """The state once every host is attached: nothing more is committed unless asked for."""
+        return await self.until(lambda state: all(m.live for m in state.all(HostMetrics)))
 
     # -- writing ----------------------------------------------------------------------------------
 
