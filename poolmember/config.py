@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
+from poolcore.replica import DEFAULT_HISTORY_REVISIONS
 from poolmember.config_values import (
     DEFAULT_PORT,
     KEYS,
@@ -60,6 +61,8 @@ class Config:
     log_level: LogLevel
     builtin_srs: tuple[str, ...]
     """Names of storage pools that every fresh host has, besides libvirt's `default`."""
+    history_revisions: int
+    """How many commits a pool founded by this host remembers."""
 
 
 class Sources:
@@ -196,6 +199,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
         log_format=sources.parsed("log_format", LogFormat.TEXT),
         log_level=sources.parsed("log_level", LogLevel.INFO),
         builtin_srs=sources.parsed("builtin_srs", ()),
+        history_revisions=sources.parsed("history_revisions", DEFAULT_HISTORY_REVISIONS),
     )
 
 

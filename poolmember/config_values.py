@@ -20,6 +20,7 @@ from poolcore.errors import PoolError, Reason
 DEFAULT_PORT = 7443
 DEFAULT_LIBVIRT_URI = "qemu:///system"
 NAME_BYTES = 255
+HISTORY_REVISIONS = range(10, 1_000_001)
 
 
 class LogFormat(StrEnum):
@@ -245,6 +246,15 @@ def _names(value: Value) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item for item in items if item))
 
 
+def _history_revisions(value: Value) -> int:
+    raw = value.raw
+    number = int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() else raw
+    if isinstance(number, bool) or not isinstance(number, int) or number not in HISTORY_REVISIONS:
+        low, high = HISTORY_REVISIONS[0], HISTORY_REVISIONS[-1]
+        raise Problem(f"must be a number from {low} to {high}, not {raw!r}")
+    return number
+
+
 PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "name": parse_name,
     "listen": _listen,
@@ -256,6 +266,7 @@ PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "log_format": _log_format,
     "log_level": _log_level,
     "builtin_srs": _names,
+    "history_revisions": _history_revisions,
 }
 
 KEYS = tuple(PARSERS)

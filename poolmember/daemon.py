@@ -98,6 +98,7 @@ class Daemon:
             clock=self._clock,
             reached=self.reached,
             on_role=self._on_role,
+            history_revisions=config.history_revisions,
         )
         shared_store = config.store.url if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)

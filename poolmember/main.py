@@ -25,6 +25,7 @@ from poolmember.options import (
     ConfigOption,
     DriverOption,
     DumpOption,
+    HistoryRevisionsOption,
     InsecureOption,
     KeepVmsOption,
     ListenOption,
@@ -97,6 +98,7 @@ def run(
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
     builtin_srs: BuiltinSrsOption = None,
+    history_revisions: HistoryRevisionsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT.
@@ -115,6 +117,7 @@ def run(
         "log_format": log_format,
         "log_level": log_level,
         "builtin_srs": builtin_srs,
+        "history_revisions": history_revisions,
         "config": config_file,
     }
     with _refusals():

@@ -98,6 +98,15 @@ BuiltinSrsOption = Annotated[
         "obstacle to joining a pool.",
     ),
 ]
+HistoryRevisionsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="For the host that founds a pool: how many commits the pool remembers. A host that "
+        "was away for longer gets everything anew, and a request that is older than that cannot "
+        "be repeated. Default: 10000.",
+    ),
+]
 DumpOption = Annotated[
     bool,
     typer.Option(

@@ -20,7 +20,7 @@ import grpc
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, Pool, PoolId
-from poolcore.replica import DeltaDoesNotFollow, Incarnation
+from poolcore.replica import DEFAULT_HISTORY_REVISIONS, DeltaDoesNotFollow, Incarnation
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
@@ -76,6 +76,8 @@ class Parts:
     reached: Callable[[str], None]
     on_role: Callable[[str], None]
     """Told, in a few words, whenever the host's role becomes another."""
+    history_revisions: int = DEFAULT_HISTORY_REVISIONS
+    """How many commits a pool that this host founds remembers."""
     mastership: Mastership | None = None
     follower: Follower | None = None
 
@@ -86,6 +88,14 @@ class Parts:
         if identity is None:
             raise RuntimeError("the host has no identity yet")
         return identity
+
+    def new_pool(self, uuid_: str) -> Pool:
+        """The pool object of a pool that this host founds."""
+        return Pool(
+            uuid=PoolId(uuid_),
+            name_label=self.identity.name,
+            history_revisions=self.history_revisions,
+        )
 
     @asynccontextmanager
     async def following(self, pool: PoolId) -> AsyncIterator[Follower]:
@@ -147,7 +157,7 @@ async def found_pool(parts: Parts, shared: str | None) -> Change:
     # Of a shared file the pool is derived, so that a founding that was cut short is known again.
     identity = parts.identity
     chosen = uuid.uuid4() if shared is None else uuid.uuid5(uuid.UUID(identity.host), shared)
-    pool = Pool(uuid=PoolId(str(chosen)), name_label=identity.name)
+    pool = parts.new_pool(str(chosen))
     objects = founding_objects(facts, pool, now=parts.clock.now())
     return Change(await _found_store(parts, pool.uuid, objects, shared))
 
@@ -161,7 +171,7 @@ async def found_after_eject(parts: Parts, follower: Follower) -> Change:
         change = await found_pool(parts, None)
         return replace(change, retire=(REPLICA_FILE,))
     _, objects = departed(follower.state, host)
-    pool = Pool(uuid=PoolId(str(uuid.uuid4())), name_label=parts.identity.name)
+    pool = parts.new_pool(str(uuid.uuid4()))
     membership = await _found_store(parts, pool.uuid, (pool, *objects), None)
     parts.reached("host.eject:host-founded")
     return Change(membership, retire=(REPLICA_FILE,))

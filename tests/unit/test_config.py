@@ -41,6 +41,7 @@ def test_with_nothing_said_the_defaults_hold(file: Path) -> None:
     assert config.log_format is LogFormat.TEXT
     assert config.log_level is LogLevel.INFO
     assert config.builtin_srs == ()
+    assert config.history_revisions == 10_000
     assert config.name
     assert "." not in config.name
 
@@ -73,6 +74,7 @@ def test_a_file_may_hold_every_key(file: Path) -> None:
         log_format = "json"
         log_level = "debug"
         builtin_srs = ["default", "images"]
+        history_revisions = 500
         """
     )
     config = load({"config": str(file)}, {})
@@ -84,14 +86,17 @@ def test_a_file_may_hold_every_key(file: Path) -> None:
     assert config.insecure
     assert config.log_format is LogFormat.JSON
     assert config.builtin_srs == ("default", "images")
+    assert config.history_revisions == 500
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", "on"])
 def test_switches_are_read_from_the_environment(file: Path, text: str) -> None:
     environ = {"POOLMEMBER_INSECURE": text, "POOLMEMBER_BUILTIN_SRS": "default, images"}
+    environ["POOLMEMBER_HISTORY_REVISIONS"] = "500"
     config = load({"config": str(file)}, environ)
     assert config.insecure
     assert config.builtin_srs == ("default", "images")
+    assert config.history_revisions == 500
 
 
 def test_the_shared_store_is_absolute_with_three_or_four_slashes(file: Path) -> None:
@@ -188,6 +193,11 @@ def test_a_wrong_value_is_refused_with_its_key_and_problem(
         ("insecure = 1", "true or false"),
         ("builtin_srs = [1]", "list of names"),
         ("builtin_srs = true", "list of names"),
+        ("history_revisions = 9", "from 10 to 1000000"),
+        ("history_revisions = 1000001", "from 10 to 1000000"),
+        ("history_revisions = 50.0", "from 10 to 1000000"),
+        ("history_revisions = true", "from 10 to 1000000"),
+        ('history_revisions = "many"', "from 10 to 1000000"),
         ("listen = 7443", "text in quotes"),
         ("name =", "not valid TOML"),
     ],

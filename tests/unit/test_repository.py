@@ -71,4 +71,5 @@ def test_the_packaged_configuration_changes_nothing_and_shows_valid_toml() -> No
         "log_format",
         "log_level",
         "builtin_srs",
+        "history_revisions",
     }
