@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 SILENCE_SECONDS = 3.0
 """A master that says nothing for so long, not even a heartbeat, counts as gone."""
 RECEIVED = 64
+ACKNOWLEDGE_SECONDS = 0.02
+"""An acknowledgement names the last revision, so those of this time go together: a pool of 64 hosts
+would otherwise keep its master busy with them."""
 APPLIED_TOGETHER = 1_024
 """Deltas that came while the last ones were made durable become durable together."""
 
@@ -277,6 +280,7 @@ class Session:
                 reported = self._inventory
                 report = pb.InventoryReport(inventory=to_proto(reported))
                 yield pb.SessionRequest(inventory=report)
+            await self._follower.clock.sleep(ACKNOWLEDGE_SECONDS)
 
     # -- following --------------------------------------------------------------------------------
 
