@@ -9,7 +9,7 @@ goes on as if nobody had cancelled it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 
@@ -28,7 +28,7 @@ async def side_by_side(*parts: Coroutine[Any, Any, object]) -> None:
         raise failure
 
 
-async def _end(tasks: list[asyncio.Future[object]]) -> list[BaseException]:
+async def _end(tasks: Sequence[asyncio.Future[object]]) -> list[BaseException]:
     """Cancel the tasks and wait for them; what they raised."""
     for task in tasks:
         task.cancel()

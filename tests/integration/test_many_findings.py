@@ -20,7 +20,7 @@ async def test_the_client_has_every_finding_of_a_long_refusal(cluster: Cluster) 
 
     async with PoolClient.connect(phantom.endpoint) as pool:
         with pytest.raises(JoinRefused) as refusal:
-            await pool.add_host(crowded.endpoint)
+            _ = await pool.add_host(crowded.endpoint)
 
     codes = [finding.code for finding in refusal.value.findings]
     assert codes == ["JOINING_HOST_CANNOT_HAVE_VMS"] * 40
