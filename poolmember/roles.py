@@ -177,6 +177,16 @@ async def found_after_eject(parts: Parts, follower: Follower) -> Change:
     return Change(membership, retire=(REPLICA_FILE,))
 
 
+async def _found_insistently(parts: Parts, follower: Follower) -> Change:
+    """Found the host's own pool, however long its disk refuses: nobody else can, or will ask."""
+    while True:
+        try:
+            return await found_after_eject(parts, follower)
+        except PoolError as error:
+            log.error("this host's own pool is not founded yet: %s", error.message)
+        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+
+
 async def _found_store(
     parts: Parts, pool: PoolId, objects: tuple[Any, ...], shared: str | None
 ) -> Own:
@@ -184,6 +194,8 @@ async def _found_store(
     try:
         if await read_head(store) is None:
             await found(store, Incarnation(1, incarnation), parts.identity.host, objects)
+    except StoreError as error:
+        raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
     finally:
         await store.close()
     return Own(pool=pool, incarnation=incarnation, store=shared)
@@ -277,7 +289,7 @@ async def follow(parts: Parts, member: Member) -> Change:
                 except Ejected:
                     log.warning("this host was ejected from pool %s", member.pool_name)
                     parts.reached("host.eject:host-told")
-                    return await found_after_eject(parts, follower)
+                    return await _found_insistently(parts, follower)
                 except (DeltaDoesNotFollow, MalformedMessage) as error:
                     log.warning("the replica starts over: %s", error)
                     follower.start_over()
