@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import selectors
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -52,8 +53,11 @@ class VirtualClock:
             await asyncio.sleep(0)
             return
         woken = asyncio.get_running_loop().create_future()
+        # Time goes on even where the sum rounds to what it was: who sleeps for the rest of a time
+        # must not do so for ever.
+        due = max(self._now + seconds, math.nextafter(self._now, math.inf))
         # Those who sleep until the same moment wake in the order in which they lay down.
-        heapq.heappush(self._sleepers, (self._now + seconds, next(self._arrivals), woken))
+        heapq.heappush(self._sleepers, (due, next(self._arrivals), woken))
         await woken
 
     async def advance(self, seconds: float) -> None:

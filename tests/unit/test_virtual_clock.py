@@ -88,3 +88,13 @@ async def test_the_system_clock_is_a_clock() -> None:
     assert abs(clock.now() - datetime.now(UTC)) < timedelta(minutes=1)
     virtual: Clock = VirtualClock()
     assert virtual.now().tzinfo is not None
+
+
+def test_even_the_shortest_sleep_ends() -> None:
+    async def main(clock: VirtualClock) -> None:
+        await clock.sleep(1e9)
+        began = clock.monotonic()
+        await clock.sleep(1e-12)
+        assert clock.monotonic() > began
+
+    run_in_virtual_time(main)
