@@ -41,6 +41,7 @@ from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream, upstream_to
 from poolmember.identity import Identity, Member, Own
 from poolmember.own_session import OwnSession
+from poolmember.search import Search
 from poolmember.session import Ejected, Follower, Link, Session
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
 
@@ -274,8 +275,8 @@ async def follow(parts: Parts, member: Member) -> Change:
     """Follow whoever is master, until the host is ejected."""
     async with parts.following(member.pool) as follower:
         await follower.load()
-        problem = "it has not been found yet"
-        handlers = parts.answer_from_replica(follower, lambda: problem)
+        search = Search()
+        handlers = parts.answer_from_replica(follower, search.summary)
         parts.gateway.serve_locally(handlers)
         alone = f"member of pool {member.pool_name}, looking for its master"
         parts.on_role(alone)
@@ -294,9 +295,7 @@ async def follow(parts: Parts, member: Member) -> Change:
                     log.warning("the replica starts over: %s", error)
                     follower.start_over()
                 except PoolError as error:
-                    if error.message != problem:
-                        log.info("no session with %s: %s", endpoint, error.message)
-                    problem = error.message
+                    search.in_vain(endpoint, error)
                     hint = error.params.get("master") if _redirects(error) else None
                 if follower.welcomes > welcomes:
                     hint, pause = endpoint, PAUSE_SECONDS
