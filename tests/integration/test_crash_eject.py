@@ -8,13 +8,13 @@ import signal
 from contextlib import suppress
 
 import pytest
-from support.daemons import SHARED_SRS, Cluster, Host
-from support.wholeness import is_in
 
 from poolcore.errors import PoolError
 from poolcore.model import TaskStatus
 from poolcore.requests import request_id
 from poolmaster.operations.eject import Eject
+from support.daemons import SHARED_SRS, Cluster, Host
+from support.wholeness import is_in
 
 MASTER_POINTS = [*(f"{Eject.name}:{step.name}" for step in Eject.steps), "host.eject:done"]
 HOST_POINTS = ["host.eject:host-told", "host.eject:host-founded"]
@@ -36,14 +36,14 @@ async def test_a_daemon_dies_when_an_eject_has_come_to(point: str, cluster: Clus
         victim.kill_at(point)
         asked = request_id((await api.state()).revision, "ejectignite")
         with suppress(PoolError):
-            await api.eject_host("ignite", request_id=asked)
+            await api.eject_host("ignite", asked=asked)
         assert await victim.ended() == -signal.SIGKILL
         victim.kill_at()
         await victim.start()
         assert not await is_in(ignite, phantom)
         assert len(await api.srs()) == 6
 
-        again = await api.ended(await api.eject_host("ignite", request_id=asked))
+        again = await api.ended(await api.eject_host("ignite", asked=asked))
         assert again.status is TaskStatus.SUCCESS
         await api.join(ignite.endpoint)
         assert await is_in(ignite, phantom)

@@ -9,13 +9,13 @@ import signal
 from contextlib import suppress
 
 import pytest
-from support.daemons import SHARED_SRS, Cluster, Host
-from support.wholeness import is_in
 
 from poolcore.errors import PoolError
 from poolcore.model import TaskStatus
 from poolcore.requests import request_id
 from poolmaster.operations.join import Join
+from support.daemons import SHARED_SRS, Cluster, Host
+from support.wholeness import is_in
 
 MASTER_POINTS = [*(f"{Join.name}:{step.name}" for step in Join.steps),
                  "host.join:attached", "host.join:done"]  # fmt: skip
@@ -39,13 +39,13 @@ async def test_a_daemon_dies_when_a_join_has_come_to(point: str, cluster: Cluste
     async with phantom.api() as api:
         asked = request_id((await api.state()).revision, "addignite")
         with suppress(PoolError):
-            await api.add_host(ignite.endpoint, request_id=asked)
+            await api.add_host(ignite.endpoint, asked=asked)
         assert await victim.ended() == -signal.SIGKILL
         victim.kill_at()
         await victim.start()
         assert await is_in(ignite, phantom) is (point not in TOO_EARLY)
 
-        again = await api.ended(await api.add_host(ignite.endpoint, request_id=asked))
+        again = await api.ended(await api.add_host(ignite.endpoint, asked=asked))
         if point in TOO_EARLY:
             assert again.status is TaskStatus.FAILURE, "what the first asking came to"
             await api.join(ignite.endpoint)

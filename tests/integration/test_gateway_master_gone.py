@@ -149,7 +149,7 @@ async def test_the_outcome_of_a_write_is_unknown_when_its_connection_breaks(
         asked = request_id(state.revision, "nameitonce")
         proxy.hold(requests=not done, answers=done)
         async with asyncio.TaskGroup() as tasks:
-            write = at_member.update_pool(name_description="named", request_id=asked)
+            write = at_member.update_pool(name_description="named", asked=asked)
             writing = tasks.create_task(reason_of(write))
             if done:
                 await at_master.until(lambda s: s.pool.name_description == "named")
@@ -162,8 +162,8 @@ async def test_the_outcome_of_a_write_is_unknown_when_its_connection_breaks(
         proxy.heal()
         await ignite.says("following")
         between = await at_master.update_pool(name_description="named otherwise")
-        again = await at_member.update_pool(name_description="named", request_id=asked)
+        again = await at_member.update_pool(name_description="named", asked=asked)
         assert (again.revision < between.revision) is done, "it is what it was, or made now"
         assert again.pool.name_description == "named"
-        third = await at_master.update_pool(name_description="named", request_id=asked)
+        third = await at_master.update_pool(name_description="named", asked=asked)
         assert third == again, "never made twice"

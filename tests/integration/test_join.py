@@ -149,10 +149,10 @@ async def test_the_answer_names_its_task_and_what_was_found(cluster: Cluster) ->
     phantom, ignite = await two_hosts(cluster)
     async with phantom.api() as api:
         asked = request_id((await api.state()).revision, "addignite")
-        first = await api.add_host(ignite.endpoint, request_id=asked)
-        second = await api.add_host(ignite.endpoint, request_id=asked)
+        first = await api.add_host(ignite.endpoint, asked=asked)
+        second = await api.add_host(ignite.endpoint, asked=asked)
         done = await api.ended(first)
-        third = await api.add_host(ignite.endpoint, request_id=asked)
+        third = await api.add_host(ignite.endpoint, asked=asked)
     assert {first.uuid, second.uuid, third.uuid} == {first.uuid}
     assert third == done
     assert (done.status, done.progress, done.operation) == (

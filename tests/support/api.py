@@ -16,6 +16,7 @@ import grpc
 
 from poolcore.model import SR, HostMetrics, Kind, Task, TaskStatus
 from poolcore.replica import Change, Put, Remove, State, changed
+from poolcore.requests import request_id
 from poolcore.wire.chain import SnapshotAssembler
 from poolcore.wire.channels import open_channel
 from poolcore.wire.codec import enum_from_proto, enum_to_proto, from_proto, object_from_proto
@@ -146,14 +147,33 @@ class Api:
         """The state once every host is attached: nothing more is committed unless asked for."""
         return await self.until(lambda state: all(m.live for m in state.all(HostMetrics)))
 
+    async def commits_after(
+        self, revision: int, count: int
+    ) -> list[event_service_pb2.CommitEvents]:
+        """The next so many commits after a revision, from the event stream."""
+        request = event_service_pb2.WatchRequest(since_revision=revision)
+        found: list[event_service_pb2.CommitEvents] = []
+        call = self.events.Watch(request, timeout=WAIT_SECONDS)
+        try:
+            async for response in call:
+                if response.HasField("commit"):
+                    found.append(response.commit)
+                if len(found) == count:
+                    break
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, endpoint=self.endpoint) from error
+        finally:
+            call.cancel()
+        return found
+
     # -- writing ----------------------------------------------------------------------------------
 
     async def update_pool(
-        self, *, request_id: str | None = None, **patch: Any
+        self, *, asked: str | None = None, **patch: Any
     ) -> pool_service_pb2.UpdatePoolResponse:
         """Change the pool object; `patch` are fields of `MetadataPatch`."""
         request = pool_service_pb2.UpdatePoolRequest(
-            request_id=request_id, patch=patch_pb2.MetadataPatch(**patch)
+            request_id=asked, patch=patch_pb2.MetadataPatch(**patch)
         )
         return await self.call(self.pools.UpdatePool, request)
 
@@ -165,22 +185,19 @@ class Api:
         found: SR = from_proto((await self.call(self.storage.UpdateSr, request)).sr)
         return found
 
-    async def commits(self, number: int) -> None:
-        """Make as many commits, in calls of at most 1,000."""
-        kind = enum_to_proto(Kind.POOL)
-        while number > 0:
-            items = [
-                pool_service_pb2.UpdateItem(
-                    kind=kind,
-                    object="",
-                    patch=patch_pb2.MetadataPatch(name_description=f"{number - nth} to go"),
-                )
-                for nth in range(min(number, 1_000))
-            ]
-            request = pool_service_pb2.BatchUpdateRequest(items=items)
-            response = await self.call(self.pools.BatchUpdate, request, timeout_seconds=30.0)
-            assert all(outcome.HasField("done") for outcome in response.outcomes)
-            number -= len(items)
+    async def commits(self, number: int, *, base_revision: int | None = None) -> None:
+        """Make as many commits, at most 1,000; with a request id each if a revision is given."""
+        items = [
+            pool_service_pb2.UpdateItem(
+                request_id=None if base_revision is None else request_id(base_revision, f"{n:08}"),
+                kind=enum_to_proto(Kind.POOL),
+                patch=patch_pb2.MetadataPatch(name_description=f"{number - n} to go"),
+            )
+            for n in range(number)
+        ]
+        request = pool_service_pb2.BatchUpdateRequest(items=items)
+        response = await self.call(self.pools.BatchUpdate, request, timeout_seconds=30.0)
+        assert all(outcome.HasField("done") for outcome in response.outcomes)
 
     # -- hosts coming and going -------------------------------------------------------------------
 
@@ -192,19 +209,17 @@ class Api:
         return await self.call(self.pools.CheckHost, request, timeout_seconds=30.0)
 
     async def add_host(
-        self, address: str, *, force: bool = False, request_id: str | None = None
+        self, address: str, *, force: bool = False, asked: str | None = None
     ) -> Task:
         """The task of a join, once it has begun."""
-        request = pool_service_pb2.AddHostRequest(
-            address=address, force=force, request_id=request_id
-        )
+        request = pool_service_pb2.AddHostRequest(address=address, force=force, request_id=asked)
         response = await self.call(self.pools.AddHost, request, timeout_seconds=30.0)
         task: Task = from_proto(response.task)
         return task
 
-    async def eject_host(self, host: str, *, request_id: str | None = None) -> Task:
+    async def eject_host(self, host: str, *, asked: str | None = None) -> Task:
         """The task of a departure, once it has begun."""
-        request = pool_service_pb2.EjectHostRequest(host=host, request_id=request_id)
+        request = pool_service_pb2.EjectHostRequest(host=host, request_id=asked)
         task: Task = from_proto((await self.call(self.pools.EjectHost, request)).task)
         return task
 

@@ -1,0 +1,90 @@
+"""Restarting any daemon, the master's too, or all at once, loses nothing that was acknowledged."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import HostMetrics, Object
+from poolcore.replica import State
+from support.daemons import SHARED_SRS, Cluster, Host, ProcessHost
+from support.wholeness import same_replicas
+
+VMS = """
+[[vm]]
+name = "web"
+count = 20
+disk = [{ size_mib = 10 }]
+nic = [{}]
+"""
+WHOLE_POOL = ("phantom", "ignite", "specter")
+WRITES = 40
+NOT_DONE_OR_UNKNOWN = {Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN, Reason.NO_HOST_ANSWERS}
+
+
+def kept(state: State) -> list[Object]:
+    """What must be the same after a restart: everything but who was heard when, and the tags."""
+    return [o for o in state.objects() if not isinstance(o, HostMetrics) and o != state.pool]
+
+
+async def three_hosts(cluster: Cluster) -> dict[str, ProcessHost]:
+    phantom = cluster.process("phantom", sim=SHARED_SRS + VMS)
+    ignite, specter = cluster.process("ignite"), cluster.process("specter")
+    await cluster.start()
+    async with phantom.api() as api:
+        await asyncio.gather(api.join(ignite.endpoint), api.join(specter.endpoint))
+        await api.quiet()
+    await same_replicas(phantom, ignite, specter)
+    return {"phantom": phantom, "ignite": ignite, "specter": specter}
+
+
+async def written_meanwhile(host: Host, event: str) -> set[str]:
+    """Writes one after the other until the host or its master is gone; what was acknowledged."""
+    acknowledged: set[str] = set()
+    async with host.api() as api:
+        for number in range(WRITES):
+            tag = f"{event}-{number}"
+            try:
+                await api.update_pool(add_tags=[tag])
+            except PoolError as error:
+                if error.reason not in NOT_DONE_OR_UNKNOWN:
+                    raise
+                break
+            acknowledged.add(tag)
+    return acknowledged
+
+
+async def restart(hosts: Sequence[ProcessHost], number: signal.Signals) -> None:
+    for host in hosts:
+        host.signal(number)
+    for host in hosts:
+        assert await host.ended() == (0 if number is signal.SIGTERM else -number)
+    await asyncio.gather(*(host.start() for host in hosts))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_nothing_that_was_acknowledged_is_lost(
+    number: signal.Signals, cluster: Cluster
+) -> None:
+    hosts = await three_hosts(cluster)
+    phantom, specter = hosts["phantom"], hosts["specter"]
+    acknowledged: set[str] = set()
+    for names in (("ignite",), ("phantom",), ("phantom", "specter"), WHOLE_POOL):
+        async with phantom.api() as api:
+            before, term = await api.quiet(), (await api.status()).head.term
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(written_meanwhile(specter, "+".join(names)))
+            async with phantom.api() as api:
+                await api.commits_after(before.revision, 5)
+            await restart([hosts[name] for name in names], number)
+            acknowledged |= await writing
+        async with phantom.api() as api:
+            await api.quiet()
+            after, status = await api.state(), await api.status()
+        assert kept(after) == kept(before)
+        assert acknowledged <= after.pool.tags
+        assert status.head.term == term + ("phantom" in names)
+        await same_replicas(*hosts.values())
+    assert len(acknowledged) >= 4 * 5
