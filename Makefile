@@ -78,7 +78,7 @@ protos-release: $(STAMP) ## At a release: keep the present API as what later one
 
 .PHONY: bench
 bench: $(STAMP) ## Measure, and write docs/benchmarks.md
-	@$(BIN)/python tests/bench/run.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
 
 .PHONY: clean
 clean: ## Remove .venv, caches and built packages

@@ -1,0 +1,141 @@
+"""From a commit to its being applied in every member, at a steady rate of commits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from bench.figures import Aim, Section, Spread, Table, milliseconds
+from bench.guests import add_guests
+from bench.loads import Asked, opened
+from bench.processes import answer, running
+from bench.progress import tell
+from poolclient import Committed, PoolClient
+from poolcore.model import SR
+from support.daemons import Loopback, ProcessHost, running_cluster
+
+RATE = 100
+SECONDS = 10.0
+LIGHT = 64
+PROCESSES = 2
+AIM_SECONDS = 0.020
+
+METHOD = f"""\
+One daemon with members at it, and {RATE} commits a second by one client, at fixed times, for
+{SECONDS:g} s: a late answer delays none of the following. *Acknowledged* is what the client waits
+for and the reference of the rest. *Applied by the last* counts from when the commit was due to when
+the last member had it, so it contains the commit itself; *after the answer* counts from when the
+client had its answer.
+
+The 2 members run what a member's daemon runs, a durable replica included, each in a process. The
+{LIGHT} are light: each has a real session over a connection of its own, applies every commit to a
+replica in memory and acknowledges; {PROCESSES} processes run {LIGHT // PROCESSES} of them each, on
+the same processors as the daemon and the client. Real hosts bring processors of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """How soon commits were where."""
+
+    acknowledged: Spread
+    applied: Spread
+    """By the last member."""
+    after_answer: Spread
+
+
+async def feeding(folder: Path) -> Section:
+    """Run the part in `folder`."""
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(running_cluster(folder, Loopback(2)))
+        host = cluster.process("phantom")
+        await host.start()
+        await host.stop()
+        guests = await add_guests(host.state_dir, LIGHT)
+        await host.start()
+        pool = await stack.enter_async_context(PoolClient.connect(host.endpoint))
+        share = LIGHT // PROCESSES
+        full = [("full_member", guest, str(_made(folder / guest))) for guest in guests[:2]]
+        light = [("light_members", *guests[n : n + share]) for n in range(0, LIGHT, share)]
+        found = {2: await _fed(pool, host, full), LIGHT: await _fed(pool, host, light)}
+    return _section(found)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+async def _fed(pool: PoolClient, host: ProcessHost, processes: Sequence[tuple[str, ...]]) -> Fed:
+    """Measure with the members that these processes run: a module of this folder and its hosts."""
+    async with AsyncExitStack() as stack:
+        started = [
+            await stack.enter_async_context(running(module, host.endpoint, pool.pool_uuid, *rest))
+            for module, *rest in processes
+        ]
+        for process in started:
+            await answer(process)
+        commit = await _committer(pool)
+        await opened(RATE, 1.0, commit)
+        asked = await opened(RATE, SECONDS, commit)
+        last = max(a.answer.revision for a in asked)
+        notes: list[dict[str, float]] = [
+            json.loads(await answer(process, str(last))) for process in started
+        ]
+    return _spreads(asked, notes)
+
+
+async def _committer(pool: PoolClient) -> Callable[[], Awaitable[Committed[SR]]]:
+    (sr, *_) = await pool.srs.list()
+    numbers = count(pool.revision)
+
+    async def commit() -> Committed[SR]:
+        return await pool.srs.set(sr, other_config={"bench": str(next(numbers))})
+
+    return commit
+
+
+def _spreads(asked: Sequence[Asked[Committed[SR]]], notes: Sequence[dict[str, float]]) -> Fed:
+    last = [max(note[str(a.answer.revision)] for note in notes) for a in asked]
+    fed = Fed(
+        acknowledged=Spread.of(a.answered - a.due for a in asked),
+        applied=Spread.of(moment - a.due for a, moment in zip(asked, last, strict=True)),
+        after_answer=Spread.of(
+            max(0.0, moment - a.answered) for a, moment in zip(asked, last, strict=True)
+        ),
+    )
+    tell(f"feeding: acknowledged {fed.acknowledged}, applied by the last {fed.applied}")
+    return fed
+
+
+def _section(found: dict[int, Fed]) -> Section:
+    rows = tuple(
+        (
+            str(members),
+            *fed.acknowledged.cells(),
+            *fed.applied.cells(),
+            *fed.after_answer.cells(),
+        )
+        for members, fed in found.items()
+    )
+    headings = (
+        "members", "acknowledged p50", "p99", "applied by the last p50", "p99",
+        "after the answer p50", "p99",
+    )  # fmt: skip
+    last = found[LIGHT].applied
+    return Section(
+        title="Feeding members",
+        method=METHOD,
+        tables=[Table(headings, rows)],
+        aims=[
+            Aim(
+                f"Applied by the last of {LIGHT} members at {RATE} commits/s, p99",
+                f"≤ {milliseconds(AIM_SECONDS)}",
+                milliseconds(last.p99),
+                last.p99 <= AIM_SECONDS,
+            )
+        ],
+    )
