@@ -82,9 +82,8 @@ class Register:
 
     @property
     def state(self) -> State:
-        """The newest state."""
-        assert self.head is not None
-        return self.states[self.head.revision]
+        """The newest state that could be followed."""
+        return self.states[max(self.states)]
 
     def expect(self, holds: bool, rule: str) -> None:
         self.violations.expect(holds, f"{self.name}: {rule}")
@@ -109,6 +108,10 @@ class Register:
         state = self.states.get(head.revision)
         if state is not None:
             self._check_objects(state, changed)
+        # Only now: the commits of a transaction came about together.
+        for revision in range(before.revision + 1, head.revision + 1):
+            if revision in self.raw:
+                self.on_commit(self, self.states[revision - 1], decode_delta(self.raw[revision]))
 
     def _check_head(self, before: Head, head: Head) -> None:
         moved = f"from {before} to {head}"
@@ -140,7 +143,6 @@ class Register:
             record = self.data.read(request_key(id_), None, None).items
             self.expect(bool(record), f"{id_} was executed and is not remembered")
         self.states[revision], self.raw[revision] = after, found[0].value
-        self.on_commit(self, before, delta)
         return {
             (c.object.KIND, c.object.uuid) if isinstance(c, Put) else (c.kind, c.uuid)
             for c in delta.changes

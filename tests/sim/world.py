@@ -83,12 +83,13 @@ class World:
 
     def hooks_of(self, host: SimHost) -> Hooks:
         """Who looks on at a host's disk."""
-        replicas: dict[int, State] = {}
+        seen: list[tuple[ReplicaContent, State]] = []
 
         def replica_changed(content: ReplicaContent) -> None:
-            self.rules.replica_changed(host, replicas.get(id(content)), content)
+            before = next((state for known, state in seen if known is content), None)
+            self.rules.replica_changed(host, before, content)
             if content.state is not None:
-                replicas[id(content)] = content.state
+                seen[:] = [(content, content.state)]
 
         def store_founded(store: StoreOnDisk) -> None:
             register = self.rules.store_founded(host, store)
