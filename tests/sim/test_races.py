@@ -1,0 +1,232 @@
+"""Operations that meet: two pools and one host, joins at once, a host replaced or reset."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import HostId, TaskStatus
+from poolmaster.operations.eject import Eject
+from poolmaster.operations.join import ATTACH_SECONDS, Join
+from poolmember.identity import Identity
+from sim.disk import Disk
+from sim.host import SimHost
+from sim.world import World, play
+
+JOIN_POINTS = [f"{Join.name}:{step.name}" for step in Join.steps]
+EJECT_POINTS = [f"{Eject.name}:{step.name}" for step in Eject.steps]
+
+
+def played(seed: object, scenario: Callable[[World], Coroutine[None, None, None]]) -> World:
+    return play(seed, scenario)
+
+
+async def succeeds(world: World, pool: SimHost, host: SimHost) -> bool:
+    """Whether the master takes the host in, at the first try."""
+    try:
+        task = await world.add_host(pool, host)
+    except PoolError:
+        return False
+    return (await world.finished(pool, task)).status is TaskStatus.SUCCESS
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_two_pools_that_take_the_same_host_exactly_one_gets_it(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        phantom, specter, ignite = world.add("phantom", "specter", "ignite")
+        await world.settle()
+        # From well apart to almost the same moment.
+        world.network.slow_seconds = [0.05, 0.005, 0.0005][seed % 3]
+        gotten = await asyncio.gather(
+            succeeds(world, phantom, ignite), succeeds(world, specter, ignite)
+        )
+        await world.settle()
+        assert gotten.count(True) == 1
+        winner = (phantom, specter)[gotten.index(True)]
+        assert ignite.uuid in world.members(winner)
+
+    played(f"two pools {seed}", scenario)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_hosts_join_at_once(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        phantom, specter, ignite = world.add("phantom", "specter", "ignite")
+        await world.settle()
+        assert all(
+            await asyncio.gather(
+                succeeds(world, phantom, specter), succeeds(world, phantom, ignite)
+            )
+        )
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid, specter.uuid, ignite.uuid}
+
+    played(f"two hosts {seed}", scenario)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_command_twice_at_once_takes_the_host_in_once(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        await asyncio.gather(*(succeeds(world, phantom, ignite) for _ in range(3)))
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid, ignite.uuid}
+        assert world.points.count("phantom host.join:committed") == 1
+
+    played(f"twice {seed}", scenario)
+
+
+def test_two_masters_that_take_each_other_do_not_both_succeed() -> None:
+    async def scenario(world: World) -> None:
+        phantom, specter = world.add("phantom", "specter")
+        await world.settle()
+        gotten = await asyncio.gather(
+            succeeds(world, phantom, specter), succeeds(world, specter, phantom)
+        )
+        assert gotten.count(True) <= 1
+        await world.settle()
+        # Whoever is left over may be taken in afterwards.
+        if not any(gotten):
+            await world.join(phantom, specter)
+
+    played("each other", scenario)
+
+
+@pytest.mark.parametrize("point", [*JOIN_POINTS, "host.join:host-reserved"])
+def test_a_link_that_is_cut_during_a_join_and_healed(point: str) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+
+        def cut(_: SimHost, reached: str) -> None:
+            if reached == point:
+                world.network.cut(phantom.endpoint, ignite.endpoint)
+
+        world.on_point = cut
+        client = asyncio.ensure_future(succeeds(world, phantom, ignite))  # noqa: TID251
+        await world.let_pass(6.0)
+        world.on_point = lambda host, reached: None
+        world.network.heal()
+        await world.let_pass(ATTACH_SECONDS)
+        await world.settle()
+        if not await client:
+            await world.join(phantom, ignite)
+            await world.settle()
+        assert ignite.uuid in world.members(phantom)
+
+    played(f"cut {point}", scenario)
+
+
+@pytest.mark.parametrize("point", EJECT_POINTS)
+def test_a_link_that_is_cut_during_an_eject_and_healed(point: str) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        await world.join(phantom, ignite)
+        await world.settle()
+
+        def cut(_: SimHost, reached: str) -> None:
+            if reached == point:
+                world.network.cut(phantom.endpoint, ignite.endpoint)
+
+        world.on_point = cut
+        task = await world.eject(phantom, ignite)
+        await world.let_pass(6.0)
+        world.on_point = lambda host, reached: None
+        await world.settle()
+        if (await world.finished(phantom, task)).status is not TaskStatus.SUCCESS:
+            await world.leave(phantom, ignite)
+            await world.settle()
+        assert world.members(ignite) == {ignite.uuid}
+
+    played(f"cut {point}", scenario)
+
+
+def test_a_host_that_comes_back_before_its_eject_has_noticed_ends_that_eject() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        await world.join(phantom, ignite)
+        await world.settle()
+
+        # The master's questions to the host whether it has gone stay without an answer.
+        def cut(_: SimHost, reached: str) -> None:
+            if reached == "host.eject:host-founded":
+                world.network.cut(phantom.endpoint, ignite.endpoint)
+
+        world.on_point = cut
+        leaving = await world.eject(phantom, ignite)
+        await world.until(lambda: "ignite host.eject:host-founded" in world.points)
+        world.on_point = lambda host, reached: None
+        await world.until(lambda: ignite.mastership is not None)
+        world.network.heal()
+        await world.join(phantom, ignite)
+        assert (await world.finished(phantom, leaving)).status is TaskStatus.SUCCESS
+        await world.settle()
+        await world.leave(phantom, ignite)
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid}
+
+    played("back too soon", scenario)
+
+
+def _replaced(host: SimHost, uuid: HostId, name: str) -> None:
+    """Another machine at the address of this one."""
+    host.cut_power()
+    host.uuid = uuid
+    host.disk = Disk(identity=Identity(host=uuid, name=name))
+    host.power_on()
+
+
+def test_a_join_does_not_take_in_another_host_at_the_same_address() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        another = HostId("20000000-0000-4000-8000-00000000000f")
+
+        def replace(_: SimHost, reached: str) -> None:
+            if reached == "host.join:started":
+                world.network.slow_seconds = 0.5
+                _replaced(ignite, another, "wraith")
+
+        world.on_point = replace
+        task = await world.add_host(phantom, ignite)
+        ended = await world.finished(phantom, task)
+        assert ended.status is TaskStatus.FAILURE
+        assert ended.error is not None
+        assert ended.error.reason == Reason.HOST_UNREACHABLE
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid}
+
+    played("another host", scenario)
+
+
+@pytest.mark.parametrize("point", ["host.join:committed", "host.join:adopted"])
+def test_a_host_that_was_reset_after_the_commit_is_taken_out_again(point: str) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+
+        def reset(_: SimHost, reached: str) -> None:
+            if reached == point:
+                _replaced(ignite, ignite.uuid, ignite.name)
+
+        # For this moment a person has made the host be in two pools.
+        world.rules.check_membership = lambda: None  # type: ignore[method-assign]
+        world.on_point = reset
+        task = await world.add_host(phantom, ignite)
+        ended = await world.finished(phantom, task)
+        world.on_point = lambda host, reached: None
+        assert ended.error is not None
+        assert ended.error.reason == Reason.RESERVATION_GONE
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid}
+        await world.join(phantom, ignite)
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid, ignite.uuid}
+
+    played(f"reset {point}", scenario)
