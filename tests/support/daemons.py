@@ -125,6 +125,7 @@ class Host(ABC):
             "listen": self.endpoint,
             "state_dir": str(self.state_dir),
             "driver": f"sim:{self._sim_file}",
+            "config": os.devnull,
         }
 
     def replica(self) -> str:
