@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import HostId, TaskStatus
+from poolcore.model import HostId, Reservation, TaskId, TaskStatus
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.join import ATTACH_SECONDS, Join
+from poolmember.drivers.sim_host import SimVm
 from poolmember.identity import Identity
 from sim.disk import Disk
 from sim.host import SimHost
@@ -174,6 +176,52 @@ def test_a_host_that_comes_back_before_its_eject_has_noticed_ends_that_eject() -
     played("back too soon", scenario)
 
 
+def test_what_comes_to_the_host_after_the_first_check_is_found_by_the_second() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+
+        def define(_: SimHost, reached: str) -> None:
+            if reached == "host.join:host-reserved":
+                vms = (SimVm(name="web1"),)
+                ignite.hypervisor.describe(replace(ignite.hypervisor.description, vms=vms))
+
+        world.on_point = define
+        ended = await world.finished(phantom, await world.add_host(phantom, ignite))
+        assert ended.error is not None
+        assert ended.error.reason == Reason.JOIN_REFUSED
+        assert [finding.code for finding in ended.findings] == ["JOINING_HOST_CANNOT_HAVE_VMS"]
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid}
+
+    played("a late VM", scenario)
+
+
+def test_a_host_believes_the_pool_alone_that_it_was_taken_in() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        assert phantom.life is not None
+        assert phantom.mastership is not None
+        reservation = Reservation(
+            pool=phantom.mastership.pool,
+            pool_name="phantom",
+            task=TaskId("80000000-0000-4000-8000-000000000001"),
+            addresses=(phantom.endpoint,),
+        )
+        await phantom.life.reserve(ignite.endpoint, reservation)
+        with pytest.raises(PoolError) as refused:
+            await phantom.life.adopt(
+                ignite.endpoint, reservation.task, reservation.pool, store=None
+            )
+        assert refused.value.reason is Reason.RESERVATION_GONE
+        # The pool knows nothing of such a join, and that is what ends the reservation.
+        await world.settle()
+        assert world.members(ignite) == {ignite.uuid}
+
+    played("a made-up join", scenario)
+
+
 def _replaced(host: SimHost, uuid: HostId, name: str) -> None:
     """Another machine at the address of this one."""
     host.cut_power()
@@ -188,12 +236,12 @@ def test_a_join_does_not_take_in_another_host_at_the_same_address() -> None:
         await world.settle()
         another = HostId("20000000-0000-4000-8000-00000000000f")
 
-        def replace(_: SimHost, reached: str) -> None:
+        def exchange(_: SimHost, reached: str) -> None:
             if reached == "host.join:started":
                 world.network.slow_seconds = 0.5
                 _replaced(ignite, another, "wraith")
 
-        world.on_point = replace
+        world.on_point = exchange
         task = await world.add_host(phantom, ignite)
         ended = await world.finished(phantom, task)
         assert ended.status is TaskStatus.FAILURE
