@@ -5,6 +5,8 @@
 PYTHON      ?= python3
 PYTEST_ARGS ?=
 PYTEST_JOBS ?= auto
+SEEDS       ?= 200
+FIRST       ?= 0
 
 BIN   := .venv/bin
 STAMP := .venv/.setup-done
@@ -32,6 +34,10 @@ demo: $(STAMP) ## Run a pool of three simulated hosts on loopback addresses
 .PHONY: test
 test: $(STAMP) ## Unit, contract, simulation and integration tests (no root needed)
 	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) $(PYTEST_ARGS)
+
+.PHONY: sim
+sim: $(STAMP) ## Play simulated chaos: SEEDS=1000 FIRST=0 make sim
+	@$(BIN)/python tests/sim/run.py --seeds $(SEEDS) --first $(FIRST)
 
 .PHONY: test-real
 test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)

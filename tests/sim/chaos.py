@@ -20,7 +20,7 @@ from poolmember.identity import Own
 from sim.host import SimHost
 from sim.world import World, play
 
-SECONDS = 12.0
+SECONDS = 8.0
 CLIENTS = 3
 NOT_DONE = {
     Reason.STORE_UNAVAILABLE,

@@ -20,7 +20,7 @@ from poolmaster.store.contract import Compare, Store, Write
 from sim.contention import Contention
 from support.stores import StoreAround
 
-SEEDS = range(12)
+SEEDS = range(8)
 
 
 class NoCompareOfHead(StoreAround):
