@@ -1,0 +1,107 @@
+"""The feed: every acknowledged commit once and in order, from memory, from the log, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from poolcore.errors import PoolError, Reason
+from poolmaster.feed import CHUNK, Commit, Feed
+from poolmaster.layout import read_log
+from poolmaster.store.memory import MemoryStore, MemoryStoreData
+from support.registers import counting, found_register, leading
+from support.virtual_clock import VirtualClock
+
+LAST = 400
+OLDEST = 101
+"""The oldest revision in the log."""
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[MemoryStore]:
+    """A store with 400 commits, of which the last 300 are kept."""
+    clock = VirtualClock()
+    store = MemoryStore(MemoryStoreData(), clock=clock)
+    await found_register(store, history=LAST - OLDEST + 1)
+    async with leading(store, clock=clock) as leader:
+        await asyncio.gather(*(leader.ledger.write(counting("w")) for _ in range(LAST - 1)))
+    yield store
+    await store.close()
+
+
+async def commits_of(store: MemoryStore, after: int) -> list[Commit]:
+    return [Commit(delta, data) for delta, data in await read_log(store, after=after, limit=LAST)]
+
+
+async def revisions(feed: Feed, after: int) -> list[int]:
+    return [commit.revision for commit in await feed.after(after)]
+
+
+async def test_a_follower_gets_every_commit_once_wherever_it_begins(store: MemoryStore) -> None:
+    published = await commits_of(store, 350)
+    for begin in (OLDEST - 1, 200, 349, 350, 399):
+        feed = Feed(store, 350, ring=20)
+        feed.publish(published)
+        cursor, seen = begin, []
+        while cursor < LAST:
+            found = await revisions(feed, cursor)
+            assert len(found) <= CHUNK
+            seen += found
+            cursor = seen[-1]
+        assert seen == list(range(begin + 1, LAST + 1))
+
+
+async def test_what_is_in_memory_is_not_read_again(store: MemoryStore) -> None:
+    feed = Feed(store, 350)
+    feed.publish(await commits_of(store, 350))
+    store.faults.cut_off = True
+    assert await revisions(feed, 390) == list(range(391, LAST + 1))
+    with pytest.raises(PoolError) as refused:
+        await feed.after(200)
+    assert refused.value.reason is Reason.NO_MASTER
+
+
+async def test_from_before_the_history_there_is_no_silent_gap(store: MemoryStore) -> None:
+    feed = Feed(store, LAST)
+    assert (await revisions(feed, OLDEST - 1))[0] == OLDEST
+    with pytest.raises(PoolError) as refused:
+        await feed.after(OLDEST - 2)
+    assert refused.value.reason is Reason.HISTORY_GONE
+    assert refused.value.params == {"since": str(OLDEST - 2), "oldest": str(OLDEST - 1)}
+
+
+async def test_what_the_store_has_beyond_the_acknowledged_is_not_handed_out(
+    store: MemoryStore,
+) -> None:
+    feed = Feed(store, 398)
+    assert await revisions(feed, 390) == list(range(391, 399))
+    waiting = asyncio.ensure_future(feed.after(398))  # noqa: TID251 - awaited below
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    feed.publish(await commits_of(store, 398))
+    assert [commit.revision for commit in await waiting] == [399, 400]
+
+
+async def test_every_waiting_follower_is_woken(store: MemoryStore) -> None:
+    feed = Feed(store, 398)
+    waiting = [asyncio.ensure_future(feed.after(398)) for _ in range(5)]  # noqa: TID251
+    await asyncio.sleep(0)
+    feed.publish(await commits_of(store, 398))
+    for found in await asyncio.gather(*waiting):
+        assert [commit.revision for commit in found] == [399, 400]
+
+
+async def test_the_end_of_the_mastership_ends_the_wait(store: MemoryStore) -> None:
+    feed = Feed(store, LAST)
+    waiting = asyncio.ensure_future(feed.wait(LAST))  # noqa: TID251 - awaited below
+    await asyncio.sleep(0)
+    feed.close(PoolError(Reason.NO_MASTER, host="phantom", problem="over"))
+    for ended in (waiting, feed.wait(LAST), feed.after(LAST)):
+        with pytest.raises(PoolError) as refused:
+            await ended
+        assert refused.value.reason is Reason.NO_MASTER
+    # What was acknowledged before is still true.
+    assert await revisions(feed, 399) == [400]
