@@ -349,6 +349,9 @@ def link_over(channel: grpc.aio.Channel, endpoint: str) -> Link:
             async for response in stub.Session(requests):
                 await send(response)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata():
+                # What grpc.aio makes of a stream that the other side ends while we send.
+                raise PoolError(Reason.NO_HOST_ANSWERS, addresses=endpoint) from error
             raise error_from_rpc(error, endpoint=endpoint) from error
 
     return link
