@@ -71,9 +71,10 @@ async def test_nothing_that_was_acknowledged_is_lost(
     hosts = await three_hosts(cluster)
     phantom, specter = hosts["phantom"], hosts["specter"]
     acknowledged: set[str] = set()
-    for names in (("ignite",), ("phantom",), ("phantom", "specter"), WHOLE_POOL):
+    for names in (("ignite",), ("phantom",), WHOLE_POOL):
         async with phantom.api() as api:
-            before, term = await api.quiet(), (await api.status()).head.term
+            term = (await api.in_step()).head.term
+            before = await api.quiet()
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(written_meanwhile(specter, "+".join(names)))
             async with phantom.api() as api:
@@ -81,10 +82,10 @@ async def test_nothing_that_was_acknowledged_is_lost(
             await restart([hosts[name] for name in names], number)
             acknowledged |= await writing
         async with phantom.api() as api:
-            await api.quiet()
-            after, status = await api.state(), await api.status()
+            status = await api.in_step()
+            after = await api.quiet()
         assert kept(after) == kept(before)
         assert acknowledged <= after.pool.tags
         assert status.head.term == term + ("phantom" in names)
         await same_replicas(*hosts.values())
-    assert len(acknowledged) >= 4 * 5
+    assert len(acknowledged) >= 3 * 5

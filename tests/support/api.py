@@ -147,6 +147,15 @@ class Api:
         """The state once every host is attached: nothing more is committed unless asked for."""
         return await self.until(lambda state: all(m.live for m in state.all(HostMetrics)))
 
+    async def in_step(self) -> pool_service_pb2.GetStatusResponse:
+        """Until every host is attached and has everything; the status then."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                status = await self.status()
+                if all(host.live and host.in_step for host in status.hosts):
+                    return status
+                await asyncio.sleep(0.02)
+
     async def commits_after(
         self, revision: int, count: int
     ) -> list[event_service_pb2.CommitEvents]:
