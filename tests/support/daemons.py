@@ -176,6 +176,8 @@ class ProcessHost(Host):
         self, name: str, endpoint: str, folder: Path, *, sim: str, options: tuple[str, ...]
     ) -> None:
         super().__init__(name, endpoint, folder, sim=sim, options=options)
+        self.inside: tuple[str, ...] = ()
+        """A command that runs the daemon, such as `unshare`, in its own process."""
         self._log_file = folder / "log"
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -195,7 +197,7 @@ class ProcessHost(Host):
         flags = [f"--{key.replace('_', '-')}={value}" for key, value in self.flags().items()]
         with self._log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                POOLMEMBER, "run", *flags, *self.options,
+                *self.inside, POOLMEMBER, "run", *flags, *self.options,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 env=os.environ | {"NOTIFY_SOCKET": self.manager.address},
             )  # fmt: skip
