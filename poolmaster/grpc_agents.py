@@ -131,7 +131,7 @@ def _words(error: OSError) -> str:
 
 
 def _refined(error: grpc.aio.AioRpcError, endpoint: str) -> PoolError:
-    found = error_from_rpc(error, endpoint=endpoint)
+    found = error_from_rpc(error, endpoint=endpoint, seconds=CALL_SECONDS)
     if found.reason is Reason.NO_HOST_ANSWERS:
         problem = "the connection broke"
         return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=problem)

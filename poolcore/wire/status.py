@@ -57,8 +57,13 @@ def _that_fit(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     return tuple(f for f, size in zip(findings, sizes, strict=True) if size <= FINDINGS_BYTES)
 
 
-def error_from_rpc(error: grpc.aio.AioRpcError, *, endpoint: str = "") -> PoolError:
-    """The error that the other side raised, or what the failure of the call itself amounts to."""
+def error_from_rpc(
+    error: grpc.aio.AioRpcError, *, endpoint: str = "", seconds: float | None = None
+) -> PoolError:
+    """The error that the other side raised, or what the failure of the call itself amounts to.
+
+    `endpoint` was called and `seconds` were allowed, for messages.
+    """
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             found = _error_in(status_pb2.Status.FromString(value))
@@ -66,7 +71,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError, *, endpoint: str = "") -> PoolEr
                 return found
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return PoolError(Reason.DEADLINE_PASSED, seconds="the time allowed")
+        return PoolError(Reason.DEADLINE_PASSED, seconds="?" if seconds is None else f"{seconds:g}")
     if code is grpc.StatusCode.UNAVAILABLE:
         return PoolError(Reason.NO_HOST_ANSWERS, addresses=endpoint, problem=text)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
