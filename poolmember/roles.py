@@ -227,6 +227,9 @@ async def lead(parts: Parts, own: Own) -> None:
                 parts.gateway.serve_locally(fallback)
                 if store is not None:
                     await store.close()
+            # All that it had is garbage now, and the next one begins with its own.
+            gc.unfreeze()
+            gc.collect()
             if parts.clock.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = PAUSE_SECONDS
             await parts.clock.sleep(pause)

@@ -72,6 +72,7 @@ def _entropy_from(seed: object) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.unfreeze()  # what daemons have frozen
         gc.enable()
         os.urandom = real
 

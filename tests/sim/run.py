@@ -7,6 +7,7 @@ order of sets of text is a matter of that.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import logging
 import os
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     began, failed = time.monotonic(), []
     for seed in seeds:
+        gc.collect()
         try:
             print(f"seed {seed}: {play(seed)}", flush=True)
         except Exception as error:  # whatever it is, it is this seed's result

@@ -1,0 +1,68 @@
+"""One mastership after the other at one host: nothing is lost, nothing is left."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+
+import pytest
+
+from poolcore.errors import PoolError
+from poolmaster.store.memory import Fate, MemoryStore
+from sim.host import SimHost
+from sim.world import World, play
+
+
+@pytest.mark.parametrize("fate", [Fate.COMMIT_FAILED_APPLIED, Fate.COMMIT_FAILED_LOST])
+def test_after_a_failed_commit_the_same_host_leads_on_and_members_come_back(fate: Fate) -> None:
+    async def scenario(world: World) -> None:
+        handles: list[MemoryStore] = []
+
+        def keep(host: SimHost, handle: MemoryStore) -> None:
+            if host is phantom:
+                handles.append(handle)
+
+        world.on_handle = keep
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        await world.join(phantom, ignite)
+        await world.settle()
+        terms = []
+        for number in range(3):
+            handles[-1].faults.plan(fate)
+            asked = world.new_request(phantom)
+            with pytest.raises(PoolError):
+                await world.tag(phantom, f"tag {number}", asked=asked)
+            await world.settle()
+            await world.tag(phantom, f"tag {number}", asked=asked)
+            assert phantom.mastership is not None
+            terms.append(phantom.mastership.ledger.head.term)
+            assert asked in world.rules.registers[phantom.mastership.pool].executed
+        assert terms == sorted(set(terms))
+        await world.settle()
+
+    play(f"masterships {fate}", scenario)
+
+
+def test_a_mastership_that_has_ended_does_not_stay_in_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # What is captured of the log holds on to the errors in it, and they to where they come from.
+    caplog.set_level(logging.CRITICAL)
+
+    async def scenario(world: World) -> None:
+        handles: list[MemoryStore] = []
+        world.on_handle = lambda host, handle: handles.append(handle)
+        (phantom,) = world.add("phantom")
+        await world.settle()
+        assert phantom.mastership is not None
+        first = weakref.ref(phantom.mastership)
+        # Twice: whoever was told of the first one's end may have held on to it for a while.
+        for _ in range(2):
+            handles[-1].faults.plan(Fate.COMMIT_FAILED_LOST)
+            with pytest.raises(PoolError):
+                await world.tag(phantom, "tag")
+            await world.settle()
+        assert first() is None
+
+    play("ended masterships", scenario)
