@@ -1,6 +1,5 @@
 """Daemons of one machine that share the file of their pool's store."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,8 @@ from poolcore.errors import Exit, PoolError, Reason
 from poolmember.identity import Member, Own
 from poolmember.state_dir import STORE_FILE
 from support.daemons import SHARED_SRS, Cluster
+from support.mounts import needs_own_mounts, with_mounts
 from support.wholeness import identity_of, is_in, same_replicas
-
-
-def mounts_are_permitted() -> bool:
-    """Whether a daemon may see a file system of its own."""
-    probe = ["unshare", "--mount", "true"]
-    return subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
 
 def store_option(file: Path) -> str:
@@ -62,7 +56,7 @@ async def test_a_restart_finds_the_pool_in_the_shared_file(
     await same_replicas(phantom, ignite)
 
 
-@pytest.mark.skipif(not mounts_are_permitted(), reason="hiding a folder from a daemon needs root")
+@needs_own_mounts
 async def test_a_host_that_does_not_see_the_store_is_refused(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -71,8 +65,7 @@ async def test_a_host_that_does_not_see_the_store_is_refused(
     phantom = cluster.local("phantom", options=[store_option(folder / "pool.db")])
     ignite = cluster.process("ignite")
     # What another machine would see in that place.
-    script = f'mount -t tmpfs none "{folder}" && exec "$0" "$@"'
-    ignite.inside = ("unshare", "--mount", "sh", "-c", script)
+    ignite.inside = with_mounts('mount -t tmpfs none "$1"', str(folder))
     await cluster.start()
     async with phantom.api() as api:
         for call in (api.check_host(ignite.endpoint), api.add_host(ignite.endpoint)):

@@ -17,6 +17,7 @@ from poolcore.errors import CATALOG, Exit, Reason
 from poolmember.state_dir import REPLICA_FILE as REPLICA
 from poolmember.state_dir import STORE_FILE as STORE
 from support.daemons import POOLMEMBER, Loopback, running_cluster
+from support.mounts import needs_own_mounts, with_mounts
 from support.wholeness import same_replicas
 
 MASTER, MEMBER, ANOTHER = "master", "member", "another"
@@ -216,20 +217,12 @@ def test_where_nothing_can_be_made_there_is_no_state(path: str, loopback: Loopba
     assert not Path(path).exists()
 
 
-def mounts_are_permitted() -> bool:
-    """Whether this test may have a mount namespace of its own."""
-    probe = ["unshare", "--mount", "true"]
-    return subprocess.run(probe, check=False, capture_output=True).returncode == 0
-
-
-@pytest.mark.skipif(not mounts_are_permitted(), reason="read-only mounts need root")
+@needs_own_mounts
 @pytest.mark.parametrize("state", [MASTER, MEMBER], indirect=True)
 def test_a_read_only_directory_is_refused(state: Path, loopback: Loopback) -> None:
     before = contents(state)
-    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
-    ended = run(
-        ["unshare", "--mount", "sh", "-c", script, str(state), *command_on(state, loopback)]
-    )
+    read_only = with_mounts('mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"', str(state))
+    ended = run([*read_only, *command_on(state, loopback)])
     assert ended.returncode == Exit.USAGE
     assert refusal(Reason.STATE_UNWRITABLE)[0] in ended.stderr
     assert "Read-only file system" in ended.stderr

@@ -17,7 +17,7 @@ import socket
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -264,14 +264,14 @@ class LocalHost(Host):
         self._running = asyncio.ensure_future(self._run())  # noqa: TID251 - awaited in `stop`
 
     async def _run(self) -> None:
-        config = load(self.flags(), {})
-        with StateDir.open(config.state_dir) as state_dir:
-            notifier = Notifier({"NOTIFY_SOCKET": self.manager.address})
-            try:
+        notifier = Notifier({"NOTIFY_SOCKET": self.manager.address})
+        try:
+            config = load(self.flags(), {})
+            with StateDir.open(config.state_dir) as state_dir:
                 await Daemon(config, state_dir, notifier=notifier).run(self._stop)
-            except Exception as error:
-                self.manager.fail(error)
-                raise
+        except Exception as error:
+            self.manager.fail(error)
+            raise
 
     async def stop(self) -> int:
         """End the daemon as SIGTERM does; raises what it ended with."""
@@ -326,9 +326,10 @@ class Cluster:
                 tasks.create_task(host.start())
 
     async def close(self) -> None:
-        """End all hosts; members first, so that nobody looks for a master in vain."""
-        for host in reversed(self.hosts):
-            await host.close()
+        """End all hosts, the last one first, and all of them even if one fails of it."""
+        async with AsyncExitStack() as hosts:
+            for host in self.hosts:
+                hosts.push_async_callback(host.close)
 
 
 @asynccontextmanager
