@@ -173,6 +173,16 @@ def complete(words: str, **env: str) -> tuple[list[str], str, float]:
     return done.stdout.split(), done.stderr, time.monotonic() - started
 
 
+LITTLE_MORE = 10
+"""On a machine that is busy with tests a process may take several times as long as the next; a wait
+for an answer, were there one, would be a hundred times as long."""
+
+
+def without_asking() -> float:
+    """How long it takes here and now to complete what needs no host."""
+    return complete("pool add")[2]
+
+
 def test_names_are_completed_from_the_pool(host: FakeHost) -> None:
     assert complete("pool vm show w", POOL_SERVER=host.address)[0] == ["web1", "web2"]
     assert complete(f"pool --server {host.address} eject-host ig")[0] == ["ignite"]
@@ -187,7 +197,7 @@ def test_completion_is_silent_and_quick_when_no_host_answers(host: FakeHost) -> 
     for server in ("127.0.0.1:1", "unix:///nowhere/api.sock", "nonsense::"):
         offered, errors, took = complete("pool vm show w", POOL_SERVER=server)
         assert (offered, errors) == ([], "")
-        assert took < 3, "on a machine that is busy with tests; alone it takes 0.3 s"
+        assert took < LITTLE_MORE * without_asking()
 
 
 def test_completion_does_not_wait_for_a_host_that_is_frozen() -> None:
@@ -199,7 +209,7 @@ def test_completion_does_not_wait_for_a_host_that_is_frozen() -> None:
         finally:
             it.kill()
     assert (offered, errors) == ([], "")
-    assert took < 3
+    assert took < LITTLE_MORE * without_asking()
 
 
 SILENT = """
