@@ -169,9 +169,13 @@ def _caller_has_gone() -> bool:
 
 
 def _is_connection_loss(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the transport failed, rather than the master answered."""
+    """Whether the call was lost on its way, rather than answered by the master.
+
+    `CANCELLED` is what becomes of a call whose channel is closed, or whose server ends, under it.
+    """
     answered = any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
-    return error.code() is grpc.StatusCode.UNAVAILABLE and not answered
+    lost = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    return error.code() in lost and not answered
 
 
 async def _pass_back(context: Context, error: grpc.aio.AioRpcError) -> None:

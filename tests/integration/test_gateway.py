@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc
@@ -193,14 +194,16 @@ async def test_a_refusal_with_its_findings_is_passed_on_whole(cluster: Cluster) 
     assert [finding.code for finding in one.findings] == ["HOST_ALREADY_IN_POOL"]
 
 
-async def cut_off_by_an_eject(host: Host, cluster: Cluster, *, write: bool) -> Reason:
-    """How a call ends that a member has passed on when that member is ejected."""
-    async with WaitingAgent(cluster.loopback.endpoint()) as nobody, host.api() as api:
+async def cut_off(
+    member: Host, cluster: Cluster, *, write: bool, by: Callable[[], Awaitable[object]]
+) -> Reason:
+    """How a call ends that a member has passed on and that something ends meanwhile."""
+    async with WaitingAgent(cluster.loopback.endpoint()) as nobody, member.api() as api:
         call = api.add_host(nobody.endpoint) if write else api.check_host(nobody.endpoint)
         async with asyncio.TaskGroup() as tasks:
             asking = tasks.create_task(reason_of(call))
             await nobody.asked()
-            await api.eject_host("ignite")
+            await by()
             return await asking
 
 
@@ -210,16 +213,29 @@ async def reason_of(call: Any) -> Reason:
     return failed.value.reason
 
 
-@pytest.mark.parametrize(
+CUT_OFF = pytest.mark.parametrize(
     ("write", "reason"), [(True, Reason.OUTCOME_UNKNOWN), (False, Reason.NO_MASTER)]
 )
+
+
+@CUT_OFF
 async def test_a_call_that_a_change_of_role_cuts_off_ends_with_a_reason(
     write: bool, reason: Reason, cluster: Cluster
 ) -> None:
     _, ignite = await a_pool(cluster)
     began = time.monotonic()
-    assert await cut_off_by_an_eject(ignite, cluster, write=write) is reason
+    async with ignite.api() as api:
+        eject = partial(api.eject_host, "ignite")
+        assert await cut_off(ignite, cluster, write=write, by=eject) is reason
     assert time.monotonic() - began < 9.0
+
+
+@CUT_OFF
+async def test_a_call_that_the_masters_end_cuts_off_ends_with_a_reason(
+    write: bool, reason: Reason, cluster: Cluster
+) -> None:
+    phantom, ignite = await a_pool(cluster)
+    assert await cut_off(ignite, cluster, write=write, by=phantom.stop) is reason
 
 
 async def test_events_that_a_change_of_role_cuts_off_end_with_a_reason(cluster: Cluster) -> None:

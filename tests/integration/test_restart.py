@@ -49,7 +49,9 @@ async def written_meanwhile(host: Host, event: str) -> set[str]:
             try:
                 await api.update_pool(add_tags=[tag])
             except PoolError as error:
-                if error.reason not in NOT_DONE_OR_UNKNOWN:
+                # A server that ends cancels what it has not answered; nothing of ours says so.
+                ended = error.params.get("incident", "").startswith("CANCELLED")
+                if error.reason not in NOT_DONE_OR_UNKNOWN and not ended:
                     raise
                 break
             acknowledged.add(tag)
