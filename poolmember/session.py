@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 SILENCE_SECONDS = 3.0
 """A master that says nothing for so long, not even a heartbeat, counts as gone."""
 RECEIVED = 64
-ACKNOWLEDGE_SECONDS = 0.02
+ACKNOWLEDGE_SECONDS = 0.1
 """An acknowledgement names the last revision, so those of this time go together: a pool of 64 hosts
 would otherwise keep its master busy with them."""
 APPLIED_TOGETHER = 1_024
