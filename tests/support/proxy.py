@@ -101,15 +101,30 @@ class Proxy:
         sink: asyncio.StreamWriter,
         gate: asyncio.Event,
     ) -> None:
-        try:
-            while data := await source.read(CHUNK_BYTES):
+        # Reading goes on while the gate is closed: what is to be kept back may come in pieces, and
+        # behind other things.
+        read: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def take() -> None:
+            data = b"..."
+            while data:
+                data = await source.read(CHUNK_BYTES)
                 if not gate.is_set():
                     self._held += data
                     self._holds_more.set()
-                    await gate.wait()
+                read.put_nowait(data)
+
+        async def pass_on() -> None:
+            while data := await read.get():
+                await gate.wait()
                 sink.write(data)
                 await sink.drain()
-        except ConnectionError:
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(take())
+                tasks.create_task(pass_on())
+        except* ConnectionError:
             # Cut, here or by one of the two sides; the other one is told.
             pass
         sink.close()
