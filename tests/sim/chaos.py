@@ -20,7 +20,7 @@ from poolmember.identity import Own
 from sim.host import SimHost
 from sim.world import World, play
 
-SECONDS = 8.0
+SECONDS = 6.0
 CLIENTS = 3
 NOT_DONE = {
     Reason.STORE_UNAVAILABLE,
@@ -57,14 +57,19 @@ class Chaos:
         world = self.world
         phantom, specter, *_ = world.add("phantom", "specter", "ignite", "banshee")
         await world.settle()
-        self.troubled = True
+        world.network.slow_seconds = self.dice.choice([0.005, 0.02, 0.1])
+        # Not everything at once in every run: what one misfortune ends another cannot meet.
         misfortunes: list[Callable[[], Awaitable[None]]] = [
             self._power,
+            self._power,
+            self._links,
             self._links,
             self._hypervisors,
         ]
+        chosen = [misfortune for misfortune in misfortunes if self.dice.random() < 0.5]
+        self.troubled = self.dice.random() < 0.5
         async with asyncio.TaskGroup() as tasks:
-            playing = [tasks.create_task(self._over_and_over(m)) for m in misfortunes]
+            playing = [tasks.create_task(self._over_and_over(m)) for m in chosen]
             for pool in (phantom, specter):
                 dice = random.Random(f"{world.seed} administrator of {pool.name}")
                 playing.append(tasks.create_task(self._administrator(pool, dice)))
@@ -105,7 +110,7 @@ class Chaos:
 
     async def _over_and_over(self, misfortune: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self.world.clock.sleep(self.dice.uniform(0.2, 2.5))
+            await self.world.clock.sleep(self.dice.uniform(0.1, 1.5))
             await misfortune()
 
     def _any_host(self) -> SimHost:
@@ -114,14 +119,14 @@ class Chaos:
     async def _power(self) -> None:
         host = self._any_host()
         host.cut_power()
-        await self.world.clock.sleep(self.dice.choice([0.0, 0.05, 0.5, 4.0]))
+        await self.world.clock.sleep(self.dice.choice([0.0, 0.0, 0.05, 0.5, 3.0]))
         host.power_on()
 
     async def _links(self) -> None:
         one, other = self._any_host(), self._any_host()
         if one is not other:
             self.world.network.cut(one.endpoint, other.endpoint)
-            await self.world.clock.sleep(self.dice.choice([0.1, 1.0, 6.0]))
+            await self.world.clock.sleep(self.dice.choice([0.05, 0.5, 5.0]))
             self.world.network.heal(one.endpoint, other.endpoint)
 
     async def _hypervisors(self) -> None:
@@ -143,13 +148,16 @@ class Chaos:
     async def _administrator(self, pool: SimHost, dice: random.Random) -> None:
         """Takes hosts in and lets them go, at one master; sometimes goes away while waiting."""
         while True:
-            await self.world.clock.sleep(dice.uniform(0.05, 1.0))
-            other = dice.choice(list(self.world.hosts.values()))
-            command = self.world.eject if dice.random() < 0.4 else self.world.add_host
+            await self.world.clock.sleep(dice.uniform(0.0, 0.4))
+            *masters, ignite, banshee = self.world.hosts.values()
+            rival = next(master for master in masters if master is not pool)
+            other = dice.choice([*[ignite, banshee] * 3, rival])
+            inside = (other.uuid in self.world.members(pool)) != (dice.random() < 0.05)
+            command = self.world.eject if inside else self.world.add_host
             asked = self.world.new_request(pool)
             for _ in range(dice.choice([1, 1, 2, 3])):
                 try:
-                    async with asyncio.timeout(dice.choice([0.01, 0.05, 3.0])):
+                    async with asyncio.timeout(dice.choice([0.02, 0.2, 3.0, 3.0, 3.0])):
                         await command(pool, other, asked=asked)
                 except (PoolError, TimeoutError):
                     await self.world.clock.sleep(dice.uniform(0.0, 0.5))
@@ -158,7 +166,7 @@ class Chaos:
         """Writes small things, asks again when it has no answer, believes what it is told."""
         count = 0
         while True:
-            await self.world.clock.sleep(dice.uniform(0.0, 0.3))
+            await self.world.clock.sleep(dice.uniform(0.0, 0.2))
             count += 1
             host = dice.choice(list(self.world.hosts.values()))
             register = self.world.rules.own_register(host)

@@ -106,6 +106,8 @@ class Rules:
             return
         known = register.states.get(state.revision)
         self.expect(known == state, f"{host.name}'s replica is no prefix of the chain")
+        # What it would take along if it were told that it has been ejected.
+        self.expect(state.get(Host, host.uuid) is not None, f"{host.name}'s replica lacks it")
         went_back = before is not None and before.revision > state.revision
         self.expect(not went_back, f"{host.name}'s replica went back to {state.revision}")
 

@@ -66,3 +66,28 @@ def test_a_mastership_that_has_ended_does_not_stay_in_memory(
         assert first() is None
 
     play("ended masterships", scenario)
+
+
+@pytest.mark.parametrize(
+    "fate",
+    [Fate.REFUSED, Fate.UNKNOWN_APPLIED, Fate.UNKNOWN_LOST, Fate.COMMIT_FAILED_APPLIED],
+)
+def test_an_ejected_host_founds_its_pool_when_its_disk_lets_it(fate: Fate) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        await world.join(phantom, ignite)
+        await world.settle()
+        fates = [fate, fate]
+
+        def refuse(host: SimHost, handle: MemoryStore) -> None:
+            if host is ignite and fates:
+                handle.faults.plan(fates.pop())
+
+        world.on_handle = refuse
+        await world.leave(phantom, ignite)
+        await world.settle()
+        assert fates == []
+        assert world.members(ignite) == {ignite.uuid}
+
+    play(f"founding {fate}", scenario)

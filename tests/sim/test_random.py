@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).with_name("run.py")
-AT_ONCE = 12
-SEEDS = range(0, 24, AT_ONCE)
+AT_ONCE = 10
+SEEDS = range(0, 20, AT_ONCE)
 
 
 def played(*arguments: str) -> str:
