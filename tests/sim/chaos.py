@@ -146,7 +146,7 @@ class Chaos:
     # -- people -----------------------------------------------------------------------------------
 
     async def _administrator(self, pool: SimHost, dice: random.Random) -> None:
-        """Takes hosts in and lets them go, at one master; sometimes goes away while waiting."""
+        """Takes hosts in and lets them go, at one master; may go away, or change their mind."""
         while True:
             await self.world.clock.sleep(dice.uniform(0.0, 0.4))
             *masters, ignite, banshee = self.world.hosts.values()
@@ -158,7 +158,10 @@ class Chaos:
             for _ in range(dice.choice([1, 1, 2, 3])):
                 try:
                     async with asyncio.timeout(dice.choice([0.02, 0.2, 3.0, 3.0, 3.0])):
-                        await command(pool, other, asked=asked)
+                        task = await command(pool, other, asked=asked)
+                        if dice.random() < 0.15:
+                            await self.world.clock.sleep(dice.uniform(0.0, 0.1))
+                            await self.world.cancel(pool, task)
                 except (PoolError, TimeoutError):
                     await self.world.clock.sleep(dice.uniform(0.0, 0.5))
 

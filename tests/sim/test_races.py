@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import HostId, Reservation, TaskId, TaskStatus
+from poolcore.model import HostId, Reservation, Task, TaskId, TaskStatus
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.join import ATTACH_SECONDS, Join
 from poolmember.drivers.sim_host import SimVm
@@ -195,6 +196,41 @@ def test_what_comes_to_the_host_after_the_first_check_is_found_by_the_second() -
         assert world.members(phantom) == {phantom.uuid}
 
     played("a late VM", scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("point", [*JOIN_POINTS, "host.join:host-reserved"])
+def test_a_join_that_is_called_off_leaves_the_host_wholly_out_or_goes_to_its_end(
+    point: str, seed: int
+) -> None:
+    async def scenario(world: World) -> None:
+        phantom, specter, ignite = world.add("phantom", "specter", "ignite")
+        await world.settle()
+        await world.join(phantom, specter)
+        await world.settle()
+        cancelling: list[asyncio.Task[None]] = []
+
+        async def cancel() -> None:
+            assert phantom.mastership is not None
+            joins = [t for t in phantom.mastership.state.all(Task) if not t.status.is_final]
+            with suppress(PoolError):  # past its decision point it refuses
+                await world.cancel(phantom, joins[0])
+
+        def call_off(_: SimHost, reached: str) -> None:
+            if reached == point and not cancelling:
+                cancelling.append(asyncio.ensure_future(cancel()))  # noqa: TID251
+
+        world.on_point = call_off
+        ended = await world.finished(phantom, await world.add_host(phantom, ignite))
+        await asyncio.gather(*cancelling)
+        await world.settle()
+        is_in = ignite.uuid in world.members(phantom)
+        assert is_in is (ended.status is TaskStatus.SUCCESS)
+        if not is_in:
+            assert ended.status is TaskStatus.CANCELLED
+            await world.join(phantom, ignite)
+
+    played(f"called off {point} {seed}", scenario)
 
 
 def test_a_host_believes_the_pool_alone_that_it_was_taken_in() -> None:

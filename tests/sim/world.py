@@ -17,6 +17,7 @@ from poolcore.requests import request_id
 from poolcore.wire.codec import decode_object, from_proto
 from poolmanager.v1 import patch_pb2
 from poolmanager.v1 import pool_service_pb2 as pb
+from poolmanager.v1 import task_service_pb2 as task_pb
 from poolmaster.layout import OBJECTS
 from poolmaster.store.contract import Write
 from poolmaster.store.memory import MemoryStore
@@ -33,7 +34,8 @@ CLIENT = "client"
 SETTLE_SECONDS = 40.0
 LOOK_SECONDS = 0.05
 
-POOL_SERVICE = "/poolmanager.v1.PoolService/"
+ANSWER_SECONDS = 30.0
+API = "/poolmanager.v1."
 
 
 @dataclass
@@ -156,13 +158,13 @@ class World:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    async def ask(self, host: SimHost, method: str, request: Any, *, seconds: float = 30.0) -> Any:
-        """Call the API's pool service at a host."""
+    async def ask(self, host: SimHost, method: str, request: Any) -> Any:
+        """Call a method of the API, `Service/Method`, at a host."""
         return await self.network.call(
             CLIENT,
             host.endpoint,
-            lambda life: life.answer(POOL_SERVICE + method, request),
-            seconds=seconds,
+            lambda life: life.answer(API + method, request),
+            seconds=ANSWER_SECONDS,
         )
 
     def new_request(self, host: SimHost) -> str:
@@ -177,16 +179,23 @@ class World:
         request = pb.AddHostRequest(
             address=joining.endpoint, request_id=asked or self.new_request(pool)
         )
-        response = await self.ask(pool, "AddHost", request)
+        response = await self.ask(pool, "PoolService/AddHost", request)
         task: Task = from_proto(response.task)
         return task
 
     async def eject(self, pool: SimHost, leaving: SimHost, *, asked: str | None = None) -> Task:
         """Have the master let a host go; the task as it was recorded."""
         request = pb.EjectHostRequest(host=leaving.uuid, request_id=asked or self.new_request(pool))
-        response = await self.ask(pool, "EjectHost", request)
+        response = await self.ask(pool, "PoolService/EjectHost", request)
         task: Task = from_proto(response.task)
         return task
+
+    async def cancel(self, pool: SimHost, task: Task) -> Task:
+        """Call a task off; the task as it is then."""
+        request = task_pb.CancelTaskRequest(task=task.uuid, request_id=self.new_request(pool))
+        response = await self.ask(pool, "TaskService/CancelTask", request)
+        now: Task = from_proto(response.task)
+        return now
 
     async def tag(self, pool: SimHost, tag: str, *, asked: str | None = None) -> int:
         """A small write: tag the pool object. The revision it became."""
@@ -194,7 +203,7 @@ class World:
             patch=patch_pb2.MetadataPatch(add_tags=[tag]),
             request_id=asked or self.new_request(pool),
         )
-        response = await self.ask(pool, "UpdatePool", request)
+        response = await self.ask(pool, "PoolService/UpdatePool", request)
         revision: int = response.revision
         return revision
 
