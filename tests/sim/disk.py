@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -105,8 +106,11 @@ class PoweredStore(StoreAround):
 class DiskFiles:
     """Implements `poolmember.files.Files` on a `Disk`."""
 
-    def __init__(self, disk: Disk, power: Power, hooks: Hooks, *, clock: Clock) -> None:
+    def __init__(
+        self, disk: Disk, power: Power, hooks: Hooks, *, clock: Clock, dice: random.Random
+    ) -> None:
         self._disk = disk
+        self._dice = dice
         self._power = power
         self._hooks = hooks
         self._clock = clock
@@ -162,7 +166,8 @@ class DiskFiles:
             )
 
         async def sync() -> None:
-            await self._clock.sleep(0.001)
+            # Most often quick, sometimes slow: what must wait for it has the time to go wrong.
+            await self._clock.sleep(self._dice.choice([0.001, 0.001, 0.001, 0.08]))
             self._power.ensure()
 
         return MemoryReplica(content, sync=sync, changed=self._hooks.replica_changed)

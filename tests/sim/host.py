@@ -138,7 +138,13 @@ class Life:
             network=self,
         )
         self.parts = Parts(
-            files=DiskFiles(host.disk, self, self._world.hooks_of(host), clock=self._world.clock),
+            files=DiskFiles(
+                host.disk,
+                self,
+                self._world.hooks_of(host),
+                clock=self._world.clock,
+                dice=random.Random(f"{self._world.seed} disk of {host.name}"),
+            ),
             driver=host.hypervisor,
             agent=self.agent,
             agents=self,

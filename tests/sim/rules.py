@@ -74,6 +74,7 @@ class Rules:
         if before.revision:
             self._check_reserved(register, before, delta)
         self.check_membership()
+        self.check_applied()
 
     def _check_reserved(self, register: Register, before: State, delta: Delta) -> None:
         if before.pool.reservation is None:
