@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from poolcore.errors import PoolError, Reason
 from poolcore.replica import Delta
@@ -18,8 +19,13 @@ from poolmaster.layout import read_log
 from poolmaster.store.contract import Store, StoreError
 
 RING = 2_048
+RING_BYTES = 32 * 1024 * 1024
 CHUNK = 256
-"""At most this many commits are handed out at once."""
+CHUNK_BYTES = 4 * 1024 * 1024
+"""At most this many commits, and not more after so many bytes, are handed out at once: a message
+to a member has a limit, and one commit may have a megabyte."""
+LOG_PAGE = 64
+"""How many commits are read from the store at once, whatever their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,9 @@ class Feed:
 
     def __init__(self, store: Store, revision: int, *, ring: int = RING) -> None:
         self._store = store
-        self._ring: deque[Commit] = deque(maxlen=ring)
+        self._ring: deque[Commit] = deque()
+        self._ring_length = ring
+        self._ring_bytes = 0
         self._revision = revision
         self._changed = asyncio.Event()
         self._over: PoolError | None = None
@@ -56,6 +64,9 @@ class Feed:
     def publish(self, commits: Sequence[Commit]) -> None:
         """Make consecutive commits known; they follow the last published one."""
         self._ring.extend(commits)
+        self._ring_bytes += sum(len(commit.data) for commit in commits)
+        while len(self._ring) > self._ring_length or self._ring_bytes > RING_BYTES:
+            self._ring_bytes -= len(self._ring.popleft().data)
         self._revision = commits[-1].revision
         self._changed.set()
         self._changed = asyncio.Event()
@@ -73,7 +84,7 @@ class Feed:
             await self._changed.wait()
 
     async def after(self, revision: int) -> list[Commit]:
-        """The commits that follow `revision`, at most `CHUNK`; waits until there is one.
+        """The commits that follow `revision`, as many as go together; waits until there is one.
 
         `HISTORY_GONE` when the next one is no longer kept, `NO_MASTER` when the store, which a
         follower that lags is served from, does not answer.
@@ -81,10 +92,9 @@ class Feed:
         await self.wait(revision)
         if self._ring and self._ring[0].revision <= revision + 1:
             start = revision + 1 - self._ring[0].revision
-            stop = min(start + CHUNK, len(self._ring))
-            return [self._ring[i] for i in range(start, stop)]
+            return _chunk(islice(self._ring, start, start + CHUNK))
         try:
-            found = await read_log(self._store, after=revision, limit=CHUNK)
+            found = await read_log(self._store, after=revision, limit=LOG_PAGE)
         except StoreError as error:
             raise PoolError(Reason.NO_MASTER, host="the master", problem=str(error)) from error
         # What the store has beyond the published revision is not acknowledged yet.
@@ -92,4 +102,16 @@ class Feed:
         if not commits or commits[0].revision != revision + 1:
             oldest = commits[0].revision - 1 if commits else self._revision
             raise PoolError(Reason.HISTORY_GONE, since=str(revision), oldest=str(oldest))
-        return commits
+        return _chunk(commits)
+
+
+def _chunk(commits: Iterable[Commit]) -> list[Commit]:
+    """The first commits, at least one, that are not larger than a message may be."""
+    chosen: list[Commit] = []
+    size = 0
+    for commit in commits:
+        size += len(commit.data)
+        if chosen and size > CHUNK_BYTES:
+            break
+        chosen.append(commit)
+    return chosen

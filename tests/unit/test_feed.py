@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolmaster.feed import CHUNK, Commit, Feed
+from poolcore.replica import CommitId
+from poolmaster.feed import CHUNK, CHUNK_BYTES, RING_BYTES, Commit, Feed
 from poolmaster.layout import read_log
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
 from support.registers import counting, found_register, leading
@@ -105,3 +107,44 @@ async def test_the_end_of_the_mastership_ends_the_wait(store: MemoryStore) -> No
         assert refused.value.reason is Reason.NO_MASTER
     # What was acknowledged before is still true.
     assert await revisions(feed, 399) == [400]
+
+
+async def megabytes(count: int) -> tuple[MemoryStore, list[Commit]]:
+    """A store with large commits, and these."""
+    clock = VirtualClock()
+    store = MemoryStore(MemoryStoreData(), clock=clock)
+    await found_register(store)
+    async with leading(store, clock=clock) as leader:
+        for _ in range(count):
+            await leader.ledger.write(counting("w", padding=1_000_000))
+    return store, await commits_of(store, 1)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_large_commits_are_handed_out_a_few_at_a_time(in_memory: bool) -> None:
+    store, commits = await megabytes(10)
+    feed = Feed(store, 1 if in_memory else commits[-1].revision)
+    if in_memory:
+        feed.publish(commits)
+    cursor, seen = 1, []
+    while cursor < commits[-1].revision:
+        found = await feed.after(cursor)
+        assert sum(len(commit.data) for commit in found) <= CHUNK_BYTES
+        seen += found
+        cursor = found[-1].revision
+    assert [commit.data for commit in seen] == [commit.data for commit in commits]
+
+
+async def test_large_commits_do_not_fill_the_memory() -> None:
+    store, commits = await megabytes(1)
+    (large,) = commits
+    feed = Feed(store, 1)
+    for revision in range(2, 102):
+        delta = replace(large.delta, commit=CommitId(2, revision))
+        feed.publish([Commit(delta, large.data)])
+    # What is in memory is served without the store.
+    store.faults.cut_off = True
+    kept = RING_BYTES // len(large.data)
+    assert (await feed.after(101 - kept))[0].revision == 102 - kept
+    with pytest.raises(PoolError):
+        await feed.after(100 - kept)
