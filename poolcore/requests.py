@@ -16,7 +16,7 @@ from immutables import Map
 
 from poolcore.errors import PoolError, Reason
 
-_FORM = re.compile(r"(\d{1,18})-([0-9A-Za-z]{8,64})")
+_FORM = re.compile(r"([0-9]{1,18})-([0-9A-Za-z]{8,64})")
 
 
 def request_id(base_revision: int, nonce: str) -> str:

@@ -54,7 +54,7 @@ def test_an_id_from_the_future_is_refused() -> None:
 @pytest.mark.parametrize(
     "id_",
     ["", "1", "-nonce0001", "1-short", "1-" + "n" * 65, "-1-nonce0001", "1-no nce01", "x-nonce0001",
-     "1-nonce0001\n", "9" * 19 + "-nonce0001"],
+     "1-nonce0001\n", "9" * 19 + "-nonce0001", "\u0661-nonce0001"],
 )  # fmt: skip
 def test_an_id_of_another_form_is_refused(id_: str) -> None:
     with pytest.raises(PoolError) as refusal:
