@@ -375,3 +375,9 @@ class SimHost:
             if self._dice.random() < 0.5:
                 data.settle(self.world.clock.monotonic() + 1.0)
             data.crash()
+
+    def reset(self) -> None:
+        """What a person does who starts the host over: `poolmember reset`."""
+        self.cut_power()
+        self.disk = Disk(identity=Identity(host=self.uuid, name=self.name))
+        self.power_on()

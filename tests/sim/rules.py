@@ -155,6 +155,18 @@ class Rules:
                 return f"not every host of {pool.pool.name_label} counts as live"
         return None
 
+    def is_dead_reservation(self, host: SimHost) -> bool:
+        """Whether the host is reserved for a pool that has itself been given up for another.
+
+        Nobody can say any more how that join ended. A person ends the reservation by a reset.
+        """
+        own = self.own_register(host)
+        reservation = None if own is None else own.state.pool.reservation
+        if reservation is None:
+            return False
+        stores = [other.disk.store for other in self._world.hosts.values()]
+        return all(store is None or store.pool != reservation.pool for store in stores)
+
     def _register_of(self, host: SimHost) -> Register | None:
         membership = host.membership
         if membership is None:

@@ -44,8 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="play this one only, and log what happens")
     options = parser.parse_args(arguments)
-    logging.getLogger().addHandler(logging.NullHandler())
-    if options.seed is not None:
+    if options.seed is None:
+        logging.getLogger().addHandler(logging.NullHandler())
+    else:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     seeds = (
         [options.seed]

@@ -14,8 +14,6 @@ from poolcore.model import HostId, Reservation, Task, TaskId, TaskStatus
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.join import ATTACH_SECONDS, Join
 from poolmember.drivers.sim_host import SimVm
-from poolmember.identity import Identity
-from sim.disk import Disk
 from sim.host import SimHost
 from sim.world import World, play
 
@@ -258,14 +256,6 @@ def test_a_host_believes_the_pool_alone_that_it_was_taken_in() -> None:
     played("a made-up join", scenario)
 
 
-def _replaced(host: SimHost, uuid: HostId, name: str) -> None:
-    """Another machine at the address of this one."""
-    host.cut_power()
-    host.uuid = uuid
-    host.disk = Disk(identity=Identity(host=uuid, name=name))
-    host.power_on()
-
-
 def test_a_join_does_not_take_in_another_host_at_the_same_address() -> None:
     async def scenario(world: World) -> None:
         phantom, ignite = world.add("phantom", "ignite")
@@ -275,7 +265,8 @@ def test_a_join_does_not_take_in_another_host_at_the_same_address() -> None:
         def exchange(_: SimHost, reached: str) -> None:
             if reached == "host.join:started":
                 world.network.slow_seconds = 0.5
-                _replaced(ignite, another, "wraith")
+                ignite.uuid, ignite.name = another, "wraith"
+                ignite.reset()
 
         world.on_point = exchange
         task = await world.add_host(phantom, ignite)
@@ -297,7 +288,7 @@ def test_a_host_that_was_reset_after_the_commit_is_taken_out_again(point: str) -
 
         def reset(_: SimHost, reached: str) -> None:
             if reached == point:
-                _replaced(ignite, ignite.uuid, ignite.name)
+                ignite.reset()
 
         # For this moment a person has made the host be in two pools.
         world.rules.check_membership = lambda: None  # type: ignore[method-assign]

@@ -152,6 +152,8 @@ class World:
         end = self.clock.monotonic() + SETTLE_SECONDS
         while (why := self.rules.unsettled()) is not None:
             assert self.clock.monotonic() < end, f"after {SETTLE_SECONDS:g} s of peace {why}"
+            for host in filter(self.rules.is_dead_reservation, self.hosts.values()):
+                host.reset()
             await self._let_pass(LOOK_SECONDS)
         self.rules.check_settled()
         self.violations.raise_any()
