@@ -26,6 +26,15 @@ from poolmaster.service.api import METHODS, SESSION, not_master
 
 FORWARDED = "x-poolmanager-forwarded"
 _READS = ("Get", "List", "Check")
+LOST = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+"""Without details of ours, nobody knows what became of the call."""
 
 
 def _is_read(path: str) -> bool:
@@ -171,11 +180,11 @@ def _caller_has_gone() -> bool:
 def _is_connection_loss(error: grpc.aio.AioRpcError) -> bool:
     """Whether the call was lost on its way, rather than answered by the master.
 
-    `CANCELLED` is what becomes of a call whose channel is closed, or whose server ends, under it.
+    `CANCELLED` is what becomes of a call whose channel is closed, or whose server ends, under it;
+    `INTERNAL` and `UNKNOWN` of one whose stream is torn down. A master's own errors have details.
     """
     answered = any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
-    lost = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-    return error.code() in lost and not answered
+    return error.code() in LOST and not answered
 
 
 async def _pass_back(context: Context, error: grpc.aio.AioRpcError) -> None:
