@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 
 from poolcore.errors import PoolError, Reason
-from poolcore.replica import Delta
+from poolcore.model import Kind
+from poolcore.replica import Delta, Remove
 from poolmaster.layout import read_log
 from poolmaster.store.contract import Store, StoreError
 
@@ -26,6 +26,12 @@ CHUNK_BYTES = 4 * 1024 * 1024
 to a member has a limit, and one commit may have a megabyte."""
 LOG_PAGE = 64
 """How many commits are read from the store at once, whatever their size."""
+REST = 0.5
+"""After each round of serving its followers the feed rests for so much of the time that took. With
+many of them, commits that come fast go out together then, and their callers get their answers
+sooner: at 100 a second and 64 members after 8 ms instead of 20."""
+REST_SECONDS = 0.02
+"""It never rests longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,14 @@ class Commit:
 
     delta: Delta
     data: bytes
+    removed_hosts: frozenset[str] = field(init=False)
+    """Looked up for every member, and nearly always empty."""
+
+    def __post_init__(self) -> None:
+        """Find out what is asked of each commit once per member."""
+        removes = (c for c in self.delta.changes if isinstance(c, Remove))
+        removed = frozenset(c.uuid for c in removes if c.kind is Kind.HOST)
+        object.__setattr__(self, "removed_hosts", removed)
 
     @property
     def revision(self) -> int:
@@ -53,7 +67,18 @@ class Feed:
         self._ring_length = ring
         self._ring_bytes = 0
         self._revision = revision
-        self._changed = asyncio.Event()
+        self._waiting: dict[asyncio.Future[bool], None] = {}
+        """Followers that have everything, in the order they came."""
+        self._round: deque[asyncio.Future[bool]] = deque()
+        """Followers whose turn comes in this round."""
+        self._in_round = False
+        """Whether a round is under way, or about to begin."""
+        self._news = False
+        """Whether something has happened since the last round began."""
+        self._round_began = 0.0
+        self._rest_until = 0.0
+        self._handed_out: tuple[tuple[int, int], Sequence[Commit]] = ((-1, -1), ())
+        """The last chunk, and what it answered: after which revision, up to which at most."""
         self._over: PoolError | None = None
 
     @property
@@ -68,31 +93,79 @@ class Feed:
         while len(self._ring) > self._ring_length or self._ring_bytes > RING_BYTES:
             self._ring_bytes -= len(self._ring.popleft().data)
         self._revision = commits[-1].revision
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
 
     def close(self, reason: PoolError) -> None:
-        """The mastership is over: everybody who follows gets `reason`."""
+        """The mastership is over: everybody who follows gets `reason`, at once."""
         self._over = reason
-        self._changed.set()
+        for turn in (*self._waiting, *self._round):
+            _give(turn, True)
 
-    async def wait(self, revision: int) -> None:
-        """Until a commit after `revision` has been published; raises when the mastership ends."""
+    async def wait(self, revision: int, *, seconds: float | None = None) -> bool:
+        """Until a commit after `revision` has been published, or only for so long.
+
+        Whether there is one; raises when the mastership ends.
+        """
         while self._revision <= revision:
             if self._over is not None:
                 raise self._over
-            await self._changed.wait()
+            if not await self._turn(seconds):
+                return False
+        return True
 
-    async def after(self, revision: int) -> list[Commit]:
+    async def _turn(self, seconds: float | None) -> bool:
+        """Until something has happened, or for so long; whether something has."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[bool] = loop.create_future()
+        self._waiting[turn] = None
+        # A timer of our own costs half of `asyncio.timeout`, and each member needs one per commit.
+        bound = None if seconds is None else loop.call_later(seconds, _give, turn, False)
+        try:
+            return await turn
+        finally:
+            self._waiting.pop(turn, None)
+            if bound is not None:
+                bound.cancel()
+
+    def _wake(self) -> None:
+        """Let everybody who waits go on, in a round that begins as soon as the feed has rested."""
+        self._news = True
+        if not self._in_round:
+            self._in_round = True
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(loop.time(), self._rest_until), self._begin_round)
+
+    def _begin_round(self) -> None:
+        self._news = False
+        self._round_began = asyncio.get_running_loop().time()
+        self._round.extend(self._waiting)
+        self._waiting.clear()
+        self._next_turn()
+
+    def _next_turn(self) -> None:
+        """One follower in each turn of the event loop: commits need not wait behind all of them."""
+        loop = asyncio.get_running_loop()
+        if self._round:
+            _give(self._round.popleft(), True)
+            loop.call_soon(self._next_turn)
+            return
+        now = loop.time()
+        self._rest_until = now + min(REST * (now - self._round_began), REST_SECONDS)
+        self._in_round = False
+        if self._news:
+            self._wake()
+
+    async def after(self, revision: int) -> Sequence[Commit]:
         """The commits that follow `revision`, as many as go together; waits until there is one.
+
+        Followers at the same revision are handed the same object.
 
         `HISTORY_GONE` when the next one is no longer kept, `NO_MASTER` when the store, which a
         follower that lags is served from, does not answer.
         """
         await self.wait(revision)
         if self._ring and self._ring[0].revision <= revision + 1:
-            start = revision + 1 - self._ring[0].revision
-            return _chunk(islice(self._ring, start, start + CHUNK))
+            return self._from_ring(revision)
         try:
             found = await read_log(self._store, after=revision, limit=LOG_PAGE)
         except StoreError as error:
@@ -104,8 +177,23 @@ class Feed:
             raise PoolError(Reason.HISTORY_GONE, since=str(revision), oldest=str(oldest))
         return _chunk(commits)
 
+    def _from_ring(self, revision: int) -> Sequence[Commit]:
+        asked = (revision, self._revision)
+        if self._handed_out[0] != asked:
+            start = revision + 1 - self._ring[0].revision
+            end = min(start + CHUNK, len(self._ring))
+            # By index: to iterate up to the newest would pass everything in the ring.
+            chunk = _chunk(self._ring[index] for index in range(start, end))
+            self._handed_out = (asked, chunk)
+        return self._handed_out[1]
 
-def _chunk(commits: Iterable[Commit]) -> list[Commit]:
+
+def _give(turn: asyncio.Future[bool], happened: bool) -> None:
+    if not turn.done():
+        turn.set_result(happened)
+
+
+def _chunk(commits: Iterable[Commit]) -> Sequence[Commit]:
     """The first commits, at least one, that are not larger than a message may be."""
     chosen: list[Commit] = []
     size = 0

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory
-from poolcore.model import Host, HostId, HostMetrics, Kind, Task
-from poolcore.replica import CommitId, Incarnation, Put, Remove, State
+from poolcore.model import Host, HostId, HostMetrics, Task
+from poolcore.replica import CommitId, Incarnation, Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
@@ -74,6 +74,8 @@ class Sessions:
         self._attached: dict[HostId, Session] = {}
         self._changed = asyncio.Event()
         self._all_had_time = False
+        self._sent: tuple[Sequence[Commit], pb.SessionResponse] = ((), pb.SessionResponse())
+        """The last deltas and the message they went out in."""
 
     def get(self, host: HostId) -> Session | None:
         """The session of a host, if it is attached."""
@@ -249,10 +251,7 @@ class Sessions:
         if cursor is None:
             cursor = await self._send_snapshot(send, session.host)
         while cursor is not None:
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    await self._ledger.feed.wait(cursor)
-            except TimeoutError:
+            if not await self._ledger.feed.wait(cursor, seconds=HEARTBEAT_SECONDS):
                 heartbeat = pb.Heartbeat(head=to_proto(self._ledger.head))
                 await send(pb.SessionResponse(heartbeat=heartbeat))
                 continue
@@ -264,15 +263,21 @@ class Sessions:
                 cursor = await self._send_snapshot(send, session.host)
                 continue
             self.fell_behind(session)
-            own_end = _removal_of(session.host, commits)
-            commits = commits if own_end is None else commits[:own_end]
-            if commits:
-                deltas = pb.Deltas(deltas=[c.data for c in commits])
-                await send(pb.SessionResponse(deltas=deltas))
+            end = _removal_of(session.host, commits)
+            if end is None:
+                await send(self._deltas(commits))
                 cursor = commits[-1].revision
-            if own_end is not None:
-                await send(self._farewell(session.host))
-                return
+                continue
+            if end > 0:
+                await send(_deltas(commits[:end]))
+            await send(self._farewell(session.host))
+            return
+
+    def _deltas(self, commits: Sequence[Commit]) -> pb.SessionResponse:
+        """The message that carries these commits, made once for all members that are sent it."""
+        if self._sent[0] is not commits:
+            self._sent = (commits, _deltas(commits))
+        return self._sent[1]
 
     async def _send_snapshot(self, send: Send, host: HostId) -> int | None:
         """The revision sent; none when the host has left and was told so instead."""
@@ -372,7 +377,10 @@ def _introduced(state: State, hello: pb.Hello) -> Decision:
     return Decision((Put(after),) if after != host else ())
 
 
-def _removal_of(host: HostId, commits: list[Commit]) -> int | None:
+def _removal_of(host: HostId, commits: Sequence[Commit]) -> int | None:
     """The index of the commit that removes the host, if there is one."""
-    removal = Remove(Kind.HOST, host)
-    return next((i for i, c in enumerate(commits) if removal in c.delta.changes), None)
+    return next((i for i, c in enumerate(commits) if host in c.removed_hosts), None)
+
+
+def _deltas(commits: Sequence[Commit]) -> pb.SessionResponse:
+    return pb.SessionResponse(deltas=pb.Deltas(deltas=[commit.data for commit in commits]))

@@ -40,10 +40,7 @@ async def watch(master: Mastership, request: pb.WatchRequest, send: Send) -> Non
             await asyncio.sleep(0)
     await send(pb.WatchResponse(head=to_proto(master.ledger.head)))
     while True:
-        try:
-            async with asyncio.timeout(HEAD_SECONDS):
-                await master.ledger.feed.wait(cursor)
-        except TimeoutError:
+        if not await master.ledger.feed.wait(cursor, seconds=HEAD_SECONDS):
             await send(pb.WatchResponse(head=to_proto(master.ledger.head)))
             continue
         for commit in await master.ledger.feed.after(cursor):

@@ -96,6 +96,43 @@ async def test_every_waiting_follower_is_woken(store: MemoryStore) -> None:
         assert [commit.revision for commit in found] == [399, 400]
 
 
+async def test_others_run_between_the_followers_turns(store: MemoryStore) -> None:
+    feed = Feed(store, 350)
+    published = await commits_of(store, 350)
+    served: list[int] = []
+    some_are_served = asyncio.Event()
+
+    async def follow() -> None:
+        cursor = 350
+        while cursor < LAST:
+            cursor = (await feed.after(cursor))[-1].revision
+            served.append(cursor)
+            if len(served) == 10:
+                some_are_served.set()
+
+    async def publish_on() -> None:
+        await some_are_served.wait()
+        # It did not have to wait for all thirty.
+        assert len(served) < 15
+        feed.publish(published[-1:])
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(30):
+            tasks.create_task(follow())
+        await asyncio.sleep(0)
+        feed.publish(published[:-1])
+        tasks.create_task(publish_on())
+    assert served.count(400) == 30
+
+
+async def test_a_bounded_wait_says_whether_there_is_a_commit(store: MemoryStore) -> None:
+    feed = Feed(store, 399)
+    assert await feed.wait(398, seconds=0.0)
+    assert not await feed.wait(399, seconds=0.0)
+    feed.publish(await commits_of(store, 399))
+    assert await feed.wait(399, seconds=60.0)
+
+
 async def test_the_end_of_the_mastership_ends_the_wait(store: MemoryStore) -> None:
     feed = Feed(store, LAST)
     waiting = asyncio.ensure_future(feed.wait(LAST))  # noqa: TID251 - awaited below
@@ -126,7 +163,8 @@ async def test_large_commits_are_handed_out_a_few_at_a_time(in_memory: bool) -> 
     feed = Feed(store, 1 if in_memory else commits[-1].revision)
     if in_memory:
         feed.publish(commits)
-    cursor, seen = 1, []
+    cursor = 1
+    seen: list[Commit] = []
     while cursor < commits[-1].revision:
         found = await feed.after(cursor)
         assert sum(len(commit.data) for commit in found) <= CHUNK_BYTES
