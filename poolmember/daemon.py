@@ -28,11 +28,13 @@ from poolmember.agent import Agent
 from poolmember.config import Config
 from poolmember.drivers.contract import Driver
 from poolmember.files import HostFiles
+from poolmember.following import connected
 from poolmember.gateway import Gateway
 from poolmember.identity import Identity, Member, new_identity
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
-from poolmember.roles import Parts, Roles, connected, handlers_while_starting
+from poolmember.parts import Parts, handlers_while_starting
+from poolmember.roles import Roles
 from poolmember.session import Follower
 from poolmember.state_dir import StateDir
 

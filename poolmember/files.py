@@ -1,6 +1,6 @@
 """What a host keeps across restarts: who it is, the store of its own pool, its replica.
 
-The roles (`poolmember.roles`) know these only by the protocol, so that a simulation can keep them
+The roles (`poolmember.parts`) know these only by the protocol, so that a simulation can keep them
 in memory; `HostFiles` is the real thing, in the state directory.
 """
 

@@ -230,6 +230,20 @@ class Operations:
         first = next(c.object for c in changes if isinstance(c, Put) and isinstance(c.object, Task))
         return self._pool.state.get(Task, first.uuid) or first
 
+    async def asked_again(self, task: Task, request: Request | None) -> Task:
+        """Another request asks for what `task` does already: repeated, it is to find that task."""
+        if request is None:
+            return task
+
+        def decide(state: State) -> Decision:
+            now = state.get(Task, task.uuid)
+            if now is None:
+                raise PoolError(Reason.OBJECT_NOT_FOUND, kind="task", name=task.uuid)
+            return Decision((Put(now),), result=now)
+
+        outcome = await self._pool.write(decide, request=request)
+        return self.of_outcome(outcome) if outcome.repeated else outcome.result
+
     async def cancel(self, uuid: str, *, request: Request | None = None) -> Task:
         """Ask a task to stop; `TASK_NOT_CANCELLABLE` once it has passed its decision point."""
 

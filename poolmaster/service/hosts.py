@@ -102,7 +102,8 @@ async def add_host(master: Mastership, request: pb.AddHostRequest) -> pb.AddHost
     # So does the same command given again: it goes on with the join that is under way.
     under_way = running(await master.fresh(), master.join.name, endpoint=endpoint)
     if under_way is not None:
-        return pb.AddHostResponse(task=to_proto(under_way))
+        task = await master.operations.asked_again(under_way, asked)
+        return pb.AddHostResponse(task=to_proto(task))
     facts, findings = await _examine(master, endpoint, force=request.force)
     if any(f.blocks for f in findings):
         raise refusal(facts, findings)
@@ -124,7 +125,8 @@ async def eject_host(master: Mastership, request: pb.EjectHostRequest) -> pb.Eje
     name = request.host
     under_way = running(state, master.eject.name, host=name, name=name)
     if under_way is not None:
-        return pb.EjectHostResponse(task=to_proto(under_way))
+        task = await master.operations.asked_again(under_way, asked)
+        return pb.EjectHostResponse(task=to_proto(task))
     host = select(state, Host, name)
     begin = master.eject.begin(master, TaskId(str(uuid.uuid4())), host)
     task = await master.operations.start(begin, request=asked)

@@ -33,8 +33,9 @@ client had its answer.
 
 The 2 members run what a member's daemon runs, a durable replica included, each in a process. The
 {LIGHT} are light: each has a real session over a connection of its own, applies every commit to a
-replica in memory and acknowledges; {PROCESSES} processes run {LIGHT // PROCESSES} of them each, on
-the same processors as the daemon and the client. Real hosts bring processors of their own."""
+replica in memory and acknowledges; {PROCESSES} processes run {LIGHT // PROCESSES} of them each, and
+decode a commit once for all of theirs. They share the processors with the daemon and the client,
+and so wait for them: real hosts bring processors of their own."""
 
 
 @dataclass(frozen=True, slots=True)

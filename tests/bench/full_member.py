@@ -18,8 +18,8 @@ from poolcore.model import HostId, PoolId
 from poolcore.wire.channels import open_channel
 from poolmanager.v1 import chain_pb2
 from poolmember.drivers.sim import SimDriver
+from poolmember.following import link_over
 from poolmember.replica_store import ReplicaStore
-from poolmember.roles import link_over
 from poolmember.session import Follower, Session
 
 

@@ -33,7 +33,8 @@ from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Membership
 from poolmember.measurements import Disk as DiskMeasure
 from poolmember.measurements import DiskGauge
-from poolmember.roles import Parts, Roles
+from poolmember.parts import Parts
+from poolmember.roles import Roles
 from poolmember.session import Follower, Link
 from sim.disk import Disk, DiskFiles, PowerCut
 from sim.network import Connection, unreachable

@@ -81,6 +81,24 @@ def test_the_same_command_twice_at_once_takes_the_host_in_once(seed: int) -> Non
     played(f"twice {seed}", scenario)
 
 
+def test_a_request_that_met_a_task_under_way_finds_it_afterwards_too() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = world.add("phantom", "ignite")
+        await world.settle()
+        first = await world.add_host(phantom, ignite)
+        asked = world.new_request(phantom)
+        assert (await world.add_host(phantom, ignite, asked=asked)).uuid == first.uuid
+        assert (await world.finished(phantom, first)).status is TaskStatus.SUCCESS
+        assert (await world.add_host(phantom, ignite, asked=asked)).uuid == first.uuid
+        leave = await world.eject(phantom, ignite)
+        asked = world.new_request(phantom)
+        assert (await world.eject(phantom, ignite, asked=asked)).uuid == leave.uuid
+        assert (await world.finished(phantom, leave)).status is TaskStatus.SUCCESS
+        assert (await world.eject(phantom, ignite, asked=asked)).uuid == leave.uuid
+
+    played("asked again", scenario)
+
+
 def test_two_masters_that_take_each_other_do_not_both_succeed() -> None:
     async def scenario(world: World) -> None:
         phantom, specter = world.add("phantom", "specter")

@@ -11,7 +11,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.wire.status import error_from_rpc, status_of
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmember.gateway import Gateway, Upstream
-from poolmember.roles import handlers_while_starting
+from poolmember.parts import handlers_while_starting
 
 WRITE = "/poolmanager.v1.PoolService/UpdatePool"
 READ = "/poolmanager.v1.PoolService/GetPool"

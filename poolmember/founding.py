@@ -1,0 +1,72 @@
+"""How a host becomes a pool of one: at its first start, and after it was ejected."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import replace
+from typing import Any
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Host, PoolId
+from poolcore.replica import Incarnation
+from poolmaster.decide.inventory import departed
+from poolmaster.layout import read_head
+from poolmaster.mastership import found, founding_objects
+from poolmaster.store.contract import StoreError
+from poolmember.identity import Own
+from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts
+from poolmember.session import Follower
+from poolmember.state_dir import REPLICA_FILE, STORE_FILE
+
+log = logging.getLogger(__name__)
+
+
+async def found_pool(parts: Parts, shared: str | None) -> Change:
+    """Make this host a pool of one, from what its driver finds on it."""
+    facts = await parts.agent.facts()
+    # Of a shared file the pool is derived, so that a founding that was cut short is known again.
+    identity = parts.identity
+    chosen = uuid.uuid4() if shared is None else uuid.uuid5(uuid.UUID(identity.host), shared)
+    pool = parts.new_pool(str(chosen))
+    objects = founding_objects(facts, pool, now=parts.clock.now())
+    return Change(await _found_store(parts, pool.uuid, objects, shared))
+
+
+async def found_after_eject(parts: Parts, follower: Follower) -> Change:
+    """Make this host a pool of one again, with what it takes along from its former pool."""
+    host = parts.identity.host
+    # What an attempt that a crash cut short has left.
+    parts.files.retire(STORE_FILE)
+    if follower.state is None or follower.state.get(Host, host) is None:
+        change = await found_pool(parts, None)
+        return replace(change, retire=(REPLICA_FILE,))
+    _, objects = departed(follower.state, host)
+    pool = parts.new_pool(str(uuid.uuid4()))
+    membership = await _found_store(parts, pool.uuid, (pool, *objects), None)
+    parts.reached("host.eject:host-founded")
+    return Change(membership, retire=(REPLICA_FILE,))
+
+
+async def found_insistently(parts: Parts, follower: Follower) -> Change:
+    """Found the host's own pool, however long its disk refuses: nobody else can, or will ask."""
+    while True:
+        try:
+            return await found_after_eject(parts, follower)
+        except PoolError as error:
+            log.error("this host's own pool is not founded yet: %s", error.message)
+        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+
+
+async def _found_store(
+    parts: Parts, pool: PoolId, objects: tuple[Any, ...], shared: str | None
+) -> Own:
+    store, incarnation = await parts.files.found_store(pool, shared)
+    try:
+        if await read_head(store) is None:
+            await found(store, Incarnation(1, incarnation), parts.identity.host, objects)
+    except StoreError as error:
+        raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
+    finally:
+        await store.close()
+    return Own(pool=pool, incarnation=incarnation, store=shared)

@@ -1,0 +1,87 @@
+"""The role of a host that is the master of its pool."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+from poolcore.errors import PoolError
+from poolcore.replica import DeltaDoesNotFollow
+from poolcore.side_by_side import side_by_side
+from poolcore.wire.codec import MalformedMessage
+from poolmaster.ledger import SteppedDown
+from poolmaster.mastership import Mastership, claim
+from poolmaster.service.api import master_handlers
+from poolmaster.store.contract import Store, StoreError
+from poolmember.identity import Own
+from poolmember.own_session import OwnSession
+from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Parts
+from poolmember.session import Follower
+
+log = logging.getLogger(__name__)
+
+
+async def lead(parts: Parts, own: Own) -> None:
+    """Be the master of the host's own pool, over and over: each mastership begins from the store.
+
+    Ends only by being cancelled.
+    """
+    async with parts.following(own.pool) as follower:
+        pause = PAUSE_SECONDS
+        while True:
+            store: Store | None = None
+            began = parts.clock.monotonic()
+            try:
+                store = await parts.files.open_store(own)
+                await _one_mastership(parts, own, store, follower)
+            except (SteppedDown, StoreError) as error:
+                log.error("the mastership has ended: %s", error)
+            finally:
+                parts.mastership = None
+                problem = "its mastership has just ended"
+                fallback = parts.answer_from_replica(follower, lambda: problem)  # noqa: B023
+                parts.gateway.serve_locally(fallback)
+                if store is not None:
+                    await store.close()
+            # All that it had is garbage now, and the next one begins with its own.
+            gc.unfreeze()
+            gc.collect()
+            if parts.clock.monotonic() - began > LONGEST_PAUSE_SECONDS:
+                pause = PAUSE_SECONDS
+            await parts.clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+async def _one_mastership(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
+    host = parts.identity.host
+    head, state = await claim(store, host)
+    # Most of it stays as long as the daemon runs: the garbage collector need not search it.
+    gc.freeze()
+    master = Mastership(
+        host=host,
+        store=store,
+        shared_store=own.store,
+        head=head,
+        state=state,
+        agents=parts.agents,
+        clock=parts.clock,
+        reached=parts.reached,
+    )
+    parts.mastership = master
+    parts.gateway.serve_locally(master_handlers(master, host=parts.identity.name))
+    parts.on_role(f"master of pool {state.pool.name_label}, term {head.term}")
+    await side_by_side(
+        master.run(), _follow_own(parts, master, follower), parts.agent.settle_reservations(master)
+    )
+
+
+async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> None:
+    while True:
+        try:
+            await OwnSession(master.ledger, master.sessions, follower, parts.driver).run()
+        except (DeltaDoesNotFollow, MalformedMessage) as error:
+            log.warning("the replica starts over: %s", error)
+            follower.start_over()
+        except PoolError as error:
+            log.info("the session with the own mastership ended: %s", error.message)
+        await parts.clock.sleep(PAUSE_SECONDS)

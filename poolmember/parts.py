@@ -1,0 +1,126 @@
+"""What the roles of a host work with, and what a role comes to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from poolcore.clock import Clock
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Pool, PoolId
+from poolcore.replica import DEFAULT_HISTORY_REVISIONS
+from poolcore.wire.serving import Handlers
+from poolmaster.agents import Agents
+from poolmaster.mastership import Mastership
+from poolmaster.service.api import replica_handlers
+from poolmaster.service.reads import View
+from poolmaster.service.status import status_of_replica
+from poolmember.agent import Agent
+from poolmember.drivers.contract import Driver
+from poolmember.files import Files
+from poolmember.gateway import Gateway, Upstream
+from poolmember.identity import Identity, Member, Own
+from poolmember.session import Follower, Link
+
+PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+"""Between two attempts at the same: the first pause, and what it grows to."""
+
+Connect = Callable[[str], AbstractAsyncContextManager[tuple[Upstream, Link]]]
+"""Opens the way to the host at an endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the host becomes, and which databases that leaves behind."""
+
+    membership: Own | Member
+    retire: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Parts:
+    """What both roles work with."""
+
+    files: Files
+    driver: Driver
+    agent: Agent
+    agents: Agents
+    gateway: Gateway
+    connect: Connect
+    clock: Clock
+    reached: Callable[[str], None]
+    on_role: Callable[[str], None]
+    """Told, in a few words, whenever the host's role becomes another."""
+    history_revisions: int = DEFAULT_HISTORY_REVISIONS
+    """How many commits a pool that this host founds remembers."""
+    mastership: Mastership | None = None
+    follower: Follower | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Who this host is."""
+        identity = self.files.identity
+        if identity is None:
+            raise RuntimeError("the host has no identity yet")
+        return identity
+
+    def new_pool(self, uuid_: str) -> Pool:
+        """The pool object of a pool that this host founds."""
+        return Pool(
+            uuid=PoolId(uuid_),
+            name_label=self.identity.name,
+            history_revisions=self.history_revisions,
+        )
+
+    @asynccontextmanager
+    async def following(self, pool: PoolId) -> AsyncIterator[Follower]:
+        """This host's replica of a pool while it is open; to be loaded before it is used."""
+        store = await self.files.open_replica(pool)
+        try:
+            self.follower = Follower(
+                self.identity.host, pool, self.agent.addresses, store, self.clock
+            )
+            yield self.follower
+        finally:
+            self.follower = None
+            await store.close()
+
+    def answer_from_replica(self, follower: Follower, problem: Callable[[], str]) -> Handlers:
+        """Handlers for a host without a master; `problem` says why it has none."""
+
+        def no_master() -> PoolError:
+            # It may be the message of another error, a sentence of its own.
+            said = problem().rstrip(".")
+            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
+
+        def view() -> View:
+            if follower.state is None:
+                raise no_master()
+            age = self.clock.monotonic() - follower.heard
+            return View(follower.state, stale=True, age_seconds=age)
+
+        async def read() -> View:
+            return view()
+
+        def status() -> Any:
+            return status_of_replica(view(), follower.last_master, follower.term, "sqlite")
+
+        return replica_handlers(read, status, no_master, host=self.identity.name)
+
+
+def handlers_while_starting(host: str) -> Handlers:
+    """Handlers for a host that has no replica open yet; `host` is its name."""
+
+    def no_master() -> PoolError:
+        return PoolError(Reason.NO_MASTER, host=host, problem="it is still starting")
+
+    async def read() -> View:
+        raise no_master()
+
+    def status() -> Any:
+        raise no_master()
+
+    return replica_handlers(read, status, no_master, host=host)
