@@ -76,6 +76,8 @@ class Ledger:
         self._readers: list[asyncio.Future[None]] = []
         self._reader_arrived = asyncio.Event()
         self._over: str | None = None
+        self.confirmed_at = clock.monotonic()
+        """On the monotonic clock: since then nobody else had moved `head`, as far as is known."""
         self.feed = Feed(store, head.revision)
 
     @property
@@ -213,6 +215,7 @@ class Ledger:
     async def _commit(self, batch: Batch) -> None:
         """Apply the batch's transaction; returns when it is known to be applied."""
         compares, writes = batch.compares(), batch.writes()
+        began = self._clock.monotonic()
         try:
             applied = await self._store.transact(compares, writes)
         except OutcomeUnknown:
@@ -225,6 +228,7 @@ class Ledger:
         if not applied:
             batch.tell(self._not_master())
             raise SteppedDown("somebody else moved head")
+        self.confirmed_at = began
 
     async def _settle(self, batch: Batch, compares: list[Compare], writes: list[Write]) -> None:
         """Find out what became of a transaction before anything else is written."""
@@ -308,6 +312,7 @@ class Ledger:
 
         Raises `StoreUnavailable` when it cannot be read now, else `SteppedDown`.
         """
+        began = self._clock.monotonic()
         try:
             head = await read_head(self._store)
         except StoreFailed as error:
@@ -315,6 +320,7 @@ class Ledger:
         ours = self._head
         if head is None or (head.incarnation, head.term) != (ours.incarnation, ours.term):
             raise SteppedDown("somebody else moved head")
+        self.confirmed_at = max(self.confirmed_at, began)
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from poolcore.clock import SystemClock
 from poolcore.errors import Exit, PoolError, Reason
+from poolcore.facts import Standing
 from poolcore.wire.channels import SERVER_OPTIONS
 from poolcore.wire.serving import Handlers, handlers
 from poolmanager.v1 import agent_service_pb2
@@ -26,6 +27,7 @@ from poolmaster.service.api import SERVICES
 from poolmember import config_values
 from poolmember.agent import Agent
 from poolmember.config import Config
+from poolmember.contending import standing
 from poolmember.drivers.contract import Driver
 from poolmember.files import HostFiles
 from poolmember.following import connected
@@ -123,6 +125,10 @@ class Daemon:
     def follower(self) -> Follower | None:
         """This host's replica, once it is open."""
         return self._parts.follower
+
+    async def standing(self, pool: str, term: int) -> Standing:
+        """Where this host stands when its pool looks for a master."""
+        return await standing(self._parts, pool, term)
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
