@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from contextlib import suppress
 
@@ -29,8 +30,10 @@ from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
 
-LASTING_SECONDS = 10.0
+LASTING_SECONDS = 3.0
 """A mastership that lasted for so long was no failed attempt."""
+LOOK_SECONDS = 0.05
+"""Without a master, the register is looked at so often: the new one is in it at once."""
 
 
 async def contend(parts: Parts, membership: Membership) -> Change:
@@ -70,7 +73,7 @@ class Contender:
         """The register as it was last read."""
         self._round: Round | None = None
         self._in_vain = 0
-        self._changed_at = parts.clock.monotonic()
+        self._changed_at = -math.inf
         self._directions = Directions()
         parts.contender = self
 
@@ -139,8 +142,9 @@ class Contender:
 
     async def _pause(self, until: float) -> None:
         seconds = until - self._parts.clock.monotonic()
-        if self._follower.lost.is_set() and self._round is not None:
-            await self._parts.clock.sleep(seconds)
+        if self._round is not None:
+            await self._parts.clock.sleep(min(seconds, LOOK_SECONDS))
+            await self._register_and_alive(self._timings.vote_seconds)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -212,8 +216,9 @@ class Contender:
             before, self._head = self._head, await read_head(self._store)
             if self._head is None or self._head == before or self._head.master == self._host:
                 return
-            if before is None or self._head.term != before.term:
+            if before is not None and self._head.term != before.term:
                 self._count_change()
+            if before is None or self._head.term != before.term:
                 self._point_to_master(self._head)
 
     def _count_change(self) -> None:

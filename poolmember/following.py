@@ -48,6 +48,12 @@ class Directions:
         self._told.clear()
         return endpoint
 
+    async def within(self, seconds: float) -> None:
+        """Return when the master's place is told, or after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
+
     async def changed(self, *, but: str) -> None:
         """Return when the master is known to be somewhere else than `but`."""
         while self._endpoint in {None, but}:
@@ -76,7 +82,7 @@ async def sessions(
     hint: str | None = None
     pause = PAUSE_SECONDS
     while True:
-        for candidate in _candidates(follower, addresses, hint):
+        for candidate in _candidates(follower, addresses, directions.taken() or hint):
             endpoint = directions.taken() or candidate
             welcomes = follower.welcomes
             try:
@@ -96,7 +102,7 @@ async def sessions(
             if follower.welcomes > welcomes:
                 hint, pause = endpoint, PAUSE_SECONDS
                 parts.on_role(ALONE)
-        await parts.clock.sleep(pause)
+        await directions.within(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
