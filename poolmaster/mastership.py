@@ -30,6 +30,7 @@ from poolmaster.ledger import (
     Request,
     SteppedDown,
 )
+from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
 from poolmaster.operations.join import Join
@@ -99,7 +100,11 @@ class Mastership:
         self.agents = agents
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
         self.eject = Eject(agents, self.sessions, host)
-        self.operations = Operations(self, (self.join, self.eject))
+        self.handover = Handover(
+            self.ledger, self.sessions, agents, shared=shared_store is not None
+        )
+        self.designate = Designate(self.handover, self.sessions, host)
+        self.operations = Operations(self, (self.join, self.eject, self.designate))
         self._reached = reached
 
     @property
