@@ -179,6 +179,9 @@ class Ledger:
         while True:
             await self._arrived.wait()
             async with self._writing:
+                if self._over is not None:
+                    # What would be sent now could only fail, and be cancelled before that is known.
+                    raise SteppedDown(self._over)
                 await self._next_batch()
 
     async def _next_batch(self) -> None:

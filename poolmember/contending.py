@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 LASTING_SECONDS = 3.0
 """A mastership that lasted for so long was no failed attempt."""
+HOLD_SECONDS = 2.0
+"""Twice what an election takes."""
 TAKE_OVER_LOOK_SECONDS = 0.005
 LOOK_SECONDS = 0.05
 """Without a master, the register is looked at so often: the new one is in it at once."""
@@ -43,9 +45,11 @@ async def contend(parts: Parts, membership: Membership) -> Change:
     async with parts.following(membership.pool) as follower:
         await follower.load()
         store = await _opened(parts, membership)
+        parts.gateway.hold_seconds = HOLD_SECONDS
         try:
             return await Contender(parts, membership, follower, store).run()
         finally:
+            parts.gateway.hold_seconds = 0.0
             parts.contender = None
             await store.close()
 
@@ -267,6 +271,14 @@ class Contender:
             await self._read_register()
             return None
 
+    async def attached(self, seconds: float) -> None:
+        """Return when this host has a session with a master, or after so long."""
+        until = self._parts.clock.monotonic() + seconds
+        while self._follower.following is None or self._parts.mastership is not None:
+            if self._parts.clock.monotonic() > until:
+                return
+            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
+
     # -- what other hosts ask ---------------------------------------------------------------------
 
     async def standing(self, term: int) -> Standing:
@@ -308,6 +320,9 @@ async def hand_over(parts: Parts) -> None:
         await master.handover.to_the_best()
     except PoolError as error:
         log.warning("the mastership is not handed over: %s", error.message)
+        return
+    # What waited here goes on to the new master, through this host.
+    await parts.contender.attached(HOLD_SECONDS)
 
 
 async def standing(parts: Parts, pool: str, term: int) -> Standing:

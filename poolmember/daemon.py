@@ -31,7 +31,7 @@ from poolmember.config import Config
 from poolmember.contending import hand_over, standing, take_over
 from poolmember.drivers.contract import Driver
 from poolmember.files import HostFiles
-from poolmember.following import connected
+from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.identity import Identity, Member, new_identity
 from poolmember.measurements import DiskGauge
@@ -94,13 +94,14 @@ class Daemon:
         self._agent = Agent(
             self, self._driver, DiskGauge(state_dir.path), endpoint=endpoint, clock=self._clock
         )
+        self._uplinks = Uplinks()
         self._parts = Parts(
             files=HostFiles(state_dir),
             driver=self._driver,
             agent=self._agent,
             agents=GrpcAgents(master=config.name),
             gateway=self._gateway,
-            connect=connected,
+            connect=self._uplinks.connected,
             clock=self._clock,
             reached=self.reached,
             on_role=self._on_role,
@@ -167,6 +168,7 @@ class Daemon:
                 for task in (roles, stopping):
                     task.cancel()
                 ended = await asyncio.gather(roles, stopping, return_exceptions=True)
+                await self._uplinks.close()
                 await server.stop(GRACE_SECONDS)
             for result in ended:
                 if isinstance(result, Exception):
