@@ -31,6 +31,7 @@ from poolmaster.ledger import (
     Request,
     SteppedDown,
 )
+from poolmaster.locks import Locks
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
 from poolmaster.operations.join import Join
@@ -94,7 +95,7 @@ async def claim(store: Store, host: HostId) -> tuple[Head, State]:
 
 
 class Mastership:
-    """The parts of one mastership. Implements `operations.steps.Pool`."""
+    """The parts of one mastership. Implements `operations.steps.Pool` and `locks.Pool`."""
 
     def __init__(
         self,
@@ -119,6 +120,7 @@ class Mastership:
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
         self.eject = Eject(agents, self.sessions, host)
         self.operations = Operations(self, (self.join, self.eject))
+        self.locks = Locks(self)
         self._reached = reached
 
     @property
@@ -138,6 +140,7 @@ class Mastership:
                 tasks.create_task(self.ledger.run())
                 tasks.create_task(self.sessions.run())
                 tasks.create_task(self.operations.run())
+                tasks.create_task(self.locks.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)
