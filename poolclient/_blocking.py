@@ -15,6 +15,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
+from poolclient._errors import LockHeld
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
 from poolclient._mirror import Mirror
@@ -356,6 +357,7 @@ class BlockingPoolClient:
         wait_seconds: float | None = None,
         holder: str | None = None,
         request_id: str | None = None,
+        on_held: Callable[[LockHeld], None] | None = None,
     ) -> BlockingPoolLock:
         """A lock that spans the pool; enter it with `with`."""
         lock = self._client.lock(
@@ -364,6 +366,7 @@ class BlockingPoolClient:
             wait_seconds=wait_seconds,
             holder=holder,
             request_id=request_id,
+            on_held=on_held,
         )
         return BlockingPoolLock(self._thread.run, lock)
 

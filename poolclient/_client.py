@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from poolclient._core import Core, Options
-from poolclient._errors import JoinRefused
+from poolclient._errors import JoinRefused, LockHeld
 from poolclient._events import Event, events
 from poolclient._freshness import Cursor
 from poolclient._locks import PoolLock, release
@@ -236,10 +236,12 @@ class PoolClient:
         wait_seconds: float | None = None,
         holder: str | None = None,
         request_id: str | None = None,
+        on_held: Callable[[LockHeld], None] | None = None,
     ) -> PoolLock:
         """A lock that spans the pool; enter it with `async with`.
 
-        Entering it raises `LockHeld` when somebody has it, and still has after `wait_seconds`.
+        Entering it raises `LockHeld` when somebody has it, and still has after `wait_seconds`;
+        `on_held` is told by whom when the waiting begins.
         `ttl_seconds`, from 1 to 86,400: how long it outlives a holder that is no longer heard of.
         `holder` says to others who holds it, by default `USER@HOST`. Give `lock.token` to whatever
         the lock protects (`poolcore.model.Lock`).
@@ -251,6 +253,7 @@ class PoolClient:
             wait_seconds=wait_seconds,
             holder=holder,
             request_id=request_id,
+            on_held=on_held,
         )
 
     async def break_lock(self, ref: str | Lock, *, timeout_seconds: float | None = None) -> Lock:

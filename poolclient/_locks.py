@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import socket
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -72,9 +73,11 @@ class PoolLock:
         wait_seconds: float | None,
         holder: str | None,
         request_id: str | None,
+        on_held: Callable[[LockHeld], None] | None,
     ) -> None:
         self._core = core
         self._wait_seconds = wait_seconds
+        self._on_held = on_held
         self._request = lock_service_pb2.AcquireLockRequest(
             request_id=request_id,
             name=name,
@@ -146,6 +149,8 @@ class PoolLock:
         except LockHeld as held:
             if not self._wait_seconds:
                 raise
+            if self._on_held is not None:
+                self._on_held(held)
             await self._awaited(self._wait_seconds, held)
         self._renewing.start(self._keep())
 

@@ -33,7 +33,10 @@ LOOK_SECONDS = 0.5
 class Pool(Protocol):
     """What locks need of the master."""
 
-    clock: Clock
+    @property
+    def clock(self) -> Clock:
+        """Its clock."""
+        ...
 
     @property
     def state(self) -> State:

@@ -33,7 +33,8 @@ class Signals:
     cancelled, and leaving it raises `Ended` with 128 and the signal's number.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._grace_seconds = grace_seconds
         self._process: Process | None = None
         self._task: asyncio.Task[Any] | None = None
         self._received: signal.Signals | None = None
@@ -77,22 +78,21 @@ class Signals:
         try:
             code = await process.wait()
         except asyncio.CancelledError:
-            await _end(process)
+            await self._end(process)
             raise
         finally:
             self._process = None
         return code if code >= 0 else 128 - code
 
-
-async def _end(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    async def _end(self, process: Process) -> None:
+        if process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), self._grace_seconds)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 def _told_by_terminal(number: signal.Signals) -> bool:

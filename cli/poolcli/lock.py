@@ -85,7 +85,13 @@ async def run(
     if not program:
         raise UsageError("There is no COMMAND to run.", "pool lock NAME -- COMMAND")
     async with Signals() as signals, session.pool() as pool:
-        lock = pool.lock(name, ttl_seconds=ttl, wait_seconds=wait, request_id=request_id)
+        lock = pool.lock(
+            name,
+            ttl_seconds=ttl,
+            wait_seconds=wait,
+            request_id=request_id,
+            on_held=lambda held: note(f"{held.message} Waiting."),
+        )
         try:
             async with lock:
                 code = await signals.run(program, os.environ | {VARIABLE: str(lock.token)})
