@@ -75,8 +75,8 @@ async def test_a_lock_that_is_held_is_refused_at_once_or_when_waiting_is_over(
 
 async def test_a_lock_that_is_renewed_outlives_its_time_to_live(cluster: Cluster) -> None:
     async with alone(cluster) as pool:
-        async with pool.lock("nightly", ttl_seconds=1) as lock:
-            await asyncio.sleep(3.0)
+        async with pool.lock("nightly", ttl_seconds=2) as lock:
+            await asyncio.sleep(4.5)
             lock.check()
             assert await pool.locks.list()
         assert lock.lost is None
@@ -85,7 +85,7 @@ async def test_a_lock_that_is_renewed_outlives_its_time_to_live(cluster: Cluster
 
 async def test_whoever_holds_a_lock_that_is_broken_is_stopped(cluster: Cluster) -> None:
     async with alone(cluster) as pool:
-        lock = pool.lock("nightly", ttl_seconds=1)
+        lock = pool.lock("nightly", ttl_seconds=3)
 
         async def break_and_go_on() -> None:
             async with lock:
@@ -198,7 +198,7 @@ async def test_the_blocking_twin(cluster: Cluster) -> None:
     await phantom.start()
 
     def lose(pool: BlockingPoolClient) -> None:
-        with pool.lock("nightly", ttl_seconds=1) as lock:
+        with pool.lock("nightly", ttl_seconds=3) as lock:
             pool.break_lock("nightly")
             while lock.lost is None:
                 time.sleep(0.05)
