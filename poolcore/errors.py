@@ -99,6 +99,9 @@ class Reason(StrEnum):
     # tasks
     TASK_NOT_CANCELLABLE = "TASK_NOT_CANCELLABLE"
     TASK_CANCELLED = "TASK_CANCELLED"
+    # locks
+    LOCK_HELD = "LOCK_HELD"
+    LOCK_LOST = "LOCK_LOST"
     # state on disk and start
     STATE_CORRUPT = "STATE_CORRUPT"
     STATE_MISSING = "STATE_MISSING"
@@ -309,6 +312,17 @@ CATALOG: Mapping[Reason, Entry] = {
         "Task {task} was cancelled.",
         "Nothing is left of it; run the command again if you want it after all.",
         Origin.XAPI,
+    ),
+    Reason.LOCK_HELD: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Lock “{name}” is held by {holder} since {since}.",
+        "Wait for it with --wait SECONDS. `pool lock break {name}` takes it away from its holder, "
+        "who is told to stop.",
+    ),
+    Reason.LOCK_LOST: Entry(
+        Status.NOT_FOUND, Exit.FAILED,
+        "Lock “{lock}” is lost: {problem}.",
+        "Stop what was done under it: somebody else may hold it by now. Then take it anew.",
     ),
     Reason.STATE_CORRUPT: Entry(
         Status.DATA_LOSS, Exit.USAGE,

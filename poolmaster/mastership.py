@@ -30,6 +30,7 @@ from poolmaster.ledger import (
     Request,
     SteppedDown,
 )
+from poolmaster.locks import Locks
 from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
@@ -72,7 +73,7 @@ def founding_objects(facts: HostFacts, pool: Pool, *, now: datetime) -> tuple[Ob
 
 
 class Mastership:
-    """The parts of one mastership. Implements `operations.steps.Pool`."""
+    """The parts of one mastership. Implements `operations.steps.Pool` and `locks.Pool`."""
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class Mastership:
         )
         self.designate = Designate(self.handover, self.sessions, host)
         self.operations = Operations(self, (self.join, self.eject, self.designate))
+        self.locks = Locks(self)
         self._reached = reached
 
     @property
@@ -131,6 +133,7 @@ class Mastership:
                 tasks.create_task(self.operations.run())
                 if self._tenure is not None:
                     tasks.create_task(self._tenure.run())
+                tasks.create_task(self.locks.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)

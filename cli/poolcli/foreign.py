@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 NOUNS = (
     "host", "sr", "pbd", "vdi", "network", "pif", "bond", "vlan", "tunnel", "vm", "vbd", "vif",
-    "task", "message",
+    "task", "message", "lock",
 )  # fmt: skip
 
 _ELSEWHERE = {
@@ -41,6 +41,7 @@ _ELSEWHERE = {
     "storage": "sr list",
     "networks": "network list",
     "tasks": "task list",
+    "locks": "lock list",
     "info": "status",
     "watch": "events",
     "config": "context list",
@@ -52,7 +53,7 @@ _ELSEWHERE = {
 _LATER = frozenset({
     "emergency-transition-to-master",
     "pool-emergency-transition-to-master", "emergency-reset-master",
-    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "lock", "diff",
+    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "diff",
     "recovery",
 })  # fmt: skip
 
