@@ -7,6 +7,7 @@ from poolclient._views import (
     BondView,
     HostMetricsView,
     HostView,
+    MasterRecordView,
     MessageView,
     NetworkView,
     PbdView,
@@ -121,3 +122,8 @@ class Tables:
     def messages(self) -> ViewTable[MessageView]:
         """The messages."""
         return ViewTable(self._now(), MessageView)
+
+    @property
+    def master_records(self) -> ViewTable[MasterRecordView]:
+        """How masterships began."""
+        return ViewTable(self._now(), MasterRecordView)

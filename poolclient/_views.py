@@ -26,6 +26,7 @@ from poolcore.model import (
     Host,
     HostMetrics,
     Kind,
+    MasterRecord,
     Message,
     Network,
     Pool,
@@ -305,3 +306,15 @@ class MessageView(View[Message]):
 
     __slots__ = ()
     KIND = Kind.MESSAGE
+
+
+class MasterRecordView(View[MasterRecord]):
+    """That a host became master."""
+
+    __slots__ = ()
+    KIND = Kind.MASTER_RECORD
+
+    @property
+    def host(self) -> HostView | None:
+        """The host; none when it has left the pool."""
+        return self._to(HostView, self.object.host)

@@ -51,8 +51,7 @@ _ELSEWHERE = {
 _LATER = frozenset({
     "designate-master", "pool-designate-new-master", "emergency-transition-to-master",
     "pool-emergency-transition-to-master", "emergency-reset-master",
-    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "lock", "diff",
-    "recovery",
+    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "lock", "recovery",
 })  # fmt: skip
 
 _WITHOUT = {

@@ -22,9 +22,11 @@ def build() -> Callable[..., object]:
         bond,
         context,
         demo,
+        diff,
         doctor,
         events,
         host,
+        master,
         membership,
         message,
         network,
@@ -58,6 +60,8 @@ def build() -> Callable[..., object]:
     for noun in (host, sr, network, vm, task, vdi, pbd, pif, bond, vlan, tunnel, vbd, vif, message):
         app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
     command(app, "events")(events.events)
+    command(app, "diff")(diff.diff)
+    app.add_typer(master.app, name="master")
     command(app, "wait")(wait.wait)
     app.add_typer(context.app, name="context")
     command(app, "doctor")(doctor.doctor)

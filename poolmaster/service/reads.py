@@ -24,6 +24,7 @@ from poolcore.model import (
     Bond,
     Host,
     HostMetrics,
+    MasterRecord,
     Message,
     Network,
     Object,
@@ -37,6 +38,7 @@ from poolmanager.v1 import (
     event_service_pb2,
     host_service_pb2,
     network_service_pb2,
+    pool_service_pb2,
     storage_service_pb2,
     task_service_pb2,
     vm_service_pb2,
@@ -88,6 +90,12 @@ class Noun:
 
 
 NOUNS: Mapping[str, tuple[Noun, ...]] = {
+    "PoolService": (
+        Noun(
+            MasterRecord, pool_service_pb2,
+            "master_record", "MasterRecord", "master_records", "MasterRecords",
+        ),
+    ),
     "HostService": (
         Noun(Host, host_service_pb2, "host", "Host", "hosts", "Hosts"),
         Noun(
