@@ -78,6 +78,7 @@ def read_requests(state: Any) -> dict[str, Any]:
         "PoolService/GetPool": pool_service_pb2.GetPoolRequest(),
         "PoolService/GetStatus": pool_service_pb2.GetStatusRequest(),
         "PoolService/CheckHost": pool_service_pb2.CheckHostRequest(address="phantom.invalid"),
+        "PoolService/CheckLoss": pool_service_pb2.CheckLossRequest(hosts=["ignite"]),
         "PoolService/GetJoin": pool_service_pb2.GetJoinRequest(task="no task", host="no host"),
     }
     for service, nouns in NOUNS.items():
