@@ -139,7 +139,8 @@ class Mastership:
         """Until `SteppedDown`, or cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                # The first one of all: what this mastership commits is preceded by its record.
+                # First in the queue: unless the store refuses it for a while, nothing that this
+                # mastership commits comes before its record.
                 tasks.create_task(self._record_accession())
                 tasks.create_task(self.ledger.run())
                 tasks.create_task(self.sessions.run())

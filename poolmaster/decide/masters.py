@@ -19,7 +19,7 @@ from poolcore.model import (
 )
 from poolcore.replica import Change, Put, Remove, State
 
-KEPT = 100
+MASTER_RECORDS_KEPT = 100
 """How many records a pool has at most."""
 
 
@@ -33,7 +33,8 @@ def began(
 ) -> tuple[Change, ...]:
     """The changes that record that the mastership of `term` has begun; none if it is recorded.
 
-    The oldest records beyond `KEPT` go. Age is told by incarnation and term: clocks may be wrong.
+    The oldest records beyond `MASTER_RECORDS_KEPT` go. Age is told by incarnation and term: clocks
+    may be wrong.
     """
     record = _record(
         state.pool.uuid, state.incarnation.counter, term=term, host=host, now=now, why=why
@@ -41,7 +42,7 @@ def began(
     if state.get(MasterRecord, record.uuid) is not None:
         return ()
     records = sorted((*state.all(MasterRecord), record), key=lambda r: (r.incarnation, r.term))
-    surplus = (r for r in records[:-KEPT] if r != record)
+    surplus = (r for r in records[:-MASTER_RECORDS_KEPT] if r != record)
     return (Put(record), *(Remove(Kind.MASTER_RECORD, r.uuid) for r in surplus))
 
 

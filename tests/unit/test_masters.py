@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from poolcore.model import Accession, MasterRecord, PoolId
 from poolcore.replica import Incarnation, Remove, State, changed
-from poolmaster.decide.masters import KEPT, began, founding_record
+from poolmaster.decide.masters import MASTER_RECORDS_KEPT, began, founding_record
 from support.small_pool import IGNITE, PHANTOM, POOL, THEN, small_pool
 
 NEXT = Incarnation(2, "70000000-0000-4000-8000-000000000002", 7)
@@ -50,20 +50,20 @@ def test_the_newest_hundred_are_kept_whatever_the_clocks_said(terms: set[int]) -
     state = small_pool()
     for term in sorted(terms):
         state = after(state, term)
-    assert told(state) == [(1, term) for term in sorted(terms)][-KEPT:]
+    assert told(state) == [(1, term) for term in sorted(terms)][-MASTER_RECORDS_KEPT:]
 
 
 def test_terms_of_a_later_incarnation_are_newer_than_higher_ones_of_an_earlier() -> None:
     state = small_pool()
-    for term in range(1, KEPT + 1):
+    for term in range(1, MASTER_RECORDS_KEPT + 1):
         state = after(state, term)
     state = after(replace(state, incarnation=NEXT), 1)
-    assert told(state) == [*((1, term) for term in range(2, KEPT + 1)), (2, 1)]
+    assert told(state) == [*((1, term) for term in range(2, MASTER_RECORDS_KEPT + 1)), (2, 1)]
 
 
 def test_a_record_never_removes_itself() -> None:
     state = small_pool()
-    for term in range(10, KEPT + 10):
+    for term in range(10, MASTER_RECORDS_KEPT + 10):
         state = after(state, term)
     changes = began(state, term=3, host=PHANTOM, now=THEN, why=Accession.RESTARTED)
     assert not [c for c in changes if isinstance(c, Remove)]
