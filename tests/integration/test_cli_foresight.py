@@ -172,8 +172,8 @@ async def test_a_diff_tells_what_was_changed_created_and_removed_and_by_whom(
 ) -> None:
     phantom = cluster.local("phantom", sim=WITH_A_VM)
     await cluster.start()
-    status = (await ask(phantom, "status", "-o", "json")).json
-    since = status["pool"]["revision"]
+    async with phantom.api() as api:
+        since = (await api.quiet()).revision
     mine = f"{since}-minemine"
     await ask(phantom, "vm", "set", "web1", "name_description=first", "other_config.owner=ops")
     await ask(phantom, "vm", "set", "web1", "name_description=second", "--request-id", mine)

@@ -80,7 +80,7 @@ async def test_what_an_administrator_asks_before_and_after(cluster: Cluster) -> 
     async with PoolClient.connect(phantom.endpoint) as pool:
         await joined(pool, ignite.endpoint)
         host = (await pool.hosts.set("ignite", failover_priority=7, add_tags=["b"])).object
-        assert (host.failover_priority, host.tags) == (7, {"b"})
+        assert (host.failover_priority, host.tags) == (7, frozenset({"b"}))
         with pytest.raises(InvalidRequest):
             await pool.hosts.set("ignite", failover_priority=1001)
         outlook, freshness = await pool.if_lost(host, "phantom")

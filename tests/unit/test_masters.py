@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolcore.model import Accession, MasterRecord, PoolId
-from poolcore.replica import Incarnation, Remove, State, changed
+from poolcore.replica import Incarnation, Put, Remove, State, changed
 from poolmaster.decide.masters import MASTER_RECORDS_KEPT, began, founding_record
 from support.small_pool import IGNITE, PHANTOM, POOL, THEN, small_pool
 
@@ -40,8 +40,7 @@ def test_asking_for_the_same_record_again_changes_nothing() -> None:
 def test_the_founding_has_the_record_that_its_mastership_would_make() -> None:
     record = founding_record(PoolId(POOL), PHANTOM, now=THEN)
     state = small_pool()
-    put = {record.uuid: record}
-    founded = replace(state, tables=state.tables.set(record.KIND, type(state.tables)(put)))
+    founded = replace(state, tables=changed(state.tables, [Put(record)]))
     assert not began(founded, term=1, host=PHANTOM, now=THEN, why=Accession.RESTARTED)
 
 
