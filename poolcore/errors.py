@@ -194,7 +194,7 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.HISTORY_GONE: Entry(
         Status.OUT_OF_RANGE, Exit.FAILED,
         "The changes since revision {since} are no longer kept; the oldest is {oldest}.",
-        "Take a snapshot of what is there now and go on from its revision.",
+        "Start from revision {oldest}, or from a snapshot of what is there now.",
     ),
     Reason.INCARNATION_MISMATCH: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

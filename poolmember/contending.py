@@ -16,7 +16,7 @@ from typing import Any
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
-from poolcore.model import FailoverTimings, Host
+from poolcore.model import Accession, FailoverTimings, Host
 from poolcore.replica import Head
 from poolmaster.claiming import Claimed, claim
 from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
@@ -81,7 +81,9 @@ class Contender:
         self._in_vain = 0
         self._changed_at = -math.inf
         self._directions = Directions()
-        self._summons: asyncio.Queue[Head] = asyncio.Queue()
+        self._why = Accession.RESTARTED
+        """Of the last claim."""
+        self._summons: asyncio.Queue[tuple[Head, Accession]] = asyncio.Queue()
         """Of masters that want to be replaced by this host."""
         parts.contender = self
 
@@ -90,7 +92,9 @@ class Contender:
         await self._read_register()
         while True:
             # Nobody has taken over since this host was the master: there is nothing to look for.
-            end: Claimed | Change | None = await self._claim() if self._is_ours else None
+            end: Claimed | Change | None = None
+            if self._is_ours:
+                end = await self._claim(Accession.RESTARTED)
             if end is None:
                 end = await self._until_claimed_or_ejected()
             if isinstance(end, Change):
@@ -109,7 +113,12 @@ class Contender:
     async def _lead(self, claimed: Claimed) -> None:
         try:
             await one_mastership(
-                self._parts, self._store, claimed, self._follower, shared=self._membership.store
+                self._parts,
+                self._store,
+                claimed,
+                self._follower,
+                why=self._why,
+                shared=self._membership.store,
             )
         except (SteppedDown, StoreError) as error:
             log.warning("the mastership of term %d has ended: %s", claimed.head.term, error)
@@ -148,15 +157,16 @@ class Contender:
                     self._round = await self._ask()
                 case Claim(why):
                     log.warning("claiming the mastership: %s", why)
-                    claimed = await self._claim()
+                    why_ours = Accession.RESTARTED if self._is_ours else Accession.ELECTED
+                    claimed = await self._claim(why_ours)
                     if claimed is not None:
                         return claimed
 
     async def _obey_summons(self) -> Claimed:
         while True:
-            self._head = await self._summons.get()
+            self._head, why = await self._summons.get()
             log.info("asked to take over from the master of term %d", self._head.term)
-            claimed = await self._claim()
+            claimed = await self._claim(why)
             if claimed is not None:
                 return claimed
 
@@ -254,7 +264,8 @@ class Contender:
             self._follower.looks_for_a_master()
             self._directions.point_to(master.address)
 
-    async def _claim(self) -> Claimed | None:
+    async def _claim(self, why: Accession) -> Claimed | None:
+        self._why = why
         try:
             return await claim(
                 self._store,
@@ -291,14 +302,20 @@ class Contender:
         return Standing(
             host=self._host,
             revision=follower.state.revision if follower.state is not None else 0,
-            priority=100,
+            priority=self._priority,
             hears_master=hears,
             reaches_store=await self._reaches_store(),
         )
 
-    async def take_over(self, head: Head) -> None:
+    @property
+    def _priority(self) -> int:
+        state = self._follower.state
+        host = None if state is None else state.get(Host, self._host)
+        return 0 if host is None else host.failover_priority
+
+    async def take_over(self, head: Head, why: Accession) -> None:
         """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
-        self._summons.put_nowait(head)
+        self._summons.put_nowait((head, why))
         while (master := self._parts.mastership) is None or master.ledger.head.term <= head.term:
             await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
         await master.fresh()
@@ -334,9 +351,9 @@ async def standing(parts: Parts, pool: str, term: int) -> Standing:
     return await contender.standing(term)
 
 
-async def take_over(parts: Parts, head: Head) -> None:
+async def take_over(parts: Parts, head: Head, why: Accession) -> None:
     """Become the master in the place of the one that `head` names."""
     if parts.contender is None:
         name, problem = parts.identity.name, "it does not share the pool's store"
         raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
-    await parts.contender.take_over(head)
+    await parts.contender.take_over(head, why)

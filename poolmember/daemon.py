@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from poolcore.clock import SystemClock
 from poolcore.errors import Exit, PoolError, Reason
 from poolcore.facts import Standing
+from poolcore.model import Accession
 from poolcore.replica import Head
 from poolcore.wire.channels import SERVER_OPTIONS
 from poolcore.wire.serving import Handlers, handlers
@@ -132,9 +133,9 @@ class Daemon:
         """Where this host stands when its pool looks for a master."""
         return await standing(self._parts, pool, term)
 
-    async def take_over(self, head: Head) -> None:
+    async def take_over(self, head: Head, why: Accession) -> None:
         """Become the master in the place of the one that `head` names."""
-        await take_over(self._parts, head)
+        await take_over(self._parts, head, why)
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
