@@ -1,0 +1,103 @@
+"""What scripts on the host see of the pool: `pool.json`, and the hooks.
+
+The roles know nothing of it. Whenever they say that something has changed, and once in a while for
+what nobody says, such as a pool's new name, the host's standing is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from poolcore.clock import Clock
+from poolcore.errors import PoolError
+from poolcore.side_by_side import side_by_side
+from poolmember.hooks import HookRunner
+from poolmember.pool_file import PoolFile, told_before
+from poolmember.standing import Event, Standing, carried_on, news, stopped
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+
+
+class HostScripts:
+    """Keeps a host's scripts informed; `seen` says how the host stands, none before it knows.
+
+    `pool_file` is where `pool.json` is to be, `hooks_dir` where hooks are looked for, and
+    `hook_seconds` the deadline of each.
+    """
+
+    def __init__(
+        self,
+        seen: Callable[[], Standing | None],
+        *,
+        pool_file: Path,
+        hooks_dir: Path,
+        hook_seconds: float,
+        clock: Clock,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._seen = seen
+        self._clock = clock
+        self._file = PoolFile(pool_file)
+        self._hooks = HookRunner(
+            hooks_dir,
+            seconds=hook_seconds,
+            pool_file=pool_file,
+            caught_up=self._file.caught_up,
+            environ=environ,
+        )
+        self._told = told_before(pool_file)
+        self._standing: Standing | None = None
+        self._finished = asyncio.Event()
+
+    @property
+    def last_failures(self) -> Mapping[Event, PoolError]:
+        """Of each hook whose last run went wrong, or that is not run, why and what to do."""
+        return self._hooks.last_failures
+
+    def look(self) -> None:
+        """Take note of how the host stands now. Waits for nothing."""
+        seen = self._seen()
+        if seen is None or self._finished.is_set():
+            return
+        self._tell(carried_on(self._standing, seen))
+
+    def finish(self) -> None:
+        """The daemon ends: say so, and let `run` return within `hooks.END_SECONDS`."""
+        if self._finished.is_set():
+            return
+        if self._standing is not None:
+            self._tell(stopped(self._standing, now=self._clock.now()))
+        self._finished.set()
+        self._file.close()
+        self._hooks.close()
+
+    async def run(self) -> None:
+        """Until `finish`, and until what was told by then has been done."""
+        try:
+            await side_by_side(self._file.run(), self._hooks.run(), self._look_around())
+        except Exception:  # an error of ours must neither end the host's role nor go unseen
+            log.exception("scripts on this host are told nothing any more")
+
+    def _tell(self, standing: Standing) -> None:
+        if standing == self._standing:
+            return
+        self._standing = standing
+        self._file.offer(standing)
+        events, self._told = news(self._told, standing)
+        for event in events:
+            self._hooks.add(event, standing)
+
+    async def _look_around(self) -> None:
+        while not self._finished.is_set():
+            self.look()
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._finished.wait()
+            except TimeoutError:
+                continue
