@@ -214,7 +214,8 @@ class Daemon:
 
     def _on_role(self, words: str) -> None:
         log.info("%s is %s", self.identity.name, words)
-        self._scripts.look()
+        # In a turn of its own: an error there must not be one of the role.
+        asyncio.get_running_loop().call_soon(self._scripts.look)
         if self._ready:
             self._notifier.status(words)
         else:

@@ -71,8 +71,9 @@ class HostScripts:
         """The daemon ends: say so, and let `run` return within `hooks.END_SECONDS`."""
         if self._finished.is_set():
             return
-        if self._standing is not None:
-            self._tell(stopped(self._standing, now=self._clock.now()))
+        last = self._standing or self._seen()
+        if last is not None:
+            self._tell(stopped(last, now=self._clock.now()))
         self._finished.set()
         self._file.close()
         self._hooks.close()
@@ -94,10 +95,10 @@ class HostScripts:
             self._hooks.add(event, standing)
 
     async def _look_around(self) -> None:
+        # Not at once: a daemon that starts is to have a moment in which to become what it was.
         while not self._finished.is_set():
-            self.look()
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._finished.wait()
             except TimeoutError:
-                continue
+                self.look()

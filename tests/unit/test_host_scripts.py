@@ -1,0 +1,123 @@
+"""Keeping scripts informed: what is told of what is seen, and when."""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poolcore.clock import SystemClock
+from poolmember.host_scripts import HostScripts
+from poolmember.pool_file import encode, replace_file
+from poolmember.standing import Standing
+from support.hooks import ran, write_hook
+from support.standings import FOLLOWING, LEADING, SEARCHING
+
+
+class Eyes:
+    """Sees what it is told to see."""
+
+    def __init__(self, seen: Standing | None = None) -> None:
+        self.seen = seen
+        self.error: Exception | None = None
+
+    def __call__(self) -> Standing | None:
+        if self.error is not None:
+            raise self.error
+        return self.seen
+
+
+def scripts_of(eyes: Eyes, folder: Path) -> HostScripts:
+    for name in ("became-master", "lost-master", "master-changed"):
+        write_hook(folder / "hooks.d", name)
+    return HostScripts(
+        eyes,
+        pool_file=folder / "pool.json",
+        hooks_dir=folder / "hooks.d",
+        hook_seconds=10,
+        clock=SystemClock(),
+        environ=os.environ,
+    )
+
+
+@asynccontextmanager
+async def informed(scripts: HostScripts) -> AsyncIterator[None]:
+    """While a daemon informs them; it ends at the end."""
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(scripts.run())
+        yield
+        scripts.finish()
+
+
+def names(folder: Path) -> list[str]:
+    return [line.split()[0] for line in ran(folder / "hooks.d")]
+
+
+def said(folder: Path) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads((folder / "pool.json").read_text())
+    return plain
+
+
+async def test_every_event_is_told_however_fast_they_come(tmp_path: Path) -> None:
+    eyes = Eyes()
+    scripts = scripts_of(eyes, tmp_path)
+    async with informed(scripts):
+        for eyes.seen in (None, LEADING, LEADING, SEARCHING, FOLLOWING):
+            scripts.look()
+    assert names(tmp_path) == ["became-master", "lost-master", "master-changed"]
+    assert said(tmp_path)["role"] == "stopped"
+    assert scripts.last_failures == {}
+
+
+async def test_what_nobody_says_is_seen_all_the_same(tmp_path: Path) -> None:
+    eyes = Eyes(LEADING)
+    scripts = scripts_of(eyes, tmp_path)
+    async with informed(scripts):
+        scripts.look()
+        eyes.seen = replace(LEADING, pool_name="renamed", revision=99)
+        # A file tells nobody that it has changed.
+        while "became-master" not in names(tmp_path) or said(tmp_path)["pool"]["name"] != "renamed":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert said(tmp_path)["revision"] == LEADING.revision, "the role goes on"
+    assert names(tmp_path) == ["became-master", "lost-master"]
+
+
+async def test_the_end_of_a_killed_mastership_is_told_by_the_next_daemon(tmp_path: Path) -> None:
+    replace_file(tmp_path / "pool.json", encode(replace(LEADING, term=1)))
+    eyes = Eyes(FOLLOWING)
+    scripts = scripts_of(eyes, tmp_path)
+    async with informed(scripts):
+        scripts.look()
+    assert names(tmp_path) == ["lost-master", "master-changed"]
+
+
+async def test_a_daemon_that_ends_before_it_knew_anything_still_says_so(tmp_path: Path) -> None:
+    replace_file(tmp_path / "pool.json", encode(LEADING))
+    async with informed(scripts_of(Eyes(SEARCHING), tmp_path)):
+        pass
+    assert said(tmp_path)["running"] is False
+    assert names(tmp_path) == ["lost-master"]
+
+
+async def test_a_daemon_without_a_pool_says_nothing(tmp_path: Path) -> None:
+    async with informed(scripts_of(Eyes(), tmp_path)):
+        pass
+    assert not (tmp_path / "pool.json").exists()
+
+
+async def test_an_error_of_our_own_is_logged_and_ends_no_role(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    eyes = Eyes(LEADING)
+    eyes.error = ValueError("a bug")
+    scripts = scripts_of(eyes, tmp_path)
+    async with asyncio.timeout(20):
+        with caplog.at_level(logging.ERROR):
+            await scripts.run()
+    assert "told nothing any more" in caplog.text
