@@ -71,9 +71,10 @@ class HostScripts:
         """The daemon ends: say so, and let `run` return within `hooks.END_SECONDS`."""
         if self._finished.is_set():
             return
-        last = self._standing or self._seen()
-        if last is not None:
-            self._tell(stopped(last, now=self._clock.now()))
+        # A daemon whose state is refused never had a role, and changes nothing: what a killed one
+        # before it has left is for the next one.
+        if self._standing is not None:
+            self._tell(stopped(self._standing, now=self._clock.now()))
         self._finished.set()
         self._file.close()
         self._hooks.close()
@@ -95,10 +96,12 @@ class HostScripts:
             self._hooks.add(event, standing)
 
     async def _look_around(self) -> None:
-        # Not at once: a daemon that starts is to have a moment in which to become what it was.
         while not self._finished.is_set():
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._finished.wait()
             except TimeoutError:
-                self.look()
+                # Not before the host has a role: a daemon that starts is nothing yet, and whether it
+                # may touch what it finds is not known.
+                if self._standing is not None:
+                    self.look()

@@ -97,17 +97,21 @@ async def test_the_end_of_a_killed_mastership_is_told_by_the_next_daemon(tmp_pat
     assert names(tmp_path) == ["lost-master", "master-changed"]
 
 
-async def test_a_daemon_that_ends_before_it_knew_anything_still_says_so(tmp_path: Path) -> None:
-    replace_file(tmp_path / "pool.json", encode(LEADING))
+async def test_a_daemon_that_ends_before_it_had_a_role_leaves_all_to_the_next(
+    tmp_path: Path,
+) -> None:
+    left = encode(LEADING)
+    replace_file(tmp_path / "pool.json", left)
     async with informed(scripts_of(Eyes(SEARCHING), tmp_path)):
         pass
-    assert said(tmp_path)["running"] is False
-    assert names(tmp_path) == ["lost-master"]
+    assert not names(tmp_path)
+    assert (tmp_path / "pool.json").read_text() == left
 
 
-async def test_a_daemon_without_a_pool_says_nothing(tmp_path: Path) -> None:
-    async with informed(scripts_of(Eyes(), tmp_path)):
-        pass
+async def test_a_host_without_a_pool_has_no_file(tmp_path: Path) -> None:
+    scripts = scripts_of(Eyes(), tmp_path)
+    async with informed(scripts):
+        scripts.look()
     assert not (tmp_path / "pool.json").exists()
 
 
