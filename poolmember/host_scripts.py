@@ -101,7 +101,7 @@ class HostScripts:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._finished.wait()
             except TimeoutError:
-                # Not before the host has a role: a daemon that starts is nothing yet, and whether it
-                # may touch what it finds is not known.
+                # Not before the host has a role: a daemon that starts is nothing yet, and may still
+                # be refused.
                 if self._standing is not None:
                     self.look()

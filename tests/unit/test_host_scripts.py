@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from poolcore.clock import SystemClock
-from poolmember.host_scripts import HostScripts
+from poolmember.host_scripts import LOOK_SECONDS, HostScripts
 from poolmember.pool_file import encode, replace_file
 from poolmember.standing import Standing
 from support.hooks import ran, write_hook
@@ -108,6 +108,14 @@ async def test_a_daemon_that_ends_before_it_had_a_role_leaves_all_to_the_next(
     assert (tmp_path / "pool.json").read_text() == left
 
 
+async def test_before_a_role_has_begun_nobody_looks(tmp_path: Path) -> None:
+    """A state that is refused may look like that of a host without a master until then."""
+    eyes = Eyes(SEARCHING)
+    async with informed(scripts_of(eyes, tmp_path)):
+        await asyncio.sleep(1.2 * LOOK_SECONDS)
+    assert not (tmp_path / "pool.json").exists()
+
+
 async def test_a_host_without_a_pool_has_no_file(tmp_path: Path) -> None:
     scripts = scripts_of(Eyes(), tmp_path)
     async with informed(scripts):
@@ -119,8 +127,9 @@ async def test_an_error_of_our_own_is_logged_and_ends_no_role(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     eyes = Eyes(LEADING)
-    eyes.error = ValueError("a bug")
     scripts = scripts_of(eyes, tmp_path)
+    scripts.look()
+    eyes.error = ValueError("a bug")
     async with asyncio.timeout(20):
         with caplog.at_level(logging.ERROR):
             await scripts.run()
