@@ -35,9 +35,9 @@ from poolmember.identity import Identity, Member, new_identity
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
 from poolmember.parts import Parts, handlers_while_starting
+from poolmember.place import Place, place_of
 from poolmember.roles import Roles
 from poolmember.session import Follower
-from poolmember.standing import Standing, standing_of
 from poolmember.state_dir import StateDir
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Daemon:
         shared_store = config.store.url if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)
         self._scripts = HostScripts(
-            self._standing,
+            self._place,
             pool_file=pool_file_path(config.state_dir),
             hooks_dir=config.hooks_dir,
             hook_seconds=config.hook_seconds,
@@ -208,9 +208,9 @@ class Daemon:
         finally:
             os.umask(before)
 
-    def _standing(self) -> Standing | None:
+    def _place(self) -> Place | None:
         parts = self._parts
-        return standing_of(parts.identity, parts.mastership, parts.follower, now=self._clock.now())
+        return place_of(parts.identity, parts.mastership, parts.follower, now=self._clock.now())
 
     def _on_role(self, words: str) -> None:
         log.info("%s is %s", self.identity.name, words)

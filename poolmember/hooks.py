@@ -19,7 +19,7 @@ from poolmember.hook_process import (
     minimal_environment,
     run_hook,
 )
-from poolmember.standing import Event, Standing
+from poolmember.place import Event, Place
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class HookRunner:
         self._caught_up = caught_up
         self._environ = environ
         self._end_seconds = end_seconds
-        self._waiting: dict[Event, Standing] = {}
+        self._waiting: dict[Event, Place] = {}
         self._arrived = asyncio.Event()
         self._end: float | None = None
         """On the loop's clock: when nothing more is run."""
@@ -65,11 +65,11 @@ class HookRunner:
         """Of each hook whose last run went wrong, or that is not run, why and what to do."""
         return dict(self._failures)
 
-    def add(self, event: Event, standing: Standing) -> None:
-        """Run the event's hook when its turn comes, and tell it of `standing`."""
+    def add(self, event: Event, place: Place) -> None:
+        """Run the event's hook when its turn comes, and tell it of `place`."""
         if self._waiting.pop(event, None) is not None:
             log.info("hook %s waits already; it is run once, for the newer event", event)
-        self._waiting[event] = standing
+        self._waiting[event] = place
         self._arrived.set()
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class HookRunner:
         left = self._end - asyncio.get_running_loop().time()
         return min(self._seconds, left / 2)
 
-    async def _run(self, event: Event, standing: Standing) -> None:
+    async def _run(self, event: Event, place: Place) -> None:
         path = self._folder / event
         try:
             if not await self._may_run(event):
@@ -110,7 +110,7 @@ class HookRunner:
             if seconds < min(LEAST_SECONDS, self._seconds):
                 raise HookFailed("the daemon ended before its turn came")
             environment = minimal_environment(self._environ) | hook_environment(
-                standing, self._pool_file
+                place, self._pool_file
             )
             log.info("running hook %s", event)
             await run_hook(path, environment, seconds=seconds, limited=self._limited)
@@ -163,19 +163,19 @@ class HookRunner:
         log.warning(error.message, extra={"code": error.reason, "hint": error.remedy})
 
 
-def hook_environment(standing: Standing, pool_file: Path) -> dict[str, str]:
+def hook_environment(place: Place, pool_file: Path) -> dict[str, str]:
     """What a hook is told in its environment; what is not known is empty."""
-    master = standing.master
+    master = place.master
     told = {
-        "POOL_UUID": standing.pool,
-        "POOL_NAME": standing.pool_name,
-        "POOL_ROLE": standing.role,
+        "POOL_UUID": place.pool,
+        "POOL_NAME": place.pool_name,
+        "POOL_ROLE": place.role,
         "POOL_MASTER": master.name if master is not None else None,
         "POOL_MASTER_UUID": master.uuid if master is not None else None,
         "POOL_MASTER_ADDRESS": master.address if master is not None else None,
-        "POOL_TERM": str(standing.term),
-        "POOL_HOST": standing.host_name,
-        "POOL_HOST_UUID": standing.host,
+        "POOL_TERM": str(place.term),
+        "POOL_HOST": place.host_name,
+        "POOL_HOST_UUID": place.host,
         "POOL_FILE": str(pool_file),
     }
     # A name with a zero byte would be no environment at all.

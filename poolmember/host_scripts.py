@@ -1,7 +1,7 @@
 """What scripts on the host see of the pool: `pool.json`, and the hooks.
 
 The roles know nothing of it. Whenever they say that something has changed, and once in a while for
-what nobody says, such as a pool's new name, the host's standing is looked at.
+what nobody says, such as a pool's new name, the host's place is looked at.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from poolcore.clock import Clock
 from poolcore.errors import PoolError
 from poolcore.side_by_side import side_by_side
 from poolmember.hooks import HookRunner
+from poolmember.place import Event, Place, carried_on, news, stopped
 from poolmember.pool_file import PoolFile, told_before
-from poolmember.standing import Event, Standing, carried_on, news, stopped
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class HostScripts:
 
     def __init__(
         self,
-        seen: Callable[[], Standing | None],
+        seen: Callable[[], Place | None],
         *,
         pool_file: Path,
         hooks_dir: Path,
@@ -52,7 +52,7 @@ class HostScripts:
             environ=environ,
         )
         self._told = told_before(pool_file)
-        self._standing: Standing | None = None
+        self._place: Place | None = None
         self._finished = asyncio.Event()
 
     @property
@@ -65,7 +65,7 @@ class HostScripts:
         seen = self._seen()
         if seen is None or self._finished.is_set():
             return
-        self._tell(carried_on(self._standing, seen))
+        self._tell(carried_on(self._place, seen))
 
     def finish(self) -> None:
         """The daemon ends: say so, and let `run` return within `hooks.END_SECONDS`."""
@@ -73,8 +73,8 @@ class HostScripts:
             return
         # A daemon whose state is refused never had a role, and changes nothing: what a killed one
         # before it has left is for the next one.
-        if self._standing is not None:
-            self._tell(stopped(self._standing, now=self._clock.now()))
+        if self._place is not None:
+            self._tell(stopped(self._place, now=self._clock.now()))
         self._finished.set()
         self._file.close()
         self._hooks.close()
@@ -86,14 +86,14 @@ class HostScripts:
         except Exception:  # an error of ours must neither end the host's role nor go unseen
             log.exception("scripts on this host are told nothing any more")
 
-    def _tell(self, standing: Standing) -> None:
-        if standing == self._standing:
+    def _tell(self, place: Place) -> None:
+        if place == self._place:
             return
-        self._standing = standing
-        self._file.offer(standing)
-        events, self._told = news(self._told, standing)
+        self._place = place
+        self._file.offer(place)
+        events, self._told = news(self._told, place)
         for event in events:
-            self._hooks.add(event, standing)
+            self._hooks.add(event, place)
 
     async def _look_around(self) -> None:
         while not self._finished.is_set():
@@ -103,5 +103,5 @@ class HostScripts:
             except TimeoutError:
                 # Not before the host has a role: a daemon that starts is nothing yet, and may still
                 # be refused.
-                if self._standing is not None:
+                if self._place is not None:
                     self.look()

@@ -17,7 +17,7 @@ from typing import Any
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
-from poolmember.standing import Role, Standing, Told
+from poolmember.place import Place, Role, Told
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ class PoolFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._wanted: Standing | None = None
+        self._wanted: Place | None = None
         self._changed = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._caught_up.set()
         self._closing = False
         self._problem = ""
 
-    def offer(self, standing: Standing) -> None:
-        """Say `standing` from now on, even if what was offered before was not written yet."""
-        self._wanted = standing
+    def offer(self, place: Place) -> None:
+        """Say `place` from now on, even if what was offered before was not written yet."""
+        self._wanted = place
         self._caught_up.clear()
         self._changed.set()
 
@@ -55,18 +55,18 @@ class PoolFile:
         """Write what is offered until `close`."""
         while True:
             self._changed.clear()
-            standing, self._wanted = self._wanted, None
-            if standing is not None:
-                await self._write(standing)
+            place, self._wanted = self._wanted, None
+            if place is not None:
+                await self._write(place)
             if self._wanted is None:
                 self._caught_up.set()
                 if self._closing:
                     return
                 await self._changed.wait()
 
-    async def _write(self, standing: Standing) -> None:
+    async def _write(self, place: Place) -> None:
         try:
-            await asyncio.to_thread(replace_file, self.path, encode(standing))
+            await asyncio.to_thread(replace_file, self.path, encode(place))
         except OSError as error:
             problem = error.strerror or str(error)
             if problem != self._problem:
@@ -88,25 +88,25 @@ def replace_file(path: Path, text: str) -> None:
     os.rename(temporary, path)
 
 
-def encode(standing: Standing) -> str:
+def encode(place: Place) -> str:
     """The text of the file."""
-    master, incarnation = standing.master, standing.incarnation
-    running = standing.role is not Role.STOPPED
+    master, incarnation = place.master, place.incarnation
+    running = place.role is not Role.STOPPED
     plain: dict[str, Any] = {
         "running": running,
         "pid": os.getpid() if running else None,
-        "host": {"uuid": standing.host, "name": standing.host_name},
-        "pool": {"uuid": standing.pool, "name": standing.pool_name},
-        "role": standing.role,
+        "host": {"uuid": place.host, "name": place.host_name},
+        "pool": {"uuid": place.pool, "name": place.pool_name},
+        "role": place.role,
         "master": None
         if master is None
         else {"uuid": master.uuid, "name": master.name, "address": master.address},
-        "term": standing.term,
+        "term": place.term,
         "incarnation": None
         if incarnation is None
         else {"counter": incarnation.counter, "uuid": incarnation.uuid},
-        "revision": standing.revision,
-        "since": _rfc3339(standing.since),
+        "revision": place.revision,
+        "since": _rfc3339(place.since),
     }
     return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
 

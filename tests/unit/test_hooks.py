@@ -13,9 +13,9 @@ import pytest
 from poolcore.errors import Reason
 from poolmember.hook_process import HookFailed, HookTimedOut, run_hook
 from poolmember.hooks import HookRunner
-from poolmember.standing import Event
+from poolmember.place import Event
 from support.hooks import ran, write_hook
-from support.standings import FOLLOWING, LEADING
+from support.places import FOLLOWING, LEADING
 
 SECRET = {"PATH": os.environ["PATH"], "AWS_SECRET": "s3cret", "NOTIFY_SOCKET": "@x"}
 

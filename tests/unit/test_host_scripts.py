@@ -14,20 +14,20 @@ import pytest
 
 from poolcore.clock import SystemClock
 from poolmember.host_scripts import LOOK_SECONDS, HostScripts
+from poolmember.place import Place
 from poolmember.pool_file import encode, replace_file
-from poolmember.standing import Standing
 from support.hooks import ran, write_hook
-from support.standings import FOLLOWING, LEADING, SEARCHING
+from support.places import FOLLOWING, LEADING, SEARCHING
 
 
 class Eyes:
     """Sees what it is told to see."""
 
-    def __init__(self, seen: Standing | None = None) -> None:
+    def __init__(self, seen: Place | None = None) -> None:
         self.seen = seen
         self.error: Exception | None = None
 
-    def __call__(self) -> Standing | None:
+    def __call__(self) -> Place | None:
         if self.error is not None:
             raise self.error
         return self.seen

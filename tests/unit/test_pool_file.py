@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from poolcore.errors import Reason
+from poolmember.place import Master, Told, stopped
 from poolmember.pool_file import PoolFile, encode, replace_file, told_before
-from poolmember.standing import Master, Told, stopped
+from support.places import FOLLOWING, LEADING, SEARCHING
 from support.small_pool import IGNITE, INCARNATION, PHANTOM, POOL, THEN
-from support.standings import FOLLOWING, LEADING, SEARCHING
 
 
 @pytest.fixture
@@ -65,9 +65,9 @@ def test_the_keys_are_those_of_the_document() -> None:
 
 def test_a_reader_never_sees_half_a_file(path: Path) -> None:
     """However short or long the names in it are."""
-    standings = [replace(LEADING, pool_name="p" * size, revision=size) for size in (1, 200_000)]
-    texts = {encode(standing) for standing in standings}
-    replace_file(path, encode(standings[0]))
+    places = [replace(LEADING, pool_name="p" * size, revision=size) for size in (1, 200_000)]
+    texts = {encode(place) for place in places}
+    replace_file(path, encode(places[0]))
     over = threading.Event()
     seen: set[str] = set()
 
@@ -79,7 +79,7 @@ def test_a_reader_never_sees_half_a_file(path: Path) -> None:
     reader.start()
     try:
         for number in range(400):
-            replace_file(path, encode(standings[number % 2]))
+            replace_file(path, encode(places[number % 2]))
     finally:
         over.set()
         reader.join()
@@ -128,8 +128,8 @@ def test_what_a_killed_daemon_has_told_is_read_from_its_file(path: Path) -> None
     assert told_before(path) == Told(), "there is none"
     replace_file(path, encode(LEADING))
     assert told_before(path) == Told(pool=LEADING.pool, mastership=(INCARNATION.uuid, 2))
-    for standing in (SEARCHING, FOLLOWING, stopped(LEADING, now=THEN)):
-        replace_file(path, encode(standing))
+    for place in (SEARCHING, FOLLOWING, stopped(LEADING, now=THEN)):
+        replace_file(path, encode(place))
         assert told_before(path) == Told(pool=LEADING.pool)
 
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from poolcore.model import PoolId
-from poolmember.standing import Master, Role, Standing
+from poolmember.place import Master, Place, Role
 from support.small_pool import IGNITE, INCARNATION, PHANTOM, POOL, THEN
 
-LEADING = Standing(
+LEADING = Place(
     host=PHANTOM,
     host_name="phantom",
     pool=PoolId(POOL),

@@ -1,6 +1,6 @@
 """How a host stands in its pool, and what of that is news to the scripts on the host.
 
-A `Standing` is a value: what the host's roles know at one moment. `news` folds standings into
+A `Place` is a value: what the host's roles know at one moment. `news` folds places into
 events; like every decision it looks only at its arguments.
 """
 
@@ -51,7 +51,7 @@ class Master:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Place:
     """How a host stands in its pool."""
 
     host: HostId
@@ -92,13 +92,13 @@ class Told:
     """Of this host: `became-master` was told and `lost-master` was not."""
 
 
-def standing_of(
+def place_of(
     identity: Identity,
     mastership: Mastership | None,
     follower: Follower | None,
     *,
     now: datetime,
-) -> Standing | None:
+) -> Place | None:
     """How the host stands by what its roles hold now; none before it is in a pool.
 
     The role is taken to begin `now`, and with it the revision.
@@ -113,7 +113,7 @@ def standing_of(
         state, head, role = mastership.state, mastership.ledger.head, Role.MASTER
     known_as = membership.pool_name if isinstance(membership, Member) else identity.name
     term = replica.term if replica is not None else 0
-    return Standing(
+    return Place(
         host=identity.host,
         host_name=identity.name,
         pool=membership.pool,
@@ -140,27 +140,27 @@ def _revision(state: State | None) -> int:
     return state.revision if state is not None else 0
 
 
-def carried_on(before: Standing | None, seen: Standing) -> Standing:
+def carried_on(before: Place | None, seen: Place) -> Place:
     """`seen` with the beginning of its role, which is that of `before` if the role is the same."""
     if before is None or _role(before) != _role(seen):
         return seen
     return replace(seen, since=before.since, revision=before.revision)
 
 
-def _role(standing: Standing) -> tuple[object, ...]:
-    master = standing.master.uuid if standing.master is not None else None
+def _role(place: Place) -> tuple[object, ...]:
+    master = place.master.uuid if place.master is not None else None
     # A host that searches may hear of a newer term, and stays what it is.
-    term = standing.term if master is not None else None
-    return standing.pool, standing.role, master, term
+    term = place.term if master is not None else None
+    return place.pool, place.role, master, term
 
 
-def stopped(last: Standing, *, now: datetime) -> Standing:
+def stopped(last: Place, *, now: datetime) -> Place:
     """How the host stands once its daemon has ended: without a role, and knowing no master."""
     return replace(last, role=Role.STOPPED, master=None, since=now)
 
 
-def news(told: Told, standing: Standing) -> tuple[tuple[Event, ...], Told]:
-    """The events that lead from what was told to `standing`, in their order, and what is told then.
+def news(told: Told, place: Place) -> tuple[tuple[Event, ...], Told]:
+    """The events that lead from what was told to `place`, in their order, and what is told then.
 
     `became-master` and `lost-master` alternate, but that a new mastership right behind another, or
     behind a daemon that was killed, is told without the end of the one before. What concerns other
@@ -168,21 +168,21 @@ def news(told: Told, standing: Standing) -> tuple[tuple[Event, ...], Told]:
     again is no news.
     """
     events: list[Event] = []
-    if told.mastership is not None and standing.role is not Role.MASTER:
+    if told.mastership is not None and place.role is not Role.MASTER:
         events.append(Event.LOST_MASTER)
         told = replace(told, mastership=None)
-    if not standing.settled or standing.master is None:
+    if not place.settled or place.master is None:
         return tuple(events), told
-    moved = told.pool is not None and told.pool != standing.pool
-    if standing.role is Role.MASTER:
+    moved = told.pool is not None and told.pool != place.pool
+    if place.role is Role.MASTER:
         if moved:
             events.append(Event.LEFT_POOL)
-        if standing.mastership != told.mastership:
+        if place.mastership != told.mastership:
             events.append(Event.BECAME_MASTER)
     elif moved:
         events.append(Event.JOINED_POOL)
-    elif standing.master.uuid != told.master:
+    elif place.master.uuid != told.master:
         events.append(Event.MASTER_CHANGED)
     return tuple(events), Told(
-        pool=standing.pool, master=standing.master.uuid, mastership=standing.mastership
+        pool=place.pool, master=place.master.uuid, mastership=place.mastership
     )

@@ -1,4 +1,4 @@
-"""What of a host's standing in its pool is news."""
+"""What of a host's place in its pool is news."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,21 +6,21 @@ from datetime import UTC, datetime, timedelta
 from poolcore.model import PoolId
 from poolcore.replica import Head
 from poolmember.identity import Identity, Member, Own
-from poolmember.session import Follower
-from poolmember.standing import (
+from poolmember.place import (
     Event,
     Master,
+    Place,
     Role,
-    Standing,
     Told,
     carried_on,
     news,
-    standing_of,
+    place_of,
     stopped,
 )
+from poolmember.session import Follower
 from support.memory_replica import MemoryReplica, ReplicaContent
+from support.places import FOLLOWING, LEADING, SEARCHING
 from support.small_pool import IGNITE, INCARNATION, PHANTOM, POOL, THEN, small_pool
-from support.standings import FOLLOWING, LEADING, SEARCHING
 from support.virtual_clock import VirtualClock
 
 OTHER = PoolId("10000000-0000-4000-8000-000000000002")
@@ -29,11 +29,11 @@ BECAME = (Event.BECAME_MASTER,)
 CHANGED = (Event.MASTER_CHANGED,)
 
 
-def story(*standings: Standing, told: Told | None = None) -> list[tuple[Event, ...]]:
+def story(*places: Place, told: Told | None = None) -> list[tuple[Event, ...]]:
     """What each of them is news of, told one after the other."""
     told, heard = told or Told(), []
-    for standing in standings:
-        events, told = news(told, standing)
+    for place in places:
+        events, told = news(told, place)
         heard.append(events)
     return heard
 
@@ -107,12 +107,12 @@ def a_follower() -> Follower:
 
 
 def test_a_host_without_a_pool_stands_nowhere() -> None:
-    assert standing_of(replace(IDENTITY, membership=None), None, None, now=THEN) is None
+    assert place_of(replace(IDENTITY, membership=None), None, None, now=THEN) is None
 
 
 def test_a_member_without_its_replica_knows_its_pools_name_at_least() -> None:
     for follower in (None, a_follower()):
-        found = standing_of(IDENTITY, None, follower, now=THEN)
+        found = place_of(IDENTITY, None, follower, now=THEN)
         assert found is not None
         assert (found.role, found.pool_name, found.master) == (Role.SEARCHING, "of old", None)
         assert (found.term, found.revision, found.incarnation) == (0, 0, None)
@@ -121,11 +121,11 @@ def test_a_member_without_its_replica_knows_its_pools_name_at_least() -> None:
 def test_a_member_knows_its_master_by_uuid_first_and_by_name_with_the_replica() -> None:
     follower = a_follower()
     follower.following = Head(INCARNATION, term=4, revision=17, master=IGNITE)
-    found = standing_of(IDENTITY, None, follower, now=THEN)
+    found = place_of(IDENTITY, None, follower, now=THEN)
     assert found is not None
     assert (found.role, found.master, found.settled) == (Role.MEMBER, Master(IGNITE), False)
     follower.state = small_pool()
-    found = standing_of(IDENTITY, None, follower, now=datetime(2026, 1, 2, tzinfo=UTC))
+    found = place_of(IDENTITY, None, follower, now=datetime(2026, 1, 2, tzinfo=UTC))
     assert found is not None
     assert found.master == Master(IGNITE, "ignite", "127.0.0.2:7443")
     assert (found.pool_name, found.term, found.revision) == ("phantom", 4, 17)
@@ -136,7 +136,7 @@ def test_the_replica_of_the_pool_before_says_nothing() -> None:
     follower = a_follower()
     follower.state = small_pool()
     own = replace(IDENTITY, membership=Own(pool=OTHER, incarnation=INCARNATION.uuid))
-    found = standing_of(own, None, follower, now=THEN)
+    found = place_of(own, None, follower, now=THEN)
     assert found is not None
     assert (found.pool, found.pool_name, found.role) == (OTHER, "phantom", Role.SEARCHING)
     assert found.revision == 0
