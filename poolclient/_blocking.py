@@ -342,6 +342,19 @@ class BlockingPoolClient:
         )
         return BlockingTaskHandle(self._thread, self._thread.run(handle))
 
+    def designate_master(
+        self,
+        host: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> BlockingTaskHandle:
+        """Hand the mastership over to a host; `.wait()` for the end."""
+        handle = self._client.designate_master(
+            host, timeout_seconds=timeout_seconds, request_id=request_id
+        )
+        return BlockingTaskHandle(self._thread, self._thread.run(handle))
+
     def task(self, ref: str | Task) -> BlockingTaskHandle:
         """A handle on a task that is there already, to wait for it or to cancel it."""
         return BlockingTaskHandle(self._thread, self._thread.run(self._client.task(ref)))

@@ -219,6 +219,25 @@ class PoolClient:
         )
         return TaskHandle(self._core, from_proto(answer.task))
 
+    async def designate_master(
+        self,
+        host: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> TaskHandle:
+        """Hand the mastership over to a host; await the handle for the end."""
+        request = pool_service_pb2.DesignateMasterRequest(
+            request_id=request_id or new_request_id(self._core.transport), host=reference(host)
+        )
+        answer = await self._core.transport.write(
+            lambda c: c.pool.DesignateMaster,
+            request,
+            self._core.deadline(timeout_seconds),
+            request.request_id,
+        )
+        return TaskHandle(self._core, from_proto(answer.task))
+
     async def task(self, ref: str | Task) -> TaskHandle:
         """A handle on a task that is there already, to wait for it or to cancel it."""
         return TaskHandle(self._core, await self.tasks.get(ref))

@@ -94,6 +94,8 @@ class Reason(StrEnum):
     HOST_HAS_RESIDENT_VMS = "HOST_HAS_RESIDENT_VMS"
     HOST_OFFLINE = "HOST_OFFLINE"
     HOST_NOT_IN_POOL = "HOST_NOT_IN_POOL"
+    HOST_NOT_ELIGIBLE = "HOST_NOT_ELIGIBLE"
+    HANDOVER_FAILED = "HANDOVER_FAILED"
     # tasks
     TASK_NOT_CANCELLABLE = "TASK_NOT_CANCELLABLE"
     TASK_CANCELLED = "TASK_CANCELLED"
@@ -290,6 +292,16 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "This host, {host}, is no member of pool {pool}.",
         "`poolmember reset --keep-vms` makes it a pool of one again.",
+    ),
+    Reason.HOST_NOT_ELIGIBLE: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} cannot become the master: {problem}.",
+        "`pool status` shows the hosts that can.",
+    ),
+    Reason.HANDOVER_FAILED: Entry(
+        Status.ABORTED, Exit.FAILED,
+        "{host} did not take over: {problem}.",
+        "`pool status` tells who is master; look into the log of {host} and try again.",
     ),
     Reason.TASK_NOT_CANCELLABLE: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

@@ -99,3 +99,22 @@ class HostFacts:
     """Free in the host's state directory."""
     fsync_seconds: float
     """Median time of an fsync in the host's state directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a host stands when its pool looks for a master."""
+
+    host: HostId
+    revision: int
+    """Up to where its replica goes."""
+    priority: int
+    """As configured: the larger the better, 0 never leads."""
+    hears_master: bool
+    """A master of the term it is asked about or of a newer one, or it is one itself."""
+    reaches_store: bool
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether it is a candidate."""
+        return self.reaches_store and self.priority > 0 and not self.hears_master

@@ -113,6 +113,22 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverTimings:
+    """How soon a silent master is replaced. Seconds; safety rests on none of them (design §5)."""
+
+    heartbeat_seconds: float = 0.1
+    """How often the master is heard when it has nothing else to say."""
+    suspect_seconds: float = 0.5
+    """A master that was silent for so long is asked about; rounds of asking are so far apart."""
+    vote_seconds: float = 0.2
+    """How long the other hosts have to answer."""
+    confirm_seconds: float = 1.0
+    """A master that could not confirm its `head` for so long ends its mastership."""
+    alive_seconds: float = 5.0
+    """When a master's `alive` key expires: a host without a majority may take over then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool(Described):
     """The pool itself: exactly one per pool."""
 
@@ -125,6 +141,7 @@ class Pool(Described):
     history_revisions: int = 10_000
     """How many deltas, and with them request ids, are kept. Set when the pool is founded."""
     reservation: Reservation | None = None
+    failover: FailoverTimings = FailoverTimings()
 
 
 class AddressPurpose(StrEnum):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from poolcore.facts import HostFacts, Unreachable
+from poolcore.facts import HostFacts, Standing, Unreachable
 from poolcore.model import Reservation
+from poolcore.replica import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,14 @@ class Agents(Protocol):
         self, endpoint: str, targets: tuple[tuple[str, str], ...]
     ) -> tuple[Unreachable, ...]:
         """Have the host try to connect to `(host name, host:port)` targets."""
+        ...
+
+    async def standing(self, endpoint: str, pool: str, term: int, *, seconds: float) -> Standing:
+        """Where a host of `pool` stands that is asked about the master of `term`."""
+        ...
+
+    async def take_over(self, endpoint: str, head: Head, *, seconds: float) -> None:
+        """Have a host claim the mastership that `head` is of; returns when it has confirmed it."""
         ...
 
     async def read_nonce(self, endpoint: str, store: str) -> str | None:

@@ -4,9 +4,11 @@
     log/<revision>          the delta of each kept revision, as it was committed
     obj/<kind>/<uuid>       each object as of head
     req/<request id>        each remembered request: a serialized RequestRecord
+    nonce                   new with each mastership: a joining host shows it to prove that it sees
+                            the same store
+    alive                   the present master's uuid, under a lease: gone when it has not been kept
 
-Revisions in keys are 16 hexadecimal digits, so that keys sort as revisions do. Other prefixes are
-free for what is no metadata, such as the nonce of a shared store.
+Revisions in keys are 16 hexadecimal digits, so that keys sort as revisions do.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ HEAD = b"head"
 LOG = b"log/"
 OBJECTS = b"obj/"
 REQUESTS = b"req/"
+NONCE = b"nonce"
+ALIVE = b"alive"
 
 PAGE = 2_000
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
 from poolcore.clock import Clock
@@ -20,8 +18,9 @@ from poolcore.model import HostId, Object, Pool, PoolId
 from poolcore.replica import CommitId, Delta, Head, Incarnation, Put, State, apply, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.agents import Agents
+from poolmaster.claiming import Claimed
 from poolmaster.decide.inventory import joined
-from poolmaster.layout import HEAD, commit_writes, encode_head, load, read_head
+from poolmaster.layout import HEAD, NONCE, commit_writes, encode_head
 from poolmaster.ledger import (
     Decide,
     Decision,
@@ -31,17 +30,16 @@ from poolmaster.ledger import (
     Request,
     SteppedDown,
 )
+from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
 from poolmaster.operations.join import Join
 from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
 from poolmaster.store.contract import Compare, Store, StoreFailed, Write
+from poolmaster.tenure import Tenure
 
 log = logging.getLogger(__name__)
-
-NONCE = b"nonce"
-"""Where a joining host proves that it sees the same store."""
 
 
 async def found(
@@ -73,26 +71,6 @@ def founding_objects(facts: HostFacts, pool: Pool, *, now: datetime) -> tuple[Ob
     return (pool, *(c.object for c in changes if isinstance(c, Put)))
 
 
-async def claim(store: Store, host: HostId) -> tuple[Head, State]:
-    """Make `host` the master: move `head` to the next term and read the state it stands for.
-
-    Raises `SteppedDown` when somebody else moved `head` at the same time.
-    """
-    before = await read_head(store)
-    if before is None:
-        raise StoreFailed("the store holds no pool")
-    claimed = replace(before, term=before.term + 1, master=host)
-    if not await store.transact(
-        [Compare(HEAD, encode_head(before))],
-        [Write(HEAD, encode_head(claimed)), Write(NONCE, secrets.token_hex(16).encode())],
-    ):
-        raise SteppedDown("somebody else moved head")
-    head, state = await load(store)
-    if (head.incarnation, head.term) != (claimed.incarnation, claimed.term):
-        raise SteppedDown("somebody else moved head")
-    return head, state
-
-
 class Mastership:
     """The parts of one mastership. Implements `operations.steps.Pool`."""
 
@@ -102,8 +80,7 @@ class Mastership:
         host: HostId,
         store: Store,
         shared_store: str | None,
-        head: Head,
-        state: State,
+        claimed: Claimed,
         agents: Agents,
         clock: Clock,
         reached: Callable[[str], None],
@@ -112,19 +89,33 @@ class Mastership:
         self.store = store
         self.shared_store = shared_store
         self.clock = clock
-        self.ledger = Ledger(store, head, state, clock=clock)
-        self.sessions = Sessions(self.ledger, clock=clock)
+        self.ledger = Ledger(store, claimed.head, claimed.state, clock=clock)
+        self._tenure = (
+            None
+            if claimed.lease is None
+            else Tenure(self.ledger, store, host=host, lease=claimed.lease, clock=clock)
+        )
+        self.sessions = Sessions(self.ledger, clock=clock, may_speak=lambda: self.may_speak)
         self.examiner = Examiner(agents, clock, self._nonce)
         self.agents = agents
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
         self.eject = Eject(agents, self.sessions, host)
-        self.operations = Operations(self, (self.join, self.eject))
+        self.handover = Handover(
+            self.ledger, self.sessions, agents, shared=shared_store is not None
+        )
+        self.designate = Designate(self.handover, self.sessions, host)
+        self.operations = Operations(self, (self.join, self.eject, self.designate))
         self._reached = reached
 
     @property
     def state(self) -> State:
         """The newest acknowledged state."""
         return self.ledger.state
+
+    @property
+    def may_speak(self) -> bool:
+        """Whether members may be told that their master is there: nobody else was, a moment ago."""
+        return self._tenure is None or self._tenure.may_speak
 
     @property
     def pool(self) -> PoolId:
@@ -138,6 +129,8 @@ class Mastership:
                 tasks.create_task(self.ledger.run())
                 tasks.create_task(self.sessions.run())
                 tasks.create_task(self.operations.run())
+                if self._tenure is not None:
+                    tasks.create_task(self._tenure.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)

@@ -32,7 +32,6 @@ Requests = AsyncIterator[pb.SessionRequest]
 Send = Callable[[pb.SessionResponse], Awaitable[None]]
 
 HELLO_SECONDS = 5.0
-HEARTBEAT_SECONDS = 0.5
 RECONNECT_SECONDS = 2.0
 """After a mastership began, members have this long to come before they count as not live."""
 REPORT_CHANGES = 500
@@ -68,8 +67,11 @@ class Session:
 class Sessions:
     """All sessions of one mastership."""
 
-    def __init__(self, ledger: Ledger, *, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, *, clock: Clock, may_speak: Callable[[], bool] = lambda: True
+    ) -> None:
         self._ledger = ledger
+        self._may_speak = may_speak
         self._clock = clock
         self._attached: dict[HostId, Session] = {}
         self._changed = asyncio.Event()
@@ -251,7 +253,10 @@ class Sessions:
         if cursor is None:
             cursor = await self._send_snapshot(send, session.host)
         while cursor is not None:
-            if not await self._ledger.feed.wait(cursor, seconds=HEARTBEAT_SECONDS):
+            seconds = self._ledger.state.pool.failover.heartbeat_seconds
+            if not await self._ledger.feed.wait(cursor, seconds=seconds):
+                if not self._may_speak():
+                    continue
                 heartbeat = pb.Heartbeat(head=to_proto(self._ledger.head))
                 await send(pb.SessionResponse(heartbeat=heartbeat))
                 continue

@@ -14,7 +14,7 @@ import grpc
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Inventory, Unreachable
+from poolcore.facts import HostFacts, Inventory, Standing, Unreachable
 from poolcore.model import (
     CLASSES,
     Address,
@@ -27,19 +27,20 @@ from poolcore.model import (
     SoftwareVersion,
     Task,
 )
-from poolcore.replica import Put, State
+from poolcore.replica import Head, Put, State
 from poolcore.wire.channels import open_channel
 from poolcore.wire.codec import from_proto, to_proto
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmanager.v1 import pool_service_pb2, pool_service_pb2_grpc
 from poolmaster.grpc_agents import unreachable
+from poolmaster.layout import NONCE
 from poolmaster.ledger import Decision
-from poolmaster.mastership import NONCE, Mastership
+from poolmaster.mastership import Mastership
 from poolmaster.store.contract import StoreError
 from poolmaster.store.sqlite import SqliteStore
 from poolmember.drivers.contract import Driver, DriverError
-from poolmember.identity import Identity, Member, Own
+from poolmember.identity import Identity, Member, Membership, leads_always
 from poolmember.measurements import DiskGauge
 from poolmember.session import Follower
 
@@ -62,6 +63,14 @@ class Home(Protocol):
     @property
     def follower(self) -> Follower | None:
         """This host's replica, once it is open."""
+        ...
+
+    async def standing(self, pool: str, term: int) -> Standing:
+        """Where this host stands in `pool`, asked about the master of `term`."""
+        ...
+
+    async def take_over(self, head: Head) -> None:
+        """Become the master in the place of the one that `head` names."""
         ...
 
     async def become(self, membership: Member) -> None:
@@ -139,6 +148,8 @@ class Agent:
             "Adopt": self._adopt,
             "Probe": self._probe,
             "ReadNonce": self._read_nonce,
+            "GetStanding": self._get_standing,
+            "TakeOver": self._take_over,
         }
 
     # -- facts ------------------------------------------------------------------------------------
@@ -162,7 +173,7 @@ class Agent:
             pool=membership.pool if membership is not None else PoolId(""),
             pool_name=_pool_name(state, membership),
             pool_hosts=sum(1 for _ in state.all(Host)) if state is not None else 1,
-            is_master=not isinstance(membership, Member),
+            is_master=master is not None or (membership is not None and leads_always(membership)),
             reservation=reservation,
             software_version=SoftwareVersion(
                 product_version=pretended.product_version or PRODUCT_VERSION,
@@ -171,7 +182,8 @@ class Agent:
             ),
             inventory=_with_names(inventory, state),
             operations=(*running, *pretended.operations),
-            booting=bool(pretended.booting) or (master is None and isinstance(membership, Own)),
+            booting=bool(pretended.booting)
+            or (master is None and membership is not None and leads_always(membership)),
             updating=bool(pretended.updating),
             free_disk_bytes=_or(pretended.free_disk_bytes, disk.free_bytes),
             fsync_seconds=_or(pretended.fsync_seconds, disk.fsync_seconds),
@@ -314,6 +326,14 @@ class Agent:
         found = await self._network.unreachable(self._home.identity.name, targets)
         return pb.ProbeResponse(unreachable=[to_proto(u) for u in found])
 
+    async def _get_standing(self, request: pb.GetStandingRequest) -> pb.GetStandingResponse:
+        found = await self._home.standing(request.pool, request.term)
+        return pb.GetStandingResponse(standing=to_proto(found))
+
+    async def _take_over(self, request: pb.TakeOverRequest) -> pb.TakeOverResponse:
+        await self._home.take_over(from_proto(request.head))
+        return pb.TakeOverResponse()
+
     async def _read_nonce(self, request: pb.ReadNonceRequest) -> pb.ReadNonceResponse:
         path = shared_path(request.store)
         try:
@@ -338,7 +358,7 @@ def _running(state: State) -> list[Task]:
     return [task for task in state.all(Task) if not task.status.is_final]
 
 
-def _pool_name(state: State | None, membership: Own | Member | None) -> str:
+def _pool_name(state: State | None, membership: Membership | None) -> str:
     if isinstance(membership, Member):
         return membership.pool_name
     return state.pool.name_label if state is not None else ""

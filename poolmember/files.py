@@ -17,7 +17,7 @@ from poolmaster.layout import read_head
 from poolmaster.store.contract import Store
 from poolmaster.store.sqlite import SqliteStore
 from poolmember.agent import shared_path
-from poolmember.identity import Identity, Own
+from poolmember.identity import Identity, Membership, Own
 from poolmember.replica_store import ReplicaStore
 from poolmember.session import Replica
 from poolmember.state_dir import StateDir
@@ -47,8 +47,8 @@ class Files(Protocol):
         """
         ...
 
-    async def open_store(self, own: Own) -> Store:
-        """The store of the host's own pool."""
+    async def open_store(self, membership: Membership) -> Store:
+        """The store of the host's pool: its own, or one that it shares."""
         ...
 
     async def open_replica(self, pool: PoolId) -> Replica:
@@ -89,13 +89,13 @@ class HostFiles:
             store = await _begun(path, pool, error)
         return store, store.incarnation
 
-    async def open_store(self, own: Own) -> Store:
+    async def open_store(self, membership: Membership) -> Store:
         """See `Files`."""
         return await SqliteStore.open(
-            self._store_path(own.store),
-            pool=own.pool,
-            incarnation=own.incarnation,
-            shared=own.store is not None,
+            self._store_path(membership.store),
+            pool=membership.pool,
+            incarnation=membership.incarnation if isinstance(membership, Own) else None,
+            shared=membership.store is not None,
         )
 
     async def open_replica(self, pool: PoolId) -> Replica:

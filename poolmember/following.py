@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ import grpc
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host
 from poolcore.replica import DeltaDoesNotFollow
+from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
@@ -22,54 +23,118 @@ from poolmember.gateway import Upstream, upstream_to
 from poolmember.identity import Member
 from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.search import Search
-from poolmember.session import Ejected, Follower, Link, Session
+from poolmember.session import Ejected, Follower, Link, Session, gone
 
 log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 0.5
+"""A master whose session has ended may still answer what was passed on to it."""
+
+
+class Directions:
+    """Where the master is, when this host has been told."""
+
+    def __init__(self) -> None:
+        self._endpoint: str | None = None
+        self._told = asyncio.Event()
+
+    def point_to(self, endpoint: str) -> None:
+        """The master is there: a session with another host, or the search for one, ends."""
+        self._endpoint = endpoint
+        self._told.set()
+
+    def taken(self) -> str | None:
+        """Where it is, if that was told since this was asked the last time."""
+        endpoint, self._endpoint = self._endpoint, None
+        self._told.clear()
+        return endpoint
+
+    async def within(self, seconds: float) -> None:
+        """Return when the master's place is told, or after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
+
+    async def changed(self, *, but: str) -> None:
+        """Return when the master is known to be somewhere else than `but`."""
+        while self._endpoint in {None, but}:
+            self._told.clear()
+            await self._told.wait()
 
 
 async def follow(parts: Parts, member: Member) -> Change:
     """Follow whoever is master, until the host is ejected."""
     async with parts.following(member.pool) as follower:
         await follower.load()
-        search = Search()
-        handlers = parts.answer_from_replica(follower, search.summary)
-        parts.gateway.serve_locally(handlers)
-        alone = f"member of pool {member.pool_name}, looking for its master"
-        parts.on_role(alone)
-        hint: str | None = None
-        pause = PAUSE_SECONDS
-        while True:
-            for endpoint in _candidates(follower, member, hint):
-                welcomes = follower.welcomes
-                try:
-                    await _one_session(parts, follower, endpoint, handlers)
-                except Ejected:
-                    log.warning("this host was ejected from pool %s", member.pool_name)
-                    parts.reached("host.eject:host-told")
-                    return await found_insistently(parts, follower)
-                except (DeltaDoesNotFollow, MalformedMessage) as error:
-                    log.warning("the replica starts over: %s", error)
-                    follower.start_over()
-                except PoolError as error:
-                    search.in_vain(endpoint, error)
-                    hint = error.params.get("master") if _redirects(error) else None
-                if follower.welcomes > welcomes:
-                    hint, pause = endpoint, PAUSE_SECONDS
-                    parts.on_role(alone)
-            await parts.clock.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return await sessions(parts, follower, member.addresses, Directions())
+
+
+async def sessions(
+    parts: Parts, follower: Follower, addresses: Sequence[str], directions: Directions
+) -> Change:
+    """One session with a master after the other, until the host is ejected.
+
+    `addresses`, `host:port` each, are where to look besides what the replica knows.
+    """
+    search = Search()
+    handlers = parts.answer_from_replica(follower, search.summary)
+    parts.gateway.serve_locally(handlers)
+    alone = f"member of pool {_name(follower)}, looking for its master"
+    parts.on_role(alone)
+    hint: str | None = None
+    pause = PAUSE_SECONDS
+    while True:
+        for candidate in _candidates(follower, addresses, directions.taken() or hint):
+            endpoint = directions.taken() or candidate
+            welcomes = follower.welcomes
+            try:
+                await _unless_directed(
+                    _one_session(parts, follower, endpoint, handlers), directions, endpoint
+                )
+            except Ejected:
+                log.warning("this host was ejected from pool %s", follower.pool)
+                parts.reached("host.eject:host-told")
+                return await found_insistently(parts, follower)
+            except (DeltaDoesNotFollow, MalformedMessage) as error:
+                log.warning("the replica starts over: %s", error)
+                follower.start_over()
+            except PoolError as error:
+                search.in_vain(endpoint, error)
+                hint = error.params.get("master") if _redirects(error) else None
+            if follower.welcomes > welcomes:
+                hint, pause = endpoint, PAUSE_SECONDS
+                parts.on_role(alone)
+        await directions.within(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+async def _unless_directed(
+    session: Coroutine[Any, Any, None], directions: Directions, endpoint: str
+) -> None:
+    """Run a session until it ends, or until the master is known to be somewhere else."""
+
+    async def elsewhere() -> None:
+        await directions.changed(but=endpoint)
+        raise gone("another host is the master now")
+
+    await side_by_side(session, elsewhere())
+
+
+def _name(follower: Follower) -> str:
+    """The pool's name; before the first snapshot its uuid."""
+    return follower.pool if follower.state is None else follower.state.pool.name_label
 
 
 def _redirects(error: PoolError) -> bool:
     return error.reason is Reason.HOST_IS_SLAVE and ":" in error.params.get("master", "")
 
 
-def _candidates(follower: Follower, member: Member, hint: str | None) -> list[str]:
+def _candidates(follower: Follower, addresses: Sequence[str], hint: str | None) -> list[str]:
     """Where the master may be, the likeliest first, each once."""
     known = sorted(h.address for h in follower.state.all(Host)) if follower.state else []
     own = {a.endpoint for a in follower.addresses}
     found = [hint] if hint else []
-    return [e for e in dict.fromkeys([*found, *member.addresses, *known]) if e not in own]
+    return [e for e in dict.fromkeys([*found, *addresses, *known]) if e not in own]
 
 
 async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers: Handlers) -> None:
@@ -85,15 +150,34 @@ async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers
             parts.gateway.serve_locally(handlers)
 
 
-@asynccontextmanager
-async def connected(endpoint: str) -> AsyncIterator[tuple[Upstream, Link]]:
-    """The way to a host over gRPC: for the calls that are passed on, and for a session."""
-    upstream = upstream_to(endpoint)
-    try:
-        yield upstream, link_over(upstream.channel, endpoint)
-    finally:
-        with suppress(asyncio.CancelledError):
-            await upstream.channel.close()
+class Uplinks:
+    """The ways to other hosts over gRPC. To be closed when no more are used."""
+
+    def __init__(self) -> None:
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def connected(self, endpoint: str) -> AsyncIterator[tuple[Upstream, Link]]:
+        """The way to a host: for the calls that are passed on, and for a session."""
+        upstream = upstream_to(endpoint)
+        try:
+            yield upstream, link_over(upstream.channel, endpoint)
+        finally:
+            # Not waited for: this host may have to be master before the other one answers.
+            closing = asyncio.ensure_future(  # noqa: TID251 - kept, and awaited by `close`
+                _close(upstream.channel)
+            )
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Return when no way is open any more."""
+        await asyncio.gather(*self._closing)
+
+
+async def _close(channel: grpc.aio.Channel) -> None:
+    with suppress(asyncio.CancelledError):
+        await channel.close(ANSWER_SECONDS)
 
 
 def link_over(channel: grpc.aio.Channel, endpoint: str) -> Link:

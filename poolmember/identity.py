@@ -40,6 +40,11 @@ class Member:
 Membership = Own | Member
 
 
+def leads_always(membership: Membership) -> bool:
+    """Whether nobody but this host can be the master: it founded the pool, and has its store."""
+    return isinstance(membership, Own) and membership.store is None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Who the host is, and which pool it belongs to; no membership: one is to be founded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 
@@ -9,8 +10,9 @@ from poolcore.errors import PoolError
 from poolcore.replica import DeltaDoesNotFollow
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import MalformedMessage
+from poolmaster.claiming import Claimed, claim
 from poolmaster.ledger import SteppedDown
-from poolmaster.mastership import Mastership, claim
+from poolmaster.mastership import Mastership
 from poolmaster.service.api import master_handlers
 from poolmaster.store.contract import Store, StoreError
 from poolmember.identity import Own
@@ -19,6 +21,9 @@ from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Parts
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
+
+COLLECT_SECONDS = 1.0
+"""So long after a mastership began or ended its garbage is collected: meanwhile callers wait."""
 
 
 async def lead(parts: Parts, own: Own) -> None:
@@ -33,46 +38,57 @@ async def lead(parts: Parts, own: Own) -> None:
             began = parts.clock.monotonic()
             try:
                 store = await parts.files.open_store(own)
-                await _one_mastership(parts, own, store, follower)
+                claimed = await claim(store, parts.identity.host)
+                await one_mastership(parts, store, claimed, follower)
             except (SteppedDown, StoreError) as error:
                 log.error("the mastership has ended: %s", error)
             finally:
-                parts.mastership = None
-                problem = "its mastership has just ended"
-                fallback = parts.answer_from_replica(follower, lambda: problem)  # noqa: B023
-                parts.gateway.serve_locally(fallback)
                 if store is not None:
                     await store.close()
-            # All that it had is garbage now, and the next one begins with its own.
-            gc.unfreeze()
-            gc.collect()
             if parts.clock.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = PAUSE_SECONDS
             await parts.clock.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-async def _one_mastership(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
-    host = parts.identity.host
-    head, state = await claim(store, host)
-    # Most of it stays as long as the daemon runs: the garbage collector need not search it.
-    gc.freeze()
+async def one_mastership(
+    parts: Parts, store: Store, claimed: Claimed, follower: Follower, *, shared: str | None = None
+) -> None:
+    """Lead until that ends, by `SteppedDown`; `shared` is the URL of a store that others share."""
+    loop = asyncio.get_running_loop()
+    freezing = loop.call_later(COLLECT_SECONDS, _collect_and_freeze)
     master = Mastership(
-        host=host,
+        host=parts.identity.host,
         store=store,
-        shared_store=own.store,
-        head=head,
-        state=state,
+        shared_store=shared,
+        claimed=claimed,
         agents=parts.agents,
         clock=parts.clock,
         reached=parts.reached,
     )
     parts.mastership = master
     parts.gateway.serve_locally(master_handlers(master, host=parts.identity.name))
-    parts.on_role(f"master of pool {state.pool.name_label}, term {head.term}")
-    await side_by_side(
-        master.run(), _follow_own(parts, master, follower), parts.agent.settle_reservations(master)
-    )
+    parts.on_role(f"master of pool {claimed.state.pool.name_label}, term {claimed.head.term}")
+    try:
+        await side_by_side(
+            master.run(),
+            _follow_own(parts, master, follower),
+            parts.agent.settle_reservations(master),
+        )
+    finally:
+        parts.mastership = None
+        problem = "its mastership has just ended"
+        parts.gateway.serve_locally(parts.answer_from_replica(follower, lambda: problem))
+        # All that it had is garbage now.
+        freezing.cancel()
+        gc.unfreeze()
+        loop.call_later(COLLECT_SECONDS, gc.collect)
+
+
+def _collect_and_freeze() -> None:
+    gc.collect()
+    # Most of what is left stays as long as the mastership: the collector need not search it.
+    gc.freeze()
 
 
 async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> None:

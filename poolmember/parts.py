@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
@@ -23,6 +23,9 @@ from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Own
 from poolmember.session import Follower, Link
+
+if TYPE_CHECKING:
+    from poolmember.contending import Contender
 
 PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
@@ -58,6 +61,8 @@ class Parts:
     """How many commits a pool that this host founds remembers."""
     mastership: Mastership | None = None
     follower: Follower | None = None
+    contender: Contender | None = None
+    """What this host is in an election, if it shares its pool's store with others."""
 
     @property
     def identity(self) -> Identity:
@@ -106,7 +111,14 @@ class Parts:
             return view()
 
         def status() -> Any:
-            return status_of_replica(view(), follower.last_master, follower.term, "sqlite")
+            membership = self.identity.membership
+            return status_of_replica(
+                view(),
+                follower.last_master,
+                follower.term,
+                "sqlite",
+                shared=membership is not None and membership.store is not None,
+            )
 
         return replica_handlers(read, status, no_master, host=self.identity.name)
 

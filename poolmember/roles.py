@@ -1,7 +1,8 @@
 """The roles of a host, one after the other: leading its pool, or following another host that does.
 
 A role runs until the host's membership changes; then it gives everything back and says what the
-host becomes. Which role a host has is decided by its membership (`poolmember.identity`).
+host becomes. Which role a host has is decided by its membership (`poolmember.identity`); hosts that
+share their pool's store find out among themselves (`poolmember.contending`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from poolmember.contending import contend
 from poolmember.following import follow
 from poolmember.founding import found_pool
 from poolmember.identity import Member, Own
@@ -61,6 +63,8 @@ class Roles:
             done.set_result(None)
 
     async def _role(self, membership: Own | Member) -> Change:
+        if membership.store is not None:
+            return await contend(self._parts, membership)
         if isinstance(membership, Member):
             return await follow(self._parts, membership)
         await lead(self._parts, membership)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
@@ -105,6 +105,8 @@ class Follower:
     """How many sessions a master has welcomed."""
     from_snapshot: bool = False
     """The replica does not fit the chain: ask for a snapshot to replace it."""
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a session with a master has ended, until the next one is welcomed."""
 
     async def load(self) -> None:
         """Begin with what the durable replica holds, unless that has been done."""
@@ -149,6 +151,19 @@ class Follower:
         self.following = head
         self.last_master = head.master
         self.welcomes += 1
+        self.heard = self.clock.monotonic()
+        self.lost.clear()
+
+    def unfollow(self) -> None:
+        """The session has ended."""
+        if self.following is not None:
+            self.following = None
+            self.lost.set()
+
+    def looks_for_a_master(self) -> None:
+        """From now on: one that is not found in time is suspected then, not before."""
+        self.heard = self.clock.monotonic()
+        self.lost.clear()
 
     async def apply(self, data: list[bytes]) -> int:
         """Make consecutive deltas durable; the last one's revision."""
@@ -251,7 +266,7 @@ class Session:
                 self._carry(link), self._follow(), observe(self._driver, self._report)
             )
         finally:
-            self._follower.following = None
+            self._follower.unfollow()
             # gRPC asks for the next request, and keeps all this alive, until there is none.
             self._over = True
             self._to_tell.set()

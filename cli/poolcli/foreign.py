@@ -14,6 +14,7 @@ _ELSEWHERE = {
     # xe
     "pool-join": "add-host",
     "pool-eject": "eject-host",
+    "pool-designate-new-master": "designate-master",
     "pool-list": "show",
     "pool-param-list": "show",
     "pool-param-get": "show",
@@ -49,7 +50,7 @@ _ELSEWHERE = {
 }
 
 _LATER = frozenset({
-    "designate-master", "pool-designate-new-master", "emergency-transition-to-master",
+    "emergency-transition-to-master",
     "pool-emergency-transition-to-master", "emergency-reset-master",
     "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "lock", "diff",
     "recovery",

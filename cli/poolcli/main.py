@@ -25,6 +25,7 @@ def build() -> Callable[..., object]:
         doctor,
         events,
         host,
+        mastership,
         membership,
         message,
         network,
@@ -55,6 +56,7 @@ def build() -> Callable[..., object]:
     pool.add_to(app)
     command(app, "add-host")(membership.add_host)
     command(app, "eject-host")(membership.eject_host)
+    command(app, "designate-master")(mastership.designate_master)
     for noun in (host, sr, network, vm, task, vdi, pbd, pif, bond, vlan, tunnel, vbd, vif, message):
         app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
     command(app, "events")(events.events)

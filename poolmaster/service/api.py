@@ -63,6 +63,7 @@ def _pool_functions(master: Mastership, read: Read) -> dict[str, Callable[..., A
         "AddHost": partial(hosts.add_host, master),
         "EjectHost": partial(hosts.eject_host, master),
         "GetJoin": partial(hosts.get_join, master),
+        "DesignateMaster": partial(hosts.designate_master, master),
     }
 
 

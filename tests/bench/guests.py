@@ -17,8 +17,8 @@ from poolcore.model import (
     derived_uuid,
 )
 from poolcore.replica import Put, State
+from poolmaster.claiming import claim
 from poolmaster.ledger import Decision, Ledger
-from poolmaster.mastership import claim
 from poolmember.files import HostFiles
 from poolmember.identity import Own
 from poolmember.state_dir import StateDir
@@ -32,7 +32,8 @@ async def add_guests(state_dir: Path, number: int) -> list[HostId]:
         assert isinstance(identity.membership, Own)
         store = await files.open_store(identity.membership)
         try:
-            head, state = await claim(store, identity.host)
+            claimed = await claim(store, identity.host)
+            head, state = claimed.head, claimed.state
             ledger = Ledger(store, head, state, clock=SystemClock())
             guests = [
                 HostId(derived_uuid(identity.host, Kind.HOST, f"guest{nth}"))

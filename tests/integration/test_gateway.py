@@ -107,6 +107,7 @@ def write_requests(revision: int) -> dict[str, Any]:
         "VMService/UpdateVm": vm_service_pb2.UpdateVmRequest(vm="web1", patch=TAGGED),
         "PoolService/AddHost": pool_service_pb2.AddHostRequest(address="phantom.invalid"),
         "PoolService/EjectHost": pool_service_pb2.EjectHostRequest(host="phantom"),
+        "PoolService/DesignateMaster": pool_service_pb2.DesignateMasterRequest(host="ignite"),
         "TaskService/CancelTask": task_service_pb2.CancelTaskRequest(task="no task"),
     }
     for request in found.values():

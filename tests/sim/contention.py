@@ -17,8 +17,8 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import VM
 from poolcore.replica import Delta, State
 from poolcore.requests import request_id
+from poolmaster.claiming import claim
 from poolmaster.ledger import Ledger, Outcome, Request, SteppedDown
-from poolmaster.mastership import claim
 from poolmaster.store.contract import Store, StoreError
 from poolmaster.store.memory import Fate, MemoryStore, MemoryStoreData
 from sim.machine import simulate
@@ -104,7 +104,8 @@ class Contention:
                 pass
 
     async def _lead(self, host: str, store: MemoryStore) -> None:
-        head, state = await claim(self.around(store), host)  # type: ignore[arg-type]
+        claimed = await claim(self.around(store), host)  # type: ignore[arg-type]
+        head, state = claimed.head, claimed.state
         ledger = self.kind(self.around(store), head, state, clock=self.clock)
         self.ledgers[host] = ledger
         async with asyncio.TaskGroup() as tasks:

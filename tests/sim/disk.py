@@ -13,7 +13,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
 from poolmaster.store.contract import Compare, ReadResult, Store, Write
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
-from poolmember.identity import Identity, Own
+from poolmember.identity import Identity, Membership, Own
 from poolmember.session import Replica
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
 from support.memory_replica import MemoryReplica, ReplicaContent
@@ -107,9 +107,17 @@ class DiskFiles:
     """Implements `poolmember.files.Files` on a `Disk`."""
 
     def __init__(
-        self, disk: Disk, power: Power, hooks: Hooks, *, clock: Clock, dice: random.Random
+        self,
+        disk: Disk,
+        power: Power,
+        hooks: Hooks,
+        *,
+        shared: dict[str, StoreOnDisk],
+        clock: Clock,
+        dice: random.Random,
     ) -> None:
         self._disk = disk
+        self._shared = shared
         self._dice = dice
         self._power = power
         self._hooks = hooks
@@ -139,19 +147,27 @@ class DiskFiles:
 
     async def found_store(self, pool: PoolId, shared: str | None) -> tuple[Store, str]:
         self._power.ensure()
-        if shared is not None or self._disk.store is not None:
+        present = self._disk.store if shared is None else self._shared.get(shared)
+        if present is not None and (shared is None or present.pool != pool):
             raise PoolError(
                 Reason.STATE_OF_ANOTHER_POOL, path="store", found="a pool", expected="none"
             )
+        if present is not None:
+            return self._handle(present), present.incarnation
         store = StoreOnDisk(pool, str(uuid.uuid4()))
-        self._disk.store = store
+        if shared is None:
+            self._disk.store = store
+        else:
+            self._shared[shared] = store
         self._hooks.store_founded(store)
         return self._handle(store), store.incarnation
 
-    async def open_store(self, own: Own) -> Store:
+    async def open_store(self, membership: Membership) -> Store:
         self._power.ensure()
-        store = self._disk.store
-        if store is None or (store.pool, store.incarnation) != (own.pool, own.incarnation):
+        shared = membership.store
+        store = self._disk.store if shared is None else self._shared.get(shared)
+        own = isinstance(membership, Own) and membership.incarnation
+        if store is None or store.pool != membership.pool or own not in {False, store.incarnation}:
             raise PoolError(Reason.STATE_CORRUPT, path="store", problem="it is not there")
         return self._handle(store)
 

@@ -10,22 +10,20 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Inventory, Unreachable
-from poolcore.model import HostId, Reservation
-from poolcore.wire.codec import from_proto, to_proto
+from poolcore.facts import Inventory, Standing, Unreachable
+from poolcore.model import HostId
+from poolcore.replica import Head
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
-from poolmanager.v1 import agent_service_pb2 as pb
 from poolmanager.v1 import pool_service_pb2
-from poolmaster.agents import Answer
 from poolmaster.mastership import Mastership
 from poolmember.agent import ASK_SECONDS, Agent
+from poolmember.contending import standing, take_over
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
@@ -36,8 +34,9 @@ from poolmember.measurements import DiskGauge
 from poolmember.parts import Parts
 from poolmember.roles import Roles
 from poolmember.session import Follower, Link
+from sim.asking import Asking
 from sim.disk import Disk, DiskFiles, PowerCut
-from sim.network import Connection, unreachable
+from sim.network import Connection
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -143,19 +142,20 @@ class Life:
                 host.disk,
                 self,
                 self._world.hooks_of(host),
+                shared=self._world.shared,
                 clock=self._world.clock,
                 dice=random.Random(f"{self._world.seed} disk of {host.name}"),
             ),
             driver=host.hypervisor,
             agent=self.agent,
-            agents=self,
+            agents=Asking(self._world, host.endpoint),
             gateway=self.gateway,
             connect=self._connect,
             clock=self._world.clock,
             reached=self.reached,
             on_role=lambda _: None,
         )
-        self._roles = Roles(self.parts, shared_store=None)
+        self._roles = Roles(self.parts, shared_store=host.founds_in)
         self._running = self.begin(self._run())
 
     async def _run(self) -> None:
@@ -203,6 +203,13 @@ class Life:
     @property
     def follower(self) -> Follower | None:
         return self.parts.follower
+
+    async def standing(self, pool: str, term: int) -> Standing:
+        return await standing(self.parts, pool, term)
+
+    async def take_over(self, head: Head) -> None:
+        """Become the master in the place of the one that `head` names."""
+        await take_over(self.parts, head)
 
     async def become(self, membership: Member) -> None:
         await self._roles.become(membership)
@@ -286,57 +293,16 @@ class Life:
             self._world.violations.expect(False, f"{path} at {self._host.name}: {told.message}")
         raise told
 
-    # -- agents of other hosts, as the master asks them -------------------------------------------
-
-    async def _ask(self, endpoint: str, name: str, request: Any) -> Any:
-        async def work(life: Life) -> Any:
-            return await life.agent.functions()[name](request)
-
-        try:
-            return await self._world.network.call(
-                self._host.endpoint, endpoint, work, seconds=CALL_SECONDS
-            )
-        except PoolError as error:
-            if error.reason in {Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN}:
-                raise unreachable(endpoint, error.message) from None
-            raise
-
-    async def facts(self, endpoint: str) -> Answer:
-        return _answer(await self._ask(endpoint, "GetFacts", pb.GetFactsRequest()))
-
-    async def reserve(self, endpoint: str, reservation: Reservation) -> Answer:
-        request = pb.ReserveRequest(reservation=to_proto(reservation))
-        return _answer(await self._ask(endpoint, "Reserve", request))
-
-    async def release(self, endpoint: str, task: str) -> None:
-        await self._ask(endpoint, "Release", pb.ReleaseRequest(task=task))
-
-    async def adopt(self, endpoint: str, task: str, pool: str, store: str | None) -> None:
-        await self._ask(endpoint, "Adopt", pb.AdoptRequest(task=task, pool=pool, store=store))
-
-    async def probe(
-        self, endpoint: str, targets: tuple[tuple[str, str], ...]
-    ) -> tuple[Unreachable, ...]:
-        request = pb.ProbeRequest(
-            targets=[pb.ProbeTarget(host=host, endpoint=target) for host, target in targets]
-        )
-        response = await self._ask(endpoint, "Probe", request)
-        return tuple(from_proto(u) for u in response.unreachable)
-
-    async def read_nonce(self, endpoint: str, store: str) -> str | None:
-        raise AssertionError("no store is shared here")
-
-
-def _answer(response: Any) -> Answer:
-    facts: HostFacts = from_proto(response.facts)
-    return Answer(facts, response.clock.ToDatetime(tzinfo=UTC))
-
 
 class SimHost:
     """A machine: its disk and hypervisor stay, its daemon lives while the power is on."""
 
-    def __init__(self, world: World, name: str, number: int) -> None:
+    def __init__(
+        self, world: World, name: str, number: int, *, founds_in: str | None = None
+    ) -> None:
         self.world = world
+        self.founds_in = founds_in
+        """URL of the shared store in which it founds its pool; none: in one of its own."""
         self.name = name
         self.endpoint = f"10.0.0.{number}:7443"
         self.uuid = HostId(f"20000000-0000-4000-8000-{number:012}")

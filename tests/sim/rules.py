@@ -45,8 +45,11 @@ class Rules:
 
     def own_register(self, host: SimHost) -> Register | None:
         """The register of the pool that the host's store is of, once it is founded."""
-        store = host.disk.store
-        register = None if store is None else self.registers.get(store.pool)
+        membership, store = host.membership, host.disk.store
+        pool = None if store is None else store.pool
+        if pool is None and isinstance(membership, Own):
+            pool = membership.pool
+        register = None if pool is None else self.registers.get(pool)
         return register if register is not None and register.head is not None else None
 
     def pools_with(self, host: SimHost) -> list[Register]:
@@ -133,7 +136,7 @@ class Rules:
     def unsettled(self) -> str | None:
         """What is still under way, if anything is."""
         for host in self._world.hosts.values():
-            register = self._register_of(host)
+            register = self.register_of(host)
             if register is None:
                 return f"{host.name} has no pool"
             pool = register.state
@@ -146,9 +149,9 @@ class Rules:
             if replica is None or replica.state != pool:
                 return f"{host.name}'s replica is not at the end of the chain"
             if isinstance(host.membership, Own):
-                master = host.mastership
+                master = self._world.master_of(pool.pool.uuid)
                 if master is None:
-                    return f"{host.name} does not lead its pool"
+                    return f"the pool of {host.name} has no master"
                 if any(master.sessions.get(h.uuid) is None for h in pool.all(Host)):
                     return f"not every host of {pool.pool.name_label} is attached"
             if any(not m.live for m in pool.all(HostMetrics)):
@@ -167,7 +170,8 @@ class Rules:
         stores = [other.disk.store for other in self._world.hosts.values()]
         return all(store is None or store.pool != reservation.pool for store in stores)
 
-    def _register_of(self, host: SimHost) -> Register | None:
+    def register_of(self, host: SimHost) -> Register | None:
+        """The register of the pool that the host is of, by its own account."""
         membership = host.membership
         if membership is None:
             return None
@@ -179,7 +183,7 @@ class Rules:
         for register in self.registers.values():
             register.check_whole()
         for host in self._world.hosts.values():
-            own = self._register_of(host)
+            own = self.register_of(host)
             replica = host.disk.replica
             if own is None or replica is None or replica.state is None:
                 self.expect(False, f"{host.name} has no pool")

@@ -20,9 +20,10 @@ from poolcore.model import (
 )
 from poolcore.replica import Put, State, dump
 from poolmanager.v1 import member_service_pb2 as pb
+from poolmaster.claiming import claim
 from poolmaster.decide.inventory import departed
 from poolmaster.ledger import Decision, Ledger
-from poolmaster.mastership import claim, found
+from poolmaster.mastership import found
 from poolmaster.sessions import Sessions
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
 from poolmember.session import Follower, Session
@@ -123,7 +124,8 @@ def played(
             for o in small_pool().objects()
         ]
         await found(store, INCARNATION, PHANTOM, tuple(objects))
-        head, state = await claim(store, PHANTOM)
+        claimed = await claim(store, PHANTOM)
+        head, state = claimed.head, claimed.state
         ledger = Ledger(store, head, state, clock=clock)
         sessions = Sessions(ledger, clock=clock)
         async with asyncio.TaskGroup() as tasks:

@@ -261,9 +261,9 @@ def test_a_host_believes_the_pool_alone_that_it_was_taken_in() -> None:
             task=TaskId("80000000-0000-4000-8000-000000000001"),
             addresses=(phantom.endpoint,),
         )
-        await phantom.life.reserve(ignite.endpoint, reservation)
+        await phantom.life.parts.agents.reserve(ignite.endpoint, reservation)
         with pytest.raises(PoolError) as refused:
-            await phantom.life.adopt(
+            await phantom.life.parts.agents.adopt(
                 ignite.endpoint, reservation.task, reservation.pool, store=None
             )
         assert refused.value.reason is Reason.RESERVATION_GONE

@@ -11,6 +11,7 @@ import pytest
 from poolcore.errors import PoolError, Reason
 from poolcore.model import (
     VM,
+    FailoverTimings,
     Host,
     HostMetrics,
     PoolId,
@@ -19,7 +20,6 @@ from poolcore.model import (
 from poolcore.replica import Incarnation, Put, State
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.ledger import Decision
-from poolmaster.sessions import HEARTBEAT_SECONDS
 from poolmember.session import Ejected, Session
 from sim.session_field import EJECT, Field, played
 from support.small_pool import IGNITE, INCARNATION, POOL, WEB1, small_pool
@@ -79,7 +79,7 @@ def test_heartbeats_keep_a_quiet_session_alive() -> None:
             await at.in_step(follower)
             await at.clock.sleep(60)
             assert not session.done()
-            assert at.clock.monotonic() - follower.heard <= HEARTBEAT_SECONDS
+            assert at.clock.monotonic() - follower.heard <= FailoverTimings().heartbeat_seconds
 
     played(scenario)
 

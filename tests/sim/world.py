@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Host, HostId, Task, TaskStatus
+from poolcore.model import Host, HostId, PoolId, Task, TaskStatus
 from poolcore.replica import State
 from poolcore.requests import request_id
 from poolcore.wire.codec import decode_object, from_proto
@@ -19,6 +19,7 @@ from poolmanager.v1 import patch_pb2
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
 from poolmaster.layout import OBJECTS
+from poolmaster.mastership import Mastership
 from poolmaster.store.contract import Write
 from poolmaster.store.memory import MemoryStore
 from sim.disk import Hooks, StoreOnDisk
@@ -63,6 +64,8 @@ class World:
         self.violations = Violations()
         self.rules = Rules(self, self.violations)
         self.hosts: dict[str, SimHost] = {}
+        self.shared: dict[str, StoreOnDisk] = {}
+        """Stores that several hosts use, by URL."""
         self.crash: Crash | None = None
         self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
         self.on_point: Callable[[SimHost, str], None] = lambda host, point: None
@@ -71,11 +74,12 @@ class World:
         self._watched = ExitStack()
         self._asked = 0
 
-    def add(self, *names: str) -> list[SimHost]:
-        """Hosts that are switched on."""
+    def add(self, *names: str, founds_in: str | None = None) -> list[SimHost]:
+        """Hosts that are switched on; the first founds its pool in the shared store of that URL."""
         added = []
         for name in names:
-            host = SimHost(self, name, len(self.hosts) + 1)
+            host = SimHost(self, name, len(self.hosts) + 1, founds_in=founds_in)
+            founds_in = None
             self.hosts[name] = host
             host.power_on()
             added.append(host)
@@ -172,7 +176,7 @@ class World:
     def new_request(self, host: SimHost) -> str:
         """A request id by a client that knows the pool of that host."""
         self._asked += 1
-        register = self.rules.own_register(host)
+        register = self.rules.register_of(host)
         known = 1 if register is None else register.state.revision
         return request_id(known, f"request{self._asked:04}")
 
@@ -189,6 +193,13 @@ class World:
         """Have the master let a host go; the task as it was recorded."""
         request = pb.EjectHostRequest(host=leaving.uuid, request_id=asked or self.new_request(pool))
         response = await self.ask(pool, "PoolService/EjectHost", request)
+        task: Task = from_proto(response.task)
+        return task
+
+    async def designate(self, at: SimHost, host: SimHost) -> Task:
+        """Hand the mastership over; the task as it was recorded."""
+        request = pb.DesignateMasterRequest(host=host.uuid, request_id=self.new_request(at))
+        response = await self.ask(at, "PoolService/DesignateMaster", request)
         task: Task = from_proto(response.task)
         return task
 
@@ -213,7 +224,7 @@ class World:
         """The task at its end."""
 
         def found() -> Task | None:
-            register = self.rules.own_register(pool)
+            register = self.rules.register_of(pool)
             now = None if register is None else register.state.get(Task, task.uuid)
             return now if now is not None and now.status.is_final else None
 
@@ -234,9 +245,16 @@ class World:
         assert ended.status is TaskStatus.SUCCESS, ended
         return ended
 
+    def master_of(self, pool: PoolId) -> Mastership | None:
+        """The mastership of the newest term that a host has of a pool."""
+        found = [h.mastership for h in self.hosts.values() if h.mastership is not None]
+        return max(
+            (m for m in found if m.pool == pool), key=lambda m: m.ledger.head.term, default=None
+        )
+
     def members(self, pool: SimHost) -> set[HostId]:
         """The hosts that the pool of a master has, as committed."""
-        register = self.rules.own_register(pool)
+        register = self.rules.register_of(pool)
         return set() if register is None else {h.uuid for h in register.state.all(Host)}
 
     def close(self) -> None:

@@ -13,8 +13,9 @@ from poolcore.clock import Clock
 from poolcore.model import VM, HostId, Pool, PoolId, PowerState, VmId
 from poolcore.replica import Incarnation, Put, State
 from poolcore.requests import request_id
+from poolmaster.claiming import claim
 from poolmaster.ledger import Decide, Decision, Ledger, Request, SteppedDown
-from poolmaster.mastership import claim, found
+from poolmaster.mastership import found
 from poolmaster.store.contract import Store
 
 POOL = PoolId("6f1d6a5e-0000-4000-8000-000000000001")
@@ -84,7 +85,8 @@ async def leading(
     store: Store, *, clock: Clock, host: HostId = PHANTOM, kind: type[Ledger] = Ledger
 ) -> AsyncIterator[Leader]:
     """Claim the register and run a ledger on it; at the end it is cancelled if it still runs."""
-    head, state = await claim(store, host)
+    claimed = await claim(store, host)
+    head, state = claimed.head, claimed.state
     ledger = kind(store, head, state, clock=clock)
     leader = Leader(ledger, asyncio.ensure_future(ledger.run()))  # noqa: TID251 - awaited below
     try:

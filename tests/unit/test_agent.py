@@ -9,7 +9,9 @@ import pytest
 
 from poolcore.clock import SystemClock
 from poolcore.errors import PoolError, Reason
+from poolcore.facts import Standing
 from poolcore.model import PoolId
+from poolcore.replica import Head
 from poolcore.wire.serving import handlers
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmaster.grpc_agents import GrpcAgents
@@ -38,6 +40,12 @@ class WithoutMastership:
     @property
     def identity(self) -> Identity:
         return Identity(host=IGNITE, name="ignite", membership=self.membership)
+
+    async def standing(self, pool: str, term: int) -> Standing:
+        raise AssertionError("nobody is elected here")
+
+    async def take_over(self, head: Head) -> None:
+        raise AssertionError("nobody is elected here")
 
     async def become(self, membership: Member) -> None:
         raise AssertionError("nothing is decided here")

@@ -14,6 +14,7 @@ from poolcore.clock import SystemClock
 from poolcore.model import Kind
 from poolcore.replica import Head, apply, dump
 from poolcore.wire.chain import encode_delta
+from poolmaster.claiming import Claimed, claim
 from poolmaster.layout import (
     HEAD,
     LOG,
@@ -29,7 +30,7 @@ from poolmaster.layout import (
     request_key,
 )
 from poolmaster.ledger import SteppedDown
-from poolmaster.mastership import claim, found
+from poolmaster.mastership import found
 from poolmaster.store.contract import (
     Compare,
     ReadResult,
@@ -140,7 +141,7 @@ async def test_of_two_that_claim_at_once_one_is_master(store: Store) -> None:
     claims = await asyncio.gather(
         *(claim(store, host) for host in (PHANTOM, IGNITE)), return_exceptions=True
     )
-    heads = [c[0] for c in claims if isinstance(c, tuple)]
+    heads = [c.head for c in claims if isinstance(c, Claimed)]
     assert await read_head(store) == max(heads, key=lambda head: head.term)
     assert len({head.term for head in heads}) == len(heads)
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from poolmanager.v1 import chain_pb2 as _chain_pb2
 from poolmanager.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -625,3 +626,158 @@ class ReadNonceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__nonce) -> _WhichOneofReturnType__nonce | None: ...
 
 Global___ReadNonceResponse: _TypeAlias = ReadNonceResponse  # noqa: Y015
+
+@_typing.final
+class GetStandingRequest(_message.Message):
+    """Of a host of the same pool that looks for its master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Uuid of the pool; a host of another one refuses."""
+    term: _builtins.int
+    """The term of the master that the asking host no longer hears."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str | None = ...,
+        term: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pool", b"_pool", "_term", b"_term", "pool", b"pool", "term", b"term"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pool", b"_pool", "_term", b"_term", "pool", b"pool", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    _WhichOneofReturnType__term: _TypeAlias = _typing.Literal["term"]  # noqa: Y015
+    _WhichOneofArgType__term: _TypeAlias = _typing.Literal["_term", b"_term"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__term) -> _WhichOneofReturnType__term | None: ...
+
+Global___GetStandingRequest: _TypeAlias = GetStandingRequest  # noqa: Y015
+
+@_typing.final
+class Standing(_message.Message):
+    """Where a host stands when its pool looks for a master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    HEARS_MASTER_FIELD_NUMBER: _builtins.int
+    REACHES_STORE_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Uuid of the host."""
+    revision: _builtins.int
+    """Up to which revision its replica goes."""
+    priority: _builtins.int
+    """Its configured priority: the larger the better, 0 never leads."""
+    hears_master: _builtins.bool
+    """Whether it hears a master of that term or a newer one, or is one itself."""
+    reaches_store: _builtins.bool
+    """Whether it reaches the pool's store."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str | None = ...,
+        revision: _builtins.int | None = ...,
+        priority: _builtins.int | None = ...,
+        hears_master: _builtins.bool | None = ...,
+        reaches_store: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__hears_master: _TypeAlias = _typing.Literal["hears_master"]  # noqa: Y015
+    _WhichOneofArgType__hears_master: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master"]  # noqa: Y015
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__reaches_store: _TypeAlias = _typing.Literal["reaches_store"]  # noqa: Y015
+    _WhichOneofArgType__reaches_store: _TypeAlias = _typing.Literal["_reaches_store", b"_reaches_store"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hears_master) -> _WhichOneofReturnType__hears_master | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reaches_store) -> _WhichOneofReturnType__reaches_store | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___Standing: _TypeAlias = Standing  # noqa: Y015
+
+@_typing.final
+class GetStandingResponse(_message.Message):
+    """What the host says of itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def standing(self) -> Global___Standing:
+        """Where it stands."""
+
+    def __init__(
+        self,
+        *,
+        standing: Global___Standing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStandingResponse: _TypeAlias = GetStandingResponse  # noqa: Y015
+
+@_typing.final
+class TakeOverRequest(_message.Message):
+    """By the present master, whose writes wait meanwhile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def head(self) -> _chain_pb2.Head:
+        """The register as it is; if it is of another term by now, the host refuses."""
+
+    def __init__(
+        self,
+        *,
+        head: _chain_pb2.Head | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverRequest: _TypeAlias = TakeOverRequest  # noqa: Y015
+
+@_typing.final
+class TakeOverResponse(_message.Message):
+    """The host is the master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015

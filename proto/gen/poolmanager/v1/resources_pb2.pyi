@@ -328,6 +328,63 @@ class Reservation(_message.Message):
 Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
 
 @_typing.final
+class FailoverTimings(_message.Message):
+    """How soon a silent master is replaced; seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
+    SUSPECT_SECONDS_FIELD_NUMBER: _builtins.int
+    VOTE_SECONDS_FIELD_NUMBER: _builtins.int
+    CONFIRM_SECONDS_FIELD_NUMBER: _builtins.int
+    ALIVE_SECONDS_FIELD_NUMBER: _builtins.int
+    heartbeat_seconds: _builtins.float
+    """How often the master is heard when it has nothing else to say."""
+    suspect_seconds: _builtins.float
+    """A master that was silent for so long is asked about."""
+    vote_seconds: _builtins.float
+    """How long the other hosts have to answer."""
+    confirm_seconds: _builtins.float
+    """A master that could not confirm its head for so long ends its mastership."""
+    alive_seconds: _builtins.float
+    """When a master's key in the store expires that it does not keep alive."""
+    def __init__(
+        self,
+        *,
+        heartbeat_seconds: _builtins.float | None = ...,
+        suspect_seconds: _builtins.float | None = ...,
+        vote_seconds: _builtins.float | None = ...,
+        confirm_seconds: _builtins.float | None = ...,
+        alive_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alive_seconds: _TypeAlias = _typing.Literal["alive_seconds"]  # noqa: Y015
+    _WhichOneofArgType__alive_seconds: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__confirm_seconds: _TypeAlias = _typing.Literal["confirm_seconds"]  # noqa: Y015
+    _WhichOneofArgType__confirm_seconds: _TypeAlias = _typing.Literal["_confirm_seconds", b"_confirm_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__heartbeat_seconds: _TypeAlias = _typing.Literal["heartbeat_seconds"]  # noqa: Y015
+    _WhichOneofArgType__heartbeat_seconds: _TypeAlias = _typing.Literal["_heartbeat_seconds", b"_heartbeat_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__suspect_seconds: _TypeAlias = _typing.Literal["suspect_seconds"]  # noqa: Y015
+    _WhichOneofArgType__suspect_seconds: _TypeAlias = _typing.Literal["_suspect_seconds", b"_suspect_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__vote_seconds: _TypeAlias = _typing.Literal["vote_seconds"]  # noqa: Y015
+    _WhichOneofArgType__vote_seconds: _TypeAlias = _typing.Literal["_vote_seconds", b"_vote_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alive_seconds) -> _WhichOneofReturnType__alive_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confirm_seconds) -> _WhichOneofReturnType__confirm_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeat_seconds) -> _WhichOneofReturnType__heartbeat_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suspect_seconds) -> _WhichOneofReturnType__suspect_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vote_seconds) -> _WhichOneofReturnType__vote_seconds | None: ...
+
+Global___FailoverTimings: _TypeAlias = FailoverTimings  # noqa: Y015
+
+@_typing.final
 class Pool(_message.Message):
     """The pool itself; there is exactly one."""
 
@@ -363,6 +420,7 @@ class Pool(_message.Message):
     HOST_LIMIT_FIELD_NUMBER: _builtins.int
     HISTORY_REVISIONS_FIELD_NUMBER: _builtins.int
     RESERVATION_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -389,6 +447,10 @@ class Pool(_message.Message):
     def reservation(self) -> Global___Reservation:
         """Present while this pool of one is being taken in by another pool."""
 
+    @_builtins.property
+    def failover(self) -> Global___FailoverTimings:
+        """How soon a silent master is replaced."""
+
     def __init__(
         self,
         *,
@@ -402,10 +464,11 @@ class Pool(_message.Message):
         host_limit: _builtins.int | None = ...,
         history_revisions: _builtins.int | None = ...,
         reservation: Global___Reservation | None = ...,
+        failover: Global___FailoverTimings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015

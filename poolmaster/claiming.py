@@ -1,0 +1,113 @@
+"""Becoming master: moving `head` to the next term, and the state that it then stands for."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+
+from poolcore.model import HostId
+from poolcore.replica import Head, State, apply
+from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, read_head, read_log
+from poolmaster.ledger import SteppedDown
+from poolmaster.store.contract import (
+    Compare,
+    LeaseId,
+    OutcomeUnknown,
+    Store,
+    StoreFailed,
+    Write,
+)
+
+LOG_PAGE = 256
+ATTEMPTS = 20
+"""How often a claim begins again because commits of the same term came in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A mastership that has been won: `head` as of now, and what it stands for."""
+
+    head: Head
+    state: State
+    lease: LeaseId | None = None
+    """Under which `alive` was written, if it was."""
+
+
+async def claim(
+    store: Store,
+    host: HostId,
+    *,
+    of: Head | None = None,
+    replica: State | None = None,
+    alive_seconds: float | None = None,
+) -> Claimed:
+    """Make `host` the master.
+
+    `of`: only if the mastership that is replaced is still this one. `replica`: what the host has
+    already; only what is missing of it is read. `alive_seconds`: also write the `alive` key, under
+    a lease of so long.
+
+    Raises `SteppedDown` when somebody else moved `head` to another term, `StoreUnavailable`,
+    `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name `host` even later, and whoever
+    finds it so may claim again.
+    """
+    lease = None if alive_seconds is None else await store.grant_lease(alive_seconds)
+    for _ in range(ATTEMPTS):
+        before = await read_head(store)
+        if before is None:
+            raise StoreFailed("the store holds no pool")
+        if of is not None and (before.incarnation, before.term) != (of.incarnation, of.term):
+            break
+        claimed = replace(before, term=before.term + 1, master=host)
+        if await _swap(store, before, claimed, lease):
+            return Claimed(claimed, await _state_at(store, claimed, replica), lease)
+        of = before
+    if lease is not None:
+        await store.revoke(lease)
+    raise SteppedDown("somebody else moved head")
+
+
+async def _swap(store: Store, before: Head, claimed: Head, lease: LeaseId | None) -> bool:
+    writes = [
+        Write(HEAD, encode_head(claimed)),
+        Write(NONCE, secrets.token_hex(16).encode()),
+    ]
+    if lease is not None:
+        writes.append(Write(ALIVE, claimed.master.encode(), lease))
+    try:
+        return await store.transact([Compare(HEAD, encode_head(before))], writes)
+    except OutcomeUnknown:
+        # Nobody else writes this host's name. What has not landed by now may land later, though.
+        if await read_head(store) != claimed:
+            raise
+        return True
+
+
+async def _state_at(store: Store, head: Head, replica: State | None) -> State:
+    """The state at `head`, which nobody moves any more but its master."""
+    state = None if replica is None else await _continued(store, head, replica)
+    if state is not None:
+        return state
+    loaded, state = await load(store)
+    if (loaded.incarnation, loaded.term) != (head.incarnation, head.term):
+        raise SteppedDown("somebody else moved head")
+    return state
+
+
+async def _continued(store: Store, head: Head, replica: State) -> State | None:
+    """`replica` brought up to `head` by the log; none if the log does not lead there from it."""
+    if replica.incarnation != head.incarnation or not 0 < replica.revision <= head.revision:
+        return None
+    state = replica
+    # The commit that the replica ends with is read too: it has to be the one that the store has.
+    page = await read_log(store, after=replica.revision - 1, limit=LOG_PAGE)
+    if not page or page[0][0].commit != replica.last:
+        return None
+    page = page[1:]
+    while state.revision < head.revision:
+        if not page:
+            return None
+        for delta, _ in page:
+            state = apply(state, delta)
+        page = await read_log(store, after=state.revision, limit=LOG_PAGE)
+    return state

@@ -1,0 +1,140 @@
+"""Who is to be master: when a host suspects the present one, whom it asks, and when it claims.
+
+Pure: facts with their times in, what to do next out (design §5). Nothing here keeps the pool safe;
+that does the compare of `head`, which only one claim can win. These rules are for the rest: that a
+dead master is replaced within a second, that a living one is not, and that the best host is next.
+
+A host that does not hear its master asks the others. When a majority of the pool's hosts does not
+hear it either, the best of those that may lead claims at once, the others a little later each, so
+that they need not meet in the store. A host without a majority, the last one left perhaps, waits
+until the master's `alive` key has expired.
+
+What is not promised: that the best host wins. Answers are lost, and a host that is late with its
+question may claim first; it is as good a master as any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from poolcore.facts import Standing
+from poolcore.model import FailoverTimings
+
+NEXT_CANDIDATE_SECONDS = 0.15
+"""How much later than the one before it each further candidate claims: time enough to win."""
+LONGEST_BACKOFF_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of asking the others."""
+
+    ended_at: float
+    own: Standing
+    answers: tuple[Standing, ...]
+    """Of those that answered in time; the master too, if it did."""
+    alive: bool | None
+    """Whether the `alive` key of a master is in the store; none: the store did not answer."""
+
+    @property
+    def deaf(self) -> int:
+        """How many hosts said that they do not hear the master, this one included."""
+        return sum(not standing.hears_master for standing in (self.own, *self.answers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a host that is not master knows. Times are its own monotonic clock's, in seconds."""
+
+    now: float
+    hosts: int
+    """How many hosts the pool has, witnesses and the master included."""
+    heard_at: float
+    """When the master was last heard, or since when one is looked for."""
+    lost: bool
+    """A session with the master has ended, and no other has begun since."""
+    ours: bool = False
+    """The register names this host: its mastership ended with the last run of its daemon."""
+    round: Round | None = None
+    """The last round of asking; none since the master was last heard."""
+    in_vain: int = 0
+    """How many changes of master there were lately, one after the other."""
+    jitter: float = 0.0
+    """From 0 to 1, of this host's own dice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until `until`, or until something else has happened."""
+
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the other hosts whether they hear the master, and the store for `head` and `alive`."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Swap `head`."""
+
+    why: str
+
+
+Action = Wait | Ask | Claim
+
+
+def next_action(facts: Facts, timings: FailoverTimings) -> Action:
+    """What a host that is not master does now."""
+    if facts.ours:
+        return Claim("the register names this host")
+    suspect_at = facts.heard_at + timings.suspect_seconds
+    if not facts.lost and facts.now < suspect_at:
+        return Wait(suspect_at, "the master is heard")
+    asked = facts.round
+    if asked is None:
+        return Ask("its session has ended" if facts.lost else "the master is silent")
+    again = asked.ended_at + timings.suspect_seconds
+    if facts.now >= again:
+        return Ask("no master has come of the last round")
+    if not asked.own.may_lead:
+        return Wait(again, "this host may not lead")
+    if 2 * asked.deaf <= facts.hosts and asked.alive is not False:
+        return Wait(again, f"{asked.deaf} of {facts.hosts} hosts do not hear the master")
+    claim_at = asked.ended_at + _delay(asked) + _backoff(facts, timings)
+    if facts.now < claim_at:
+        return Wait(claim_at, "better candidates go first")
+    if 2 * asked.deaf > facts.hosts:
+        why = f"{asked.deaf} of {facts.hosts} hosts do not hear the master"
+    else:
+        why = "the master has not kept its key alive"
+    return Claim(why)
+
+
+def best(candidates: Iterable[Standing]) -> list[Standing]:
+    """The candidates, the best first: newest replica, then priority, then uuid."""
+    return sorted(
+        (c for c in candidates if c.may_lead),
+        key=lambda c: (-c.revision, -c.priority, c.host),
+    )
+
+
+def _delay(asked: Round) -> float:
+    return best((asked.own, *asked.answers)).index(asked.own) * NEXT_CANDIDATE_SECONDS
+
+
+def _backoff(facts: Facts, timings: FailoverTimings) -> float:
+    if not facts.in_vain:
+        return 0.0
+    longest: float = min(timings.vote_seconds * 2**facts.in_vain, LONGEST_BACKOFF_SECONDS)
+    return longest * facts.jitter
+
+
+def may_speak(now: float, confirmed_at: float, timings: FailoverTimings) -> bool:
+    """Whether a master may send heartbeats: `head` was seen to be its own recently enough."""
+    return now - confirmed_at < timings.confirm_seconds

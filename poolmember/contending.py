@@ -1,0 +1,342 @@
+"""The role of a host that shares its pool's store with others: master or member, as it turns out.
+
+While it is a member it follows the master and looks whether there is still one, by the rules of
+`poolmaster.decide.leadership`. When it claims the mastership it leads until that ends, and is a
+member again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from contextlib import suppress
+from typing import Any
+
+from poolcore.errors import PoolError, Reason
+from poolcore.facts import Standing
+from poolcore.model import FailoverTimings, Host
+from poolcore.replica import Head
+from poolmaster.claiming import Claimed, claim
+from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
+from poolmaster.layout import ALIVE, read_head
+from poolmaster.ledger import SteppedDown
+from poolmaster.store.contract import Store, StoreError
+from poolmember.following import Directions, sessions
+from poolmember.identity import Member, Membership
+from poolmember.leading import one_mastership
+from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.session import Follower
+
+log = logging.getLogger(__name__)
+
+LASTING_SECONDS = 3.0
+"""A mastership that lasted for so long was no failed attempt."""
+HOLD_SECONDS = 2.0
+"""Twice what an election takes."""
+TAKE_OVER_LOOK_SECONDS = 0.005
+LOOK_SECONDS = 0.05
+"""Without a master, the register is looked at so often: the new one is in it at once."""
+
+
+async def contend(parts: Parts, membership: Membership) -> Change:
+    """Be master or member of the pool, until the host is ejected."""
+    async with parts.following(membership.pool) as follower:
+        await follower.load()
+        store = await _opened(parts, membership)
+        parts.gateway.hold_seconds = HOLD_SECONDS
+        try:
+            return await Contender(parts, membership, follower, store).run()
+        finally:
+            parts.gateway.hold_seconds = 0.0
+            parts.contender = None
+            await store.close()
+
+
+async def _opened(parts: Parts, membership: Membership) -> Store:
+    while True:
+        try:
+            return await parts.files.open_store(membership)
+        except StoreError as error:
+            log.error("the store is not open yet: %s", error)
+        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+
+
+class Contender:
+    """One host among those that share a store."""
+
+    def __init__(
+        self, parts: Parts, membership: Membership, follower: Follower, store: Store
+    ) -> None:
+        self._parts = parts
+        self._membership = membership
+        self._follower = follower
+        self._store = store
+        self._host = parts.identity.host
+        self._dice = random.Random(self._host)
+        self._head: Head | None = None
+        """The register as it was last read."""
+        self._round: Round | None = None
+        self._in_vain = 0
+        self._changed_at = -math.inf
+        self._directions = Directions()
+        self._summons: asyncio.Queue[Head] = asyncio.Queue()
+        """Of masters that want to be replaced by this host."""
+        parts.contender = self
+
+    async def run(self) -> Change:
+        """Until the host is ejected."""
+        await self._read_register()
+        while True:
+            # Nobody has taken over since this host was the master: there is nothing to look for.
+            end: Claimed | Change | None = await self._claim() if self._is_ours else None
+            if end is None:
+                end = await self._until_claimed_or_ejected()
+            if isinstance(end, Change):
+                return end
+            await self._lead(end)
+            await self._read_register()
+            if self._is_ours:
+                await self._parts.clock.sleep(PAUSE_SECONDS)
+
+    @property
+    def _is_ours(self) -> bool:
+        return self._head is not None and self._head.master == self._host
+
+    # -- as master --------------------------------------------------------------------------------
+
+    async def _lead(self, claimed: Claimed) -> None:
+        try:
+            await one_mastership(
+                self._parts, self._store, claimed, self._follower, shared=self._membership.store
+            )
+        except (SteppedDown, StoreError) as error:
+            log.warning("the mastership of term %d has ended: %s", claimed.head.term, error)
+
+    # -- as member --------------------------------------------------------------------------------
+
+    async def _until_claimed_or_ejected(self) -> Claimed | Change:
+        self._follower.looks_for_a_master()
+        self._round = None
+        following = asyncio.ensure_future(self._follow())  # noqa: TID251 - awaited below
+        electing = asyncio.ensure_future(self._elect())  # noqa: TID251 - awaited below
+        obeying = asyncio.ensure_future(self._obey_summons())  # noqa: TID251 - awaited below
+        # In the order in which they count: an ejection is the pool's last word on this host.
+        tasks: list[asyncio.Future[Any]] = [following, electing, obeying]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            end: Claimed | Change = next(task for task in tasks if task.done()).result()
+            return end
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self) -> Change:
+        known = self._membership.addresses if isinstance(self._membership, Member) else ()
+        return await sessions(self._parts, self._follower, known, self._directions)
+
+    async def _elect(self) -> Claimed:
+        while True:
+            match next_action(self._facts(), self._timings):
+                case Wait(until, why):
+                    log.debug("no claim: %s", why)
+                    await self._pause(until)
+                case Ask(why):
+                    log.info("asking the other hosts for the master: %s", why)
+                    self._round = await self._ask()
+                case Claim(why):
+                    log.warning("claiming the mastership: %s", why)
+                    claimed = await self._claim()
+                    if claimed is not None:
+                        return claimed
+
+    async def _obey_summons(self) -> Claimed:
+        while True:
+            self._head = await self._summons.get()
+            log.info("asked to take over from the master of term %d", self._head.term)
+            claimed = await self._claim()
+            if claimed is not None:
+                return claimed
+
+    async def _pause(self, until: float) -> None:
+        seconds = until - self._parts.clock.monotonic()
+        if self._round is not None:
+            await self._parts.clock.sleep(min(seconds, LOOK_SECONDS))
+            await self._register_and_alive(self._timings.vote_seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._follower.lost.wait()
+
+    @property
+    def _timings(self) -> FailoverTimings:
+        state = self._follower.state
+        return state.pool.failover if state is not None else FailoverTimings()
+
+    def _facts(self) -> Facts:
+        follower, state = self._follower, self._follower.state
+        if follower.following is not None and not self._silent():
+            self._round = None
+        return Facts(
+            now=self._parts.clock.monotonic(),
+            hosts=1 if state is None else sum(1 for _ in state.all(Host)),
+            heard_at=follower.heard,
+            lost=follower.lost.is_set(),
+            ours=self._is_ours,
+            round=self._round,
+            in_vain=self._in_vain,
+            jitter=self._dice.random(),
+        )
+
+    def _silent(self) -> bool:
+        silent_for = self._parts.clock.monotonic() - self._follower.heard
+        return silent_for >= self._timings.suspect_seconds
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    async def _ask(self) -> Round:
+        """Ask everybody, and the store, within the time for a vote."""
+        seconds, state = self._timings.vote_seconds, self._follower.state
+        others = [] if state is None else [h for h in state.all(Host) if h.uuid != self._host]
+        looking = asyncio.gather(
+            self._register_and_alive(seconds), self.standing(self._follower.term)
+        )
+        asking = asyncio.gather(*(self._ask_one(host, seconds) for host in others))
+        (alive, own), answers = await asyncio.gather(looking, asking)
+        return Round(
+            ended_at=self._parts.clock.monotonic(),
+            own=own,
+            answers=tuple(answer for answer in answers if answer is not None),
+            alive=alive,
+        )
+
+    async def _ask_one(self, host: Host, seconds: float) -> Standing | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._parts.agents.standing(
+                    host.address, self._membership.pool, self._follower.term, seconds=seconds
+                )
+        except (TimeoutError, PoolError) as error:
+            log.info("%s does not say where it stands: %s", host.name_label, error)
+            return None
+
+    async def _register_and_alive(self, seconds: float) -> bool | None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._read_register()
+                return bool((await self._store.read(ALIVE)).items)
+        except (TimeoutError, StoreError):
+            return None
+
+    async def _read_register(self) -> None:
+        """See who is master by the register; another one than before is looked for there first."""
+        with suppress(StoreError):
+            before, self._head = self._head, await read_head(self._store)
+            if self._head is None or self._head == before or self._head.master == self._host:
+                return
+            if before is not None and self._head.term != before.term:
+                self._count_change()
+            if before is None or self._head.term != before.term:
+                self._point_to_master(self._head)
+
+    def _count_change(self) -> None:
+        now = self._parts.clock.monotonic()
+        self._in_vain = self._in_vain + 1 if now - self._changed_at < LASTING_SECONDS else 0
+        self._changed_at = now
+
+    def _point_to_master(self, head: Head) -> None:
+        """There is a master that this host has not met: it has time to, before it is suspected."""
+        state = self._follower.state
+        master = None if state is None else state.get(Host, head.master)
+        if master is not None and head.term > self._follower.term:
+            self._follower.looks_for_a_master()
+            self._directions.point_to(master.address)
+
+    async def _claim(self) -> Claimed | None:
+        try:
+            return await claim(
+                self._store,
+                self._host,
+                of=self._head,
+                replica=self._follower.state,
+                alive_seconds=self._timings.alive_seconds,
+            )
+        except (SteppedDown, StoreError) as error:
+            log.warning("the claim has failed: %s", error)
+            self._count_change()
+            self._follower.looks_for_a_master()
+            self._round = None
+            await self._read_register()
+            return None
+
+    async def attached(self, seconds: float) -> None:
+        """Return when this host has a session with a master, or after so long."""
+        until = self._parts.clock.monotonic() + seconds
+        while self._follower.following is None or self._parts.mastership is not None:
+            if self._parts.clock.monotonic() > until:
+                return
+            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
+
+    # -- what other hosts ask ---------------------------------------------------------------------
+
+    async def standing(self, term: int) -> Standing:
+        """Where this host stands, asked by one that does not hear the master of `term`."""
+        follower, master = self._follower, self._parts.mastership
+        following = follower.following
+        hears = following is not None and following.term >= term and not self._silent()
+        if master is not None:
+            hears = master.may_speak
+        return Standing(
+            host=self._host,
+            revision=follower.state.revision if follower.state is not None else 0,
+            priority=100,
+            hears_master=hears,
+            reaches_store=await self._reaches_store(),
+        )
+
+    async def take_over(self, head: Head) -> None:
+        """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
+        self._summons.put_nowait(head)
+        while (master := self._parts.mastership) is None or master.ledger.head.term <= head.term:
+            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
+        await master.fresh()
+
+    async def _reaches_store(self) -> bool:
+        try:
+            async with asyncio.timeout(self._timings.vote_seconds / 2):
+                return await read_head(self._store) is not None
+        except (TimeoutError, StoreError):
+            return False
+
+
+async def hand_over(parts: Parts) -> None:
+    """Before this host's daemon ends: see to it that another host is master, if one can be."""
+    master = parts.mastership
+    if master is None or parts.contender is None:
+        return
+    try:
+        await master.handover.to_the_best()
+    except PoolError as error:
+        log.warning("the mastership is not handed over: %s", error.message)
+        return
+    # What waited here goes on to the new master, through this host.
+    await parts.contender.attached(HOLD_SECONDS)
+
+
+async def standing(parts: Parts, pool: str, term: int) -> Standing:
+    """Where this host stands in `pool`; `HOST_NOT_IN_POOL` when it is of another."""
+    contender, membership = parts.contender, parts.identity.membership
+    if contender is None or membership is None or membership.pool != pool:
+        name = parts.identity.name
+        raise PoolError(Reason.HOST_NOT_IN_POOL, host=name, pool=pool)
+    return await contender.standing(term)
+
+
+async def take_over(parts: Parts, head: Head) -> None:
+    """Become the master in the place of the one that `head` names."""
+    if parts.contender is None:
+        name, problem = parts.identity.name, "it does not share the pool's store"
+        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
+    await parts.contender.take_over(head)
