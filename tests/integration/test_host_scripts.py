@@ -154,3 +154,31 @@ async def test_a_hook_that_hangs_keeps_neither_writes_nor_the_file_waiting(
     (warning,) = (event for event in events if event.get("code") == "HOOK_FAILED")
     assert "had not ended when the daemon did" in warning["message"]
     assert "became-master: hello" in [event["message"] for event in events]
+
+
+async def test_a_change_of_master_is_told_at_every_host(cluster: Cluster, tmp_path: Path) -> None:
+    store = f"--store=sqlite://{tmp_path}/shared.db"
+    phantom = cluster.process("phantom", options=(store,))
+    ignite, specter = cluster.process("ignite"), cluster.process("specter")
+    for host in (phantom, ignite, specter):
+        with_hooks(host)
+    await cluster.start()
+    async with phantom.api() as api:
+        for host in (ignite, specter):
+            await api.join(host.endpoint)
+        await api.quiet()
+    joined = "joined-pool member phantom phantom"
+    await until(lambda: all(joined in ran(hooks_of(host)) for host in (ignite, specter)))
+    for host in (phantom, ignite, specter):
+        (hooks_of(host) / "ran").unlink()
+    await phantom.kill()
+    await until(lambda: bool(ran(hooks_of(ignite)) and ran(hooks_of(specter))))
+    winner, other = (
+        (ignite, specter) if pool_json(ignite)["role"] == "master" else (specter, ignite)
+    )
+    await has_run(winner, f"became-master master phantom {winner.name}")
+    await has_run(other, f"master-changed member phantom {winner.name}")
+    # What the killed mastership had set up is undone by the next daemon of that host.
+    await phantom.start()
+    changed = f"master-changed member phantom {winner.name}"
+    await has_run(phantom, "lost-master searching phantom ", changed)
