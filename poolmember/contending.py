@@ -79,6 +79,8 @@ class Contender:
         """The register as it was last read."""
         self._round: Round | None = None
         self._in_vain = 0
+        self._jitter = 0.0
+        """Thrown anew only with each change: the smallest of many throws would be no back-off."""
         self._changed_at = -math.inf
         self._directions = Directions()
         self._summons: asyncio.Queue[Head] = asyncio.Queue()
@@ -187,7 +189,7 @@ class Contender:
             ours=self._is_ours,
             round=self._round,
             in_vain=self._in_vain,
-            jitter=self._dice.random(),
+            jitter=self._jitter,
         )
 
     def _silent(self) -> bool:
@@ -244,6 +246,7 @@ class Contender:
     def _count_change(self) -> None:
         now = self._parts.clock.monotonic()
         self._in_vain = self._in_vain + 1 if now - self._changed_at < LASTING_SECONDS else 0
+        self._jitter = self._dice.random()
         self._changed_at = now
 
     def _point_to_master(self, head: Head) -> None:
