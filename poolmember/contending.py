@@ -22,7 +22,7 @@ from poolmaster.claiming import Claimed, claim
 from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
 from poolmaster.layout import ALIVE, read_head
 from poolmaster.ledger import SteppedDown
-from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership
 from poolmember.leading import one_mastership
@@ -44,14 +44,18 @@ async def contend(parts: Parts, membership: Membership) -> Change:
     """Be master or member of the pool, until the host is ejected."""
     async with parts.following(membership.pool) as follower:
         await follower.load()
-        store = await _opened(parts, membership)
-        parts.gateway.hold_seconds = HOLD_SECONDS
-        try:
-            return await Contender(parts, membership, follower, store).run()
-        finally:
-            parts.gateway.hold_seconds = 0.0
-            parts.contender = None
-            await store.close()
+        while True:
+            store = await _opened(parts, membership)
+            parts.gateway.hold_seconds = HOLD_SECONDS
+            try:
+                return await Contender(parts, membership, follower, store).run()
+            except StoreFailed as error:
+                log.error("the store is opened anew: %s", error)
+            finally:
+                parts.gateway.hold_seconds = 0.0
+                parts.contender = None
+                await store.close()
+            await parts.clock.sleep(PAUSE_SECONDS)
 
 
 async def _opened(parts: Parts, membership: Membership) -> Store:
@@ -88,7 +92,7 @@ class Contender:
         parts.contender = self
 
     async def run(self) -> Change:
-        """Until the host is ejected."""
+        """Until the host is ejected; `StoreFailed` when the store has to be opened anew."""
         await self._read_register()
         while True:
             # Nobody has taken over since this host was the master: there is nothing to look for.
@@ -229,12 +233,15 @@ class Contender:
             async with asyncio.timeout(seconds):
                 await self._read_register()
                 return bool((await self._store.read(ALIVE)).items)
-        except (TimeoutError, StoreError):
+        except (TimeoutError, StoreUnavailable):
             return None
 
     async def _read_register(self) -> None:
-        """See who is master by the register; another one than before is looked for there first."""
-        with suppress(StoreError):
+        """See who is master by the register; another one than before is looked for there first.
+
+        `StoreFailed` when that can never be seen again through this store.
+        """
+        with suppress(StoreUnavailable):
             before, self._head = self._head, await read_head(self._store)
             if self._head is None or self._head == before or self._head.master == self._host:
                 return
