@@ -22,7 +22,7 @@ from poolmaster.claiming import Claimed, claim
 from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
 from poolmaster.layout import ALIVE, read_head
 from poolmaster.ledger import SteppedDown
-from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership
 from poolmember.leading import one_mastership
@@ -44,14 +44,18 @@ async def contend(parts: Parts, membership: Membership) -> Change:
     """Be master or member of the pool, until the host is ejected."""
     async with parts.following(membership.pool) as follower:
         await follower.load()
-        store = await _opened(parts, membership)
-        parts.gateway.hold_seconds = HOLD_SECONDS
-        try:
-            return await Contender(parts, membership, follower, store).run()
-        finally:
-            parts.gateway.hold_seconds = 0.0
-            parts.contender = None
-            await store.close()
+        while True:
+            store = await _opened(parts, membership)
+            parts.gateway.hold_seconds = HOLD_SECONDS
+            try:
+                return await Contender(parts, membership, follower, store).run()
+            except StoreFailed as error:
+                log.error("the store is opened anew: %s", error)
+            finally:
+                parts.gateway.hold_seconds = 0.0
+                parts.contender = None
+                await store.close()
+            await parts.clock.sleep(PAUSE_SECONDS)
 
 
 async def _opened(parts: Parts, membership: Membership) -> Store:
@@ -79,6 +83,8 @@ class Contender:
         """The register as it was last read."""
         self._round: Round | None = None
         self._in_vain = 0
+        self._jitter = 0.0
+        """Thrown anew only with each change: the smallest of many throws would be no back-off."""
         self._changed_at = -math.inf
         self._directions = Directions()
         self._why = Accession.RESTARTED
@@ -88,7 +94,7 @@ class Contender:
         parts.contender = self
 
     async def run(self) -> Change:
-        """Until the host is ejected."""
+        """Until the host is ejected; `StoreFailed` when the store has to be opened anew."""
         await self._read_register()
         while True:
             # Nobody has taken over since this host was the master: there is nothing to look for.
@@ -197,7 +203,7 @@ class Contender:
             ours=self._is_ours,
             round=self._round,
             in_vain=self._in_vain,
-            jitter=self._dice.random(),
+            jitter=self._jitter,
         )
 
     def _silent(self) -> bool:
@@ -237,12 +243,15 @@ class Contender:
             async with asyncio.timeout(seconds):
                 await self._read_register()
                 return bool((await self._store.read(ALIVE)).items)
-        except (TimeoutError, StoreError):
+        except (TimeoutError, StoreUnavailable):
             return None
 
     async def _read_register(self) -> None:
-        """See who is master by the register; another one than before is looked for there first."""
-        with suppress(StoreError):
+        """See who is master by the register; another one than before is looked for there first.
+
+        `StoreFailed` when that can never be seen again through this store.
+        """
+        with suppress(StoreUnavailable):
             before, self._head = self._head, await read_head(self._store)
             if self._head is None or self._head == before or self._head.master == self._host:
                 return
@@ -254,6 +263,7 @@ class Contender:
     def _count_change(self) -> None:
         now = self._parts.clock.monotonic()
         self._in_vain = self._in_vain + 1 if now - self._changed_at < LASTING_SECONDS else 0
+        self._jitter = self._dice.random()
         self._changed_at = now
 
     def _point_to_master(self, head: Head) -> None:
