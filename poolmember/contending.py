@@ -87,6 +87,7 @@ class Contender:
         """Thrown anew only with each change: the smallest of many throws would be no back-off."""
         self._changed_at = -math.inf
         self._directions = Directions()
+        self._claiming = asyncio.Lock()
         self._why = Accession.RESTARTED
         """Of the last claim."""
         self._summons: asyncio.Queue[tuple[Head, Accession]] = asyncio.Queue()
@@ -100,7 +101,7 @@ class Contender:
             # Nobody has taken over since this host was the master: there is nothing to look for.
             end: Claimed | Change | None = None
             if self._is_ours:
-                end = await self._claim(Accession.RESTARTED)
+                end = await self._claim(self._head, Accession.RESTARTED)
             if end is None:
                 end = await self._until_claimed_or_ejected()
             if isinstance(end, Change):
@@ -164,15 +165,15 @@ class Contender:
                 case Claim(why):
                     log.warning("claiming the mastership: %s", why)
                     why_ours = Accession.RESTARTED if self._is_ours else Accession.ELECTED
-                    claimed = await self._claim(why_ours)
+                    claimed = await self._claim(self._head, why_ours)
                     if claimed is not None:
                         return claimed
 
     async def _obey_summons(self) -> Claimed:
         while True:
-            self._head, why = await self._summons.get()
-            log.info("asked to take over from the master of term %d", self._head.term)
-            claimed = await self._claim(why)
+            head, why = await self._summons.get()
+            log.info("asked to take over from the master of term %d", head.term)
+            claimed = await self._claim(head, why)
             if claimed is not None:
                 return claimed
 
@@ -274,16 +275,20 @@ class Contender:
             self._follower.looks_for_a_master()
             self._directions.point_to(master.address)
 
-    async def _claim(self, why: Accession) -> Claimed | None:
-        self._why = why
+    async def _claim(self, of: Head | None, why: Accession) -> Claimed | None:
+        """Replace the mastership `of`; none if that failed."""
         try:
-            return await claim(
-                self._store,
-                self._host,
-                of=self._head,
-                replica=self._follower.state,
-                alive_seconds=self._timings.alive_seconds,
-            )
+            # One at a time: a second one of the same mastership finds that it is over.
+            async with self._claiming:
+                claimed = await claim(
+                    self._store,
+                    self._host,
+                    of=of,
+                    replica=self._follower.state,
+                    alive_seconds=self._timings.alive_seconds,
+                )
+                self._why = why
+                return claimed
         except (SteppedDown, StoreError) as error:
             log.warning("the claim has failed: %s", error)
             self._count_change()
