@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
@@ -323,6 +323,7 @@ class BlockingPoolClient:
         *,
         default_sr: str | SR | None = None,
         host_limit: int | None = None,
+        failover: Mapping[str, float] | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
         **changes: Unpack[Changes],
@@ -332,6 +333,7 @@ class BlockingPoolClient:
             self._client.set(
                 default_sr=default_sr,
                 host_limit=host_limit,
+                failover=failover,
                 timeout_seconds=timeout_seconds,
                 request_id=request_id,
                 **changes,

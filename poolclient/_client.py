@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, Unpack
@@ -44,7 +44,7 @@ from poolcore.model import (
 )
 from poolcore.outlook import Outlook
 from poolcore.wire.codec import from_proto
-from poolmanager.v1 import agent_service_pb2, pool_service_pb2
+from poolmanager.v1 import agent_service_pb2, pool_service_pb2, resources_pb2
 
 PREFLIGHT_TIMEOUT_SECONDS = 30.0
 """The time limit of `check_host` and `add_host`: the master asks several hosts meanwhile."""
@@ -138,17 +138,22 @@ class PoolClient:
         *,
         default_sr: str | SR | None = None,
         host_limit: int | None = None,
+        failover: Mapping[str, float] | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
         **changes: Unpack[Changes],
     ) -> Committed[Pool]:
-        """Change the pool's own settings; `default_sr=""` for none."""
+        """Change the pool's own settings; `default_sr=""` for none.
+
+        `failover`: seconds by the names of `poolcore.model.FailoverTimings`.
+        """
         deadline = self._core.deadline(timeout_seconds)
         request = pool_service_pb2.UpdatePoolRequest(
             request_id=request_id or new_request_id(self._core.transport),
             patch=metadata_patch(changes),
             default_sr=None if default_sr is None else reference(default_sr),
             host_limit=host_limit,
+            failover=None if failover is None else resources_pb2.FailoverTimings(**failover),
         )
         answer = await self._core.transport.write(
             lambda c: c.pool.UpdatePool, request, deadline, request.request_id

@@ -277,7 +277,7 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.HOST_IS_MASTER: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "{host} is the master of the pool.",
-        "Designate another master first.",
+        "`pool designate-master HOST` makes another host the master first.",
     ),
     Reason.HOST_HAS_RESIDENT_VMS: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,13 @@ def number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS):
         raise UsageError(f"{name} is a number, not {text!r}.")
     return int(text)
+
+
+def decimal(name: str, text: str) -> float:
+    """A field's value that is a decimal number; `UsageError` for any other."""
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text, re.ASCII):
+        raise UsageError(f"{name} is a number such as 0.5, not {text!r}.")
+    return float(text)
 
 
 def _forms(extra: Sequence[str]) -> str:

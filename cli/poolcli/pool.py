@@ -7,12 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from poolcli.app import command
-from poolcli.changes import FORMS, number, parse_changes
+from poolcli.changes import FORMS, decimal, number, parse_changes
 from poolcli.nouns import RequestId, show_object, tell_change
 from poolcli.output import Format
 from poolcli.session import Session
 
-SETTINGS = ("default_sr", "host_limit")
+TIMINGS = tuple(
+    f"failover.{name}_seconds" for name in ("heartbeat", "suspect", "vote", "confirm", "alive")
+)
+"""How soon a silent master is replaced."""
+SETTINGS = ("default_sr", "host_limit", *TIMINGS)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,7 +38,8 @@ async def set_(
         list[str],
         typer.Argument(
             metavar="KEY=VALUE",
-            help=FORMS + ", default_sr=SR (empty for none), host_limit=NUMBER.",
+            help=FORMS + ", default_sr=SR (empty for none), host_limit=NUMBER, and how soon a "
+            "silent master is replaced: " + ", ".join(f"{name}=NUMBER" for name in TIMINGS) + ".",
         ),
     ],
     request_id: RequestId = None,
@@ -47,6 +52,13 @@ async def set_(
         own["default_sr"] = settings["default_sr"]
     if "host_limit" in settings:
         own["host_limit"] = number("host_limit", settings["host_limit"])
+    timings = {
+        name.removeprefix("failover."): decimal(name, settings[name])
+        for name in TIMINGS
+        if name in settings
+    }
+    if timings:
+        own["failover"] = timings
     async with session.pool() as pool:
         done = await pool.set(request_id=request_id, **own, **parsed)
     tell_change(session, "pool", done)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from immutables import Map
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Described
+from poolcore.model import Described, FailoverTimings
 
 D = TypeVar("D", bound=Described)
 
@@ -75,6 +75,35 @@ def checked_priority(priority: int) -> int:
     if not 0 <= priority <= PRIORITY_LIMIT:
         raise invalid("failover_priority", f"must be from 0 to {PRIORITY_LIMIT:,}")
     return priority
+
+
+TIMING_LIMITS: Mapping[str, tuple[float, float]] = {
+    "heartbeat_seconds": (0.02, 1.0),
+    "suspect_seconds": (0.1, 60.0),
+    "vote_seconds": (0.05, 10.0),
+    "confirm_seconds": (0.2, 60.0),
+    "alive_seconds": (1.0, 600.0),
+}
+"""The least and the most that each of `FailoverTimings` may be."""
+
+
+def timed(timings: FailoverTimings, changes: Mapping[str, float]) -> FailoverTimings:
+    """The timings after `changes`, by name; `INVALID_VALUE` when they do not go together."""
+    for name, seconds in changes.items():
+        least, most = TIMING_LIMITS[name]
+        # Written so that what is no number at all is refused too.
+        if not least <= seconds <= most:
+            raise invalid(f"failover.{name}", f"must be from {least:g} to {most:g} seconds")
+    after = replace(timings, **changes)
+    for longer, factor, shorter in (
+        ("suspect_seconds", 3, "heartbeat_seconds"),
+        ("suspect_seconds", 1, "vote_seconds"),
+        ("alive_seconds", 2, "confirm_seconds"),
+    ):
+        if getattr(after, longer) < factor * getattr(after, shorter):
+            times = f"{factor} × failover." if factor > 1 else "failover."
+            raise invalid(f"failover.{longer}", f"must be at least {times}{shorter}")
+    return after
 
 
 def patched(obj: D, patch: MetadataPatch) -> D:

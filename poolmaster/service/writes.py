@@ -29,7 +29,7 @@ from poolmanager.v1 import (
     vm_service_pb2,
 )
 from poolmaster.decide.selection import select
-from poolmaster.decide.update import MetadataPatch, checked_priority, invalid, patched
+from poolmaster.decide.update import MetadataPatch, checked_priority, invalid, patched, timed
 from poolmaster.ledger import Decide, Decision, Outcome, PendingWrite, Request
 from poolmaster.mastership import Mastership
 
@@ -168,6 +168,8 @@ async def update_pool(
             if not 1 <= request.host_limit <= HOST_LIMIT:
                 raise invalid("host_limit", f"must be from 1 to {HOST_LIMIT}")
             after = replace(after, host_limit=request.host_limit)
+        asked_for = {field.name: value for field, value in request.failover.ListFields()}
+        after = replace(after, failover=timed(after.failover, asked_for))
         return _decision(before, after, asked)
 
     outcome = await master.write(decide, request=asked)

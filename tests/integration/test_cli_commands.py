@@ -198,6 +198,8 @@ def test_the_pool_is_set_in_the_same_words(pool: Pool) -> None:
         ("vm", "set", "web1", "power_state=running"),
         ("vm", "set", "web1", "other_config.=x"),
         ("set", "host_limit=many"),
+        ("set", "failover.suspect_seconds=soon"),
+        ("set", "failover.suspect_seconds=-1"),
         ("vm", "set", "web1", "name_label="),
         ("vm", "list", "-o", "script"),
         ("vm", "list", "--timeout", "0"),

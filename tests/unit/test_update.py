@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import VM, PowerState, VmId
+from poolcore.model import VM, FailoverTimings, PowerState, VmId
 from poolmaster.decide.update import (
     ENTRIES_LIMIT,
     NAME_LIMIT,
@@ -13,6 +13,7 @@ from poolmaster.decide.update import (
     VALUE_LIMIT,
     MetadataPatch,
     patched,
+    timed,
 )
 
 WEB = VM(uuid=VmId("v"), name_label="web", power_state=PowerState.HALTED, tags=frozenset({"prod"}))
@@ -91,3 +92,30 @@ def test_any_text_of_visible_characters_is_a_name_unless_it_is_blank(name: str) 
         assert patched(WEB, MetadataPatch(name_label=name)).name_label == name
     else:
         assert refused(MetadataPatch(name_label=name)) == "name_label"
+
+
+def test_timings_change_by_name() -> None:
+    after = timed(FailoverTimings(), {"suspect_seconds": 2.0, "vote_seconds": 0.5})
+    assert (after.suspect_seconds, after.vote_seconds) == (2.0, 0.5)
+    assert after.heartbeat_seconds == FailoverTimings().heartbeat_seconds
+    assert timed(after, {}) == after
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"heartbeat_seconds": 0.0}, "heartbeat_seconds"),
+        ({"heartbeat_seconds": float("nan")}, "heartbeat_seconds"),
+        ({"alive_seconds": float("inf")}, "alive_seconds"),
+        ({"confirm_seconds": 61.0}, "confirm_seconds"),
+        ({"suspect_seconds": 0.25}, "suspect_seconds"),
+        ({"heartbeat_seconds": 0.2}, "suspect_seconds"),
+        ({"vote_seconds": 0.6}, "suspect_seconds"),
+        ({"confirm_seconds": 3.0}, "alive_seconds"),
+    ],
+)
+def test_timings_that_do_not_go_together_are_refused(changes: dict[str, float], field: str) -> None:
+    with pytest.raises(PoolError) as refusal:
+        timed(FailoverTimings(), changes)
+    assert refusal.value.reason is Reason.INVALID_VALUE
+    assert refusal.value.params["field"] == f"failover.{field}"

@@ -135,6 +135,7 @@ class UpdatePoolRequest(_message.Message):
     PATCH_FIELD_NUMBER: _builtins.int
     DEFAULT_SR_FIELD_NUMBER: _builtins.int
     HOST_LIMIT_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
     not safe.
@@ -147,6 +148,10 @@ class UpdatePoolRequest(_message.Message):
     def patch(self) -> _patch_pb2.MetadataPatch:
         """What to change."""
 
+    @_builtins.property
+    def failover(self) -> _resources_pb2.FailoverTimings:
+        """How soon a silent master is replaced; what is absent stays as it is."""
+
     def __init__(
         self,
         *,
@@ -154,10 +159,11 @@ class UpdatePoolRequest(_message.Message):
         patch: _patch_pb2.MetadataPatch | None = ...,
         default_sr: _builtins.str | None = ...,
         host_limit: _builtins.int | None = ...,
+        failover: _resources_pb2.FailoverTimings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "default_sr", b"default_sr", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "default_sr", b"default_sr", "failover", b"failover", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "default_sr", b"default_sr", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "default_sr", b"default_sr", "failover", b"failover", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
