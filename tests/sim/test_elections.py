@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.model import TaskStatus
 from poolmaster.operations.designate import Designate
 from poolmaster.store.memory import Fate, MemoryStore
@@ -136,3 +136,67 @@ def test_a_host_whose_store_failed_opens_it_anew_and_leads_again(
         await world.tag(await mastered(world), "after")
 
     played(f"store failed {fate} {others}", scenario)
+
+
+def test_a_master_that_is_cut_off_from_the_store_gives_up_and_is_replaced() -> None:
+    async def scenario(world: World) -> None:
+        handles: dict[str, MemoryStore] = {}
+
+        def keep(host: SimHost, handle: MemoryStore) -> None:
+            handles[host.name] = handle
+
+        world.on_handle = keep
+        phantom, ignite, specter = await trio(world)
+        first = phantom.mastership
+        assert first is not None
+        handles["phantom"].faults.cut_off = True
+        with pytest.raises(PoolError) as refused:
+            await world.tag(phantom, "lost or unknown, never acknowledged")
+        assert refused.value.reason in {
+            Reason.STORE_UNAVAILABLE,
+            Reason.OUTCOME_UNKNOWN,
+            Reason.NO_MASTER,
+        }
+        await world.until(lambda: phantom.mastership is not first, seconds=2.0)
+        await world.until(lambda: ignite.mastership or specter.mastership, seconds=2.0)
+        await world.tag(ignite if ignite.mastership else specter, "goes on")
+        # It follows the new master, although it does not see the store.
+        await world.let_pass(1.0)
+        assert phantom.life is not None
+        assert phantom.life.follower is not None
+        assert phantom.life.follower.following is not None
+        handles["phantom"].faults.cut_off = False
+        await world.settle()
+        assert phantom.mastership is None
+
+    played("cut off from the store", scenario)
+
+
+def test_members_that_hear_their_master_do_not_replace_it() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        first = phantom.mastership
+        # specter alone does not hear it, however long.
+        world.network.cut(phantom.endpoint, specter.endpoint)
+        await world.let_pass(20.0)
+        assert phantom.mastership is first
+        assert ignite.mastership is None
+        await world.settle()
+        assert phantom.mastership is first
+
+    played("one link is cut", scenario)
+
+
+def test_the_last_of_three_hosts_takes_over_when_the_masters_key_has_expired() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        specter.cut_power()
+        await world.let_pass(1.0)
+        phantom.cut_power()
+        died = world.clock.monotonic()
+        await world.until(lambda: ignite.mastership, seconds=8.0)
+        assert world.clock.monotonic() - died > 2.0, "the key was still alive"
+        await world.tag(ignite, "alone")
+        await world.settle()
+
+    played("the last of three", scenario)
