@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -29,6 +30,7 @@ from poolclient._errors import (
     StaleAnswer,
 )
 from poolclient._freshness import Cursor, Freshness, Horizon
+from poolclient._hanging import STATUS_SECONDS, Attended, HostHangs
 from poolclient._owned import OwnedTasks
 from poolcore.errors import Reason
 from poolcore.replica import Head
@@ -47,6 +49,8 @@ yet which pool is meant: addresses of two pools are a mistake that must not be l
 RECONNECT_SECONDS = 1.0
 """How long a broken connection may take to come back before the other addresses are asked."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+LONGEST_REPEAT_SECONDS = 0.2
+"""Between two attempts of a call that hosts answer: a new master may come at any moment."""
 
 UNCERTAIN = frozenset({Reason.OUTCOME_UNKNOWN, Reason.DEADLINE_PASSED})
 """Reasons after which a write may have been made or not."""
@@ -89,6 +93,9 @@ class Transport:
         self._current: Connection | None = None
         self._selecting = asyncio.Lock()
         self._reselected_at = 0.0
+        self._owned = OwnedTasks()
+        self._looking: dict[Connection, asyncio.Task[bool]] = {}
+        """Which hosts are just looked at because they may hang."""
         self.closed = False
 
     @property
@@ -103,6 +110,7 @@ class Transport:
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
         self.closed = True
+        await self._owned.close()
         for connection in self._connections:
             await connection.channel.close()
 
@@ -199,7 +207,7 @@ class Transport:
         if not any(problem.reason in silent for problem in problems.values()):
             return next(iter(problems.values()))
         # The host that is meant may be the one that is silent now and answers next time.
-        return NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=self._addresses)
+        return self._no_answer(self._addresses)
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -253,9 +261,11 @@ class Transport:
                     raise self._unknown(request_id) from error
                 raise
             try:
-                return connection, await self._once(rpc(connection), request, deadline)
+                return connection, await self._once(rpc, connection, request, deadline)
             except grpc.aio.AioRpcError as error:
                 problem, lost = failure(error, connection)
+            except HostHangs:
+                problem, lost = self._no_answer(connection.address), True
             if lost:
                 self.lost(connection)
             uncertain = writes and (lost or problem.reason in UNCERTAIN)
@@ -270,7 +280,7 @@ class Transport:
             if until.passed:
                 raise self._unknown(request_id) if may_be_made else problem
             await self._look_elsewhere(connection, until, pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, LONGEST_REPEAT_SECONDS)
 
     async def _ready(self, deadline: Deadline) -> Connection:
         """A connection that is up: what fails before that has certainly not reached the host."""
@@ -280,20 +290,47 @@ class Transport:
                 return connection
             self.lost(connection)
             if deadline.passed:
-                raise NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=self._addresses)
+                raise self._no_answer(self._addresses)
 
     async def _once(
-        self, call: Callable[..., Awaitable[A]], request: object, deadline: Deadline
+        self, rpc: Rpc[A], connection: Connection, request: object, deadline: Deadline
     ) -> A:
-        try:
-            return await call(request, timeout=deadline.remaining)
-        except asyncio.CancelledError:
-            # grpc cancels the calls of a channel that is closed; only a cancellation of the
-            # caller's own task is one.
-            task = asyncio.current_task()
-            if self.closed and (task is None or not task.cancelling()):
-                raise RuntimeError("this client was closed during a call") from None
-            raise
+        call = rpc(connection)(request, timeout=deadline.remaining)
+        with Attended(call, partial(self._hangs, connection), self._owned) as attended:
+            try:
+                return await call
+            except asyncio.CancelledError:
+                # grpc cancels the calls of a channel that is closed, and we those that we give
+                # up; only a cancellation of the caller's own task is one.
+                task = asyncio.current_task()
+                if task is None or not task.cancelling():
+                    if self.closed:
+                        raise RuntimeError("this client was closed during a call") from None
+                    if attended.given_up:
+                        raise HostHangs from None
+                raise
+
+    async def _hangs(self, connection: Connection) -> bool:
+        """Whether a host hangs; all calls to it that ask at the same time look together."""
+        looking = self._looking.get(connection)
+        if looking is None:
+            looking = self._owned.task(self._does_not_answer(connection))
+            self._looking[connection] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(connection))
+        return await asyncio.shield(looking)
+
+    async def _does_not_answer(self, connection: Connection) -> bool:
+        """Whether a host does not say its status now, while another one has a master."""
+        async with OwnedTasks() as owned:
+            probes = {c: owned.task(self._probe(c, STATUS_SECONDS)) for c in self._connections}
+            await asyncio.wait(probes.values())
+            if probes.pop(connection).exception() is None:
+                return False
+            answers = (task.result() for task in probes.values() if task.exception() is None)
+            return any(not a.stale and a.pool == self.pool_uuid for a in answers)
+
+    def _no_answer(self, addresses: str) -> NoHostAnswers:
+        return NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=addresses)
 
     async def _look_elsewhere(
         self, connection: Connection, deadline: Deadline, pause: float

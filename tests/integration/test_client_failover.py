@@ -123,6 +123,43 @@ async def test_a_write_that_nobody_answers_has_an_unknown_outcome_and_its_id_rep
         assert host.pool.executed[request_id] == 1
 
 
+@pytest.mark.parametrize("method", ["ListVms", "BatchUpdate", "UpdatePool"])
+async def test_a_host_that_hangs_is_left_for_one_that_answers(method: str) -> None:
+    async with fake_hosts(2) as [one, two], PoolClient.connect(one.address, two.address) as pool:
+        hanging = one if pool.address == one.address else two
+        for silent in (method, "GetStatus", "GetStatus"):
+            hanging.fault(silent, Fault.SILENT)
+        if method == "ListVms":
+            assert not (await pool.vms.list()).freshness.stale
+        elif method == "BatchUpdate":
+            await pool.vms.set("web1", name_label="x")
+        else:
+            await pool.set(name_label="x")
+        assert pool.address != hanging.address
+        assert all(times == 1 for times in hanging.pool.executed.values())
+
+
+async def test_a_host_that_is_only_slow_is_not_left() -> None:
+    async with fake_hosts(2) as [one, two], PoolClient.connect(one.address, two.address) as pool:
+        slow, other = (one, two) if pool.address == one.address else (two, one)
+        slow.fault("ListVms", Fault.SILENT)
+        with pytest.raises(TimedOut):
+            await pool.vms.list(timeout_seconds=1.5)
+        assert pool.address == slow.address
+        assert other.calls["ListVms"] == 0
+
+
+async def test_a_host_that_hangs_is_waited_for_when_no_other_has_a_master() -> None:
+    async with fake_hosts(2) as [one, two], PoolClient.connect(one.address, two.address) as pool:
+        hanging, other = (one, two) if pool.address == one.address else (two, one)
+        hanging.fault("ListVms", Fault.SILENT)
+        hanging.fault("GetStatus", *[Fault.SILENT] * 20)
+        other.stale = True
+        with pytest.raises(TimedOut):
+            await pool.vms.list(timeout_seconds=1.5)
+        assert other.calls["ListVms"] == 0
+
+
 async def test_a_write_that_never_left_is_no_unknown_outcome() -> None:
     async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
         await host.stop()
