@@ -46,8 +46,9 @@ FRESH_GRACE_SECONDS = 0.3
 AGREE_SECONDS = 0.1
 """How long to wait for further hosts to say that they are of the same pool, when it is not known
 yet which pool is meant: addresses of two pools are a mistake that must not be left to chance."""
-RECONNECT_SECONDS = 1.0
-"""How long a broken connection may take to come back before the other addresses are asked."""
+RECONNECT_SECONDS, RECONNECT_ALONE_SECONDS = 0.05, 1.0
+"""How long a broken connection may take to come back before all addresses are asked; with others,
+and when it is the only one."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 LONGEST_REPEAT_SECONDS = 0.2
 """Between two attempts of a call that hosts answer: a new master may come at any moment."""
@@ -284,9 +285,11 @@ class Transport:
 
     async def _ready(self, deadline: Deadline) -> Connection:
         """A connection that is up: what fails before that has certainly not reached the host."""
+        alone = len(self._connections) == 1
+        seconds = RECONNECT_ALONE_SECONDS if alone else RECONNECT_SECONDS
         while True:
             connection = await self.connection(deadline)
-            if await connection.ready(min(deadline.remaining, RECONNECT_SECONDS)):
+            if await connection.ready(min(deadline.remaining, seconds)):
                 return connection
             self.lost(connection)
             if deadline.passed:
