@@ -14,6 +14,7 @@ from poolmaster.layout import PAGE, read_head, read_log
 from poolmaster.store.sqlite import SqliteStore
 from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
 
+STORE_FILE = "pool.db"
 NAMES = ("phantom", "ignite", "specter")
 
 
@@ -119,8 +120,8 @@ class SharedPool:
 async def shared_pool(
     cluster: Cluster, folder: Path, *, sims: Sequence[str] = ("", "", "")
 ) -> AsyncIterator[SharedPool]:
-    """A pool of three whose store is a file in `folder`; phantom is the master."""
-    file = folder / "pool.db"
+    """A pool of three whose store is `STORE_FILE` in `folder`; phantom is the master."""
+    file = folder / STORE_FILE
     first, *others = (
         cluster.process(name, sim=sim, options=() if nth else [f"--store=sqlite://{file}"])
         for nth, (name, sim) in enumerate(zip(NAMES, sims, strict=True))
