@@ -56,7 +56,7 @@ LONGEST_REPEAT_SECONDS = 0.2
 UNCERTAIN = frozenset({Reason.OUTCOME_UNKNOWN, Reason.DEADLINE_PASSED})
 """Reasons after which a write may have been made or not."""
 NOT_AT_THIS_HOST = frozenset({Reason.NO_MASTER, Reason.HOST_IS_SLAVE})
-"""Reasons that say that the write was not made here and may succeed elsewhere or later."""
+"""Reasons that say that the call was not served here and may be elsewhere or later."""
 
 
 Rpc = Callable[[Connection], Callable[..., Awaitable[A]]]
@@ -214,6 +214,8 @@ class Transport:
 
     async def read(self, rpc: Rpc[A], request: object, deadline: Deadline) -> tuple[A, Freshness]:
         """Call a method that changes nothing and whose answer carries `freshness`."""
+        patience = self._patience(deadline)
+        pause = FIRST_PAUSE_SECONDS
         while True:
             asked_at = self.horizon.newest
             connection, answer = await self._call(rpc, request, deadline, request_id=None)
@@ -221,6 +223,10 @@ class Transport:
             if not freshness.stale:
                 self.horizon.advance(freshness.incarnation, freshness.revision)
             elif await self._found_another(connection, deadline):
+                continue
+            elif self._require_fresh and patience.remaining > pause:
+                await self._look_elsewhere(connection, patience, pause)
+                pause = min(2 * pause, LONGEST_REPEAT_SECONDS)
                 continue
             elif self._require_fresh:
                 raise StaleAnswer(
@@ -252,7 +258,7 @@ class Transport:
         self, rpc: Rpc[A], request: object, deadline: Deadline, *, request_id: str | None
     ) -> tuple[Connection, A]:
         writes, may_be_made = request_id is not None, False
-        patience = Deadline.after(min(self._patience_seconds, deadline.remaining))
+        patience = self._patience(deadline)
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -274,14 +280,19 @@ class Transport:
             until: Deadline | None = None
             if lost or uncertain:
                 until = deadline
-            elif writes and problem.reason in NOT_AT_THIS_HOST:
+            elif problem.reason in NOT_AT_THIS_HOST:
                 until = patience
             if until is None:
                 raise deadline.error() if problem.reason is Reason.DEADLINE_PASSED else problem
-            if until.passed:
+            # What is asked again right before the deadline would only be left unanswered.
+            if until.remaining <= (pause if until is patience else 0.0):
                 raise self._unknown(request_id) if may_be_made else problem
             await self._look_elsewhere(connection, until, pause)
             pause = min(2 * pause, LONGEST_REPEAT_SECONDS)
+
+    def _patience(self, deadline: Deadline) -> Deadline:
+        """Until when a call waits for a master from now on."""
+        return Deadline.after(min(self._patience_seconds, deadline.remaining))
 
     async def _ready(self, deadline: Deadline) -> Connection:
         """A connection that is up: what fails before that has certainly not reached the host."""

@@ -212,10 +212,39 @@ async def test_a_stale_answer_is_marked_and_told() -> None:
 async def test_a_stale_answer_is_refused_where_a_fresh_one_is_required() -> None:
     async with fake_hosts() as [host]:
         host.stale = True
-        async with PoolClient.connect(host.address, require_fresh=True) as pool:
+        async with PoolClient.connect(
+            host.address, require_fresh=True, master_patience_seconds=0.2
+        ) as pool:
             with pytest.raises(StaleAnswer) as error:
                 await pool.hosts.list()
             assert error.value.params == {"revision": "10", "age_seconds": "12.5"}
+
+
+async def test_a_read_that_must_be_fresh_waits_a_little_for_a_master() -> None:
+    async with fake_hosts() as [host]:
+        host.stale = True
+        async with PoolClient.connect(host.address, require_fresh=True) as pool:
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(pool.hosts.list())
+                await host.until_called("ListHosts")
+                host.stale = False
+            assert not reading.result().freshness.stale
+
+
+async def test_a_read_at_a_master_that_has_just_ended_is_asked_again() -> None:
+    async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
+        host.fault("ListVms", Fault.NO_MASTER, Fault.NO_MASTER)
+        assert len(await pool.vms.list()) == 2
+
+
+async def test_without_a_master_calls_with_little_time_say_so_before_it_ends() -> None:
+    async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
+        host.fault("UpdatePool", *[Fault.NO_MASTER] * 20)
+        host.fault("ListVms", *[Fault.NO_MASTER] * 20)
+        with pytest.raises(NoMaster):
+            await pool.set(name_label="x", timeout_seconds=0.3)
+        with pytest.raises(NoMaster):
+            await pool.vms.list(timeout_seconds=0.3)
 
 
 async def test_a_host_that_turns_stale_is_left_for_a_fresh_one() -> None:
