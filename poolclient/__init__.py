@@ -16,6 +16,7 @@ from poolclient._blocking import (
     BlockingTaskHandle,
     BlockingWritableCollection,
 )
+from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
 from poolclient._errors import (
@@ -25,6 +26,8 @@ from poolclient._errors import (
     HistoryGone,
     InvalidRequest,
     JoinRefused,
+    LockHeld,
+    LockLost,
     NoHostAnswers,
     NoMaster,
     NotAllowed,
@@ -37,6 +40,7 @@ from poolclient._errors import (
 )
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
+from poolclient._locks import PoolLock
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, Listing, WritableCollection
 from poolclient._picture import View, ViewTable
@@ -58,6 +62,7 @@ __all__ = [
     "BlockingCollection",
     "BlockingMirror",
     "BlockingPoolClient",
+    "BlockingPoolLock",
     "BlockingTaskHandle",
     "BlockingWritableCollection",
     "Changes",
@@ -75,6 +80,8 @@ __all__ = [
     "InvalidRequest",
     "JoinRefused",
     "Listing",
+    "LockHeld",
+    "LockLost",
     "Mirror",
     "NoHostAnswers",
     "NoMaster",
@@ -84,6 +91,7 @@ __all__ = [
     "OutcomeUnknown",
     "PoolClient",
     "PoolClientError",
+    "PoolLock",
     "PoolStatus",
     "Quorum",
     "Role",

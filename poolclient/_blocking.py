@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
+from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
+from poolclient._errors import LockHeld
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
 from poolclient._mirror import Mirror
@@ -23,7 +25,7 @@ from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tables import Tables
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed
-from poolcore.model import SR, Described, Finding, Host, Kind, Object, Pool, Task, TaskId
+from poolcore.model import SR, Described, Finding, Host, Kind, Lock, Object, Pool, Task, TaskId
 
 R = TypeVar("R")
 T = TypeVar("T", bound=Object)
@@ -237,6 +239,7 @@ class BlockingPoolClient:
         self.vbds = BlockingCollection(thread, client.vbds)
         self.vifs = BlockingCollection(thread, client.vifs)
         self.tasks = BlockingCollection(thread, client.tasks)
+        self.locks = BlockingCollection(thread, client.locks)
         self.messages = BlockingCollection(thread, client.messages)
 
     @classmethod
@@ -342,9 +345,47 @@ class BlockingPoolClient:
         )
         return BlockingTaskHandle(self._thread, self._thread.run(handle))
 
+    def designate_master(
+        self,
+        host: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> BlockingTaskHandle:
+        """Hand the mastership over to a host; `.wait()` for the end."""
+        handle = self._client.designate_master(
+            host, timeout_seconds=timeout_seconds, request_id=request_id
+        )
+        return BlockingTaskHandle(self._thread, self._thread.run(handle))
+
     def task(self, ref: str | Task) -> BlockingTaskHandle:
         """A handle on a task that is there already, to wait for it or to cancel it."""
         return BlockingTaskHandle(self._thread, self._thread.run(self._client.task(ref)))
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl_seconds: int = 30,
+        wait_seconds: float | None = None,
+        holder: str | None = None,
+        request_id: str | None = None,
+        on_held: Callable[[LockHeld], None] | None = None,
+    ) -> BlockingPoolLock:
+        """A lock that spans the pool; enter it with `with`."""
+        lock = self._client.lock(
+            name,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+            holder=holder,
+            request_id=request_id,
+            on_held=on_held,
+        )
+        return BlockingPoolLock(self._thread.run, lock)
+
+    def break_lock(self, ref: str | Lock, *, timeout_seconds: float | None = None) -> Lock:
+        """Take a lock from its holder, who learns of it at the next renewal; the lock it was."""
+        return self._thread.run(self._client.break_lock(ref, timeout_seconds=timeout_seconds))
 
     def events(
         self,

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from poolclient._core import Core, Options
-from poolclient._errors import JoinRefused
+from poolclient._errors import JoinRefused, LockHeld
 from poolclient._events import Event, events
 from poolclient._freshness import Cursor
+from poolclient._locks import PoolLock, release
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, WritableCollection, reference
 from poolclient._status import HostCheck, HostReport, PoolStatus
@@ -31,6 +32,7 @@ from poolcore.model import (
     HostId,
     HostMetrics,
     Kind,
+    Lock,
     Message,
     Network,
     Pool,
@@ -75,6 +77,7 @@ class PoolClient:
         self.vbds: Collection[VBD] = Collection(self._core, Kind.VBD)
         self.vifs: Collection[VIF] = Collection(self._core, Kind.VIF)
         self.tasks: Collection[Task] = Collection(self._core, Kind.TASK)
+        self.locks: Collection[Lock] = Collection(self._core, Kind.LOCK)
         self.messages: Collection[Message] = Collection(self._core, Kind.MESSAGE)
 
     @classmethod
@@ -219,9 +222,67 @@ class PoolClient:
         )
         return TaskHandle(self._core, from_proto(answer.task))
 
+    async def designate_master(
+        self,
+        host: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> TaskHandle:
+        """Hand the mastership over to a host; await the handle for the end."""
+        request = pool_service_pb2.DesignateMasterRequest(
+            request_id=request_id or new_request_id(self._core.transport), host=reference(host)
+        )
+        answer = await self._core.transport.write(
+            lambda c: c.pool.DesignateMaster,
+            request,
+            self._core.deadline(timeout_seconds),
+            request.request_id,
+        )
+        return TaskHandle(self._core, from_proto(answer.task))
+
     async def task(self, ref: str | Task) -> TaskHandle:
         """A handle on a task that is there already, to wait for it or to cancel it."""
         return TaskHandle(self._core, await self.tasks.get(ref))
+
+    # -- locks ------------------------------------------------------------------------------------
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl_seconds: int = 30,
+        wait_seconds: float | None = None,
+        holder: str | None = None,
+        request_id: str | None = None,
+        on_held: Callable[[LockHeld], None] | None = None,
+    ) -> PoolLock:
+        """A lock that spans the pool; enter it with `async with`.
+
+        Entering it raises `LockHeld` when somebody has it, and still has after `wait_seconds`;
+        `on_held` is told by whom when the waiting begins.
+        `ttl_seconds`, from 1 to 86,400: how long it outlives a holder that is no longer heard of.
+        `holder` says to others who holds it, by default `USER@HOST`. Give `lock.token` to whatever
+        the lock protects (`poolcore.model.Lock`).
+        """
+        return PoolLock(
+            self._core,
+            name,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+            holder=holder,
+            request_id=request_id,
+            on_held=on_held,
+        )
+
+    async def break_lock(self, ref: str | Lock, *, timeout_seconds: float | None = None) -> Lock:
+        """Take a lock from its holder, who learns of it at the next renewal; the lock it was.
+
+        `NotFound` when nobody holds it, `LockLost` when it was given up at this moment.
+        """
+        lock = await self.locks.get(ref, timeout_seconds=timeout_seconds)
+        await release(self._core, lock.uuid, timeout_seconds)
+        return lock
 
     # -- following the pool -----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from poolmanager.v1 import (
     agent_service_pb2_grpc,
     event_service_pb2_grpc,
     host_service_pb2_grpc,
+    lock_service_pb2_grpc,
     network_service_pb2_grpc,
     pool_service_pb2_grpc,
     storage_service_pb2_grpc,
@@ -34,6 +35,7 @@ class Connection:
         self.network = network_service_pb2_grpc.NetworkServiceStub(self.channel)
         self.vm = vm_service_pb2_grpc.VMServiceStub(self.channel)
         self.task = task_service_pb2_grpc.TaskServiceStub(self.channel)
+        self.lock = lock_service_pb2_grpc.LockServiceStub(self.channel)
         self.event = event_service_pb2_grpc.EventServiceStub(self.channel)
         self.agent = agent_service_pb2_grpc.AgentServiceStub(self.channel)
 

@@ -5,12 +5,14 @@
     PoolClientError                   exit code of `pool`
     ├── Failed                        1  it went wrong, nothing of it is left
     │   ├── HistoryGone                  a cursor from before what the pool keeps
+    │   ├── LockLost                     a lock is gone while it was thought to be held
     │   └── TaskCancelled                somebody cancelled the task
     ├── InvalidRequest                2  the request itself is wrong
     ├── NotFound                      3  nothing has this name
     ├── Ambiguous                     3  several things have this name
     ├── NotAllowed                    4
     ├── Conflict                      5  the pool's or a host's state forbids it
+    │   ├── LockHeld                     somebody else holds the lock
     │   └── JoinRefused                  preflight refused; see `.findings`
     ├── NoMaster                      6  no master, or nothing that stands for one
     │   ├── NoHostAnswers                no address answers
@@ -41,6 +43,10 @@ class HistoryGone(Failed):
     """The pool no longer keeps the changes since the revision that was asked for."""
 
 
+class LockLost(Failed):
+    """A lock was not renewed in time, or somebody broke it."""
+
+
 class TaskCancelled(Failed):
     """The task was cancelled and left nothing behind."""
 
@@ -63,6 +69,10 @@ class NotAllowed(PoolClientError):
 
 class Conflict(PoolClientError):
     """The state of the pool or of a host forbids it."""
+
+
+class LockHeld(Conflict):
+    """Somebody else holds the lock; `.params` has the `holder`, and `since` when."""
 
 
 class JoinRefused(Conflict):
@@ -96,6 +106,8 @@ class OutcomeUnknown(PoolClientError):
 
 _BY_REASON: Mapping[Reason, type[PoolClientError]] = {
     Reason.HISTORY_GONE: HistoryGone,
+    Reason.LOCK_LOST: LockLost,
+    Reason.LOCK_HELD: LockHeld,
     Reason.TASK_CANCELLED: TaskCancelled,
     Reason.OBJECT_AMBIGUOUS: Ambiguous,
     Reason.JOIN_REFUSED: JoinRefused,

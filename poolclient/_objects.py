@@ -17,6 +17,7 @@ from poolcore.wire.codec import enum_to_proto, from_proto, object_from_proto
 from poolmanager.v1 import (
     event_service_pb2,
     host_service_pb2,
+    lock_service_pb2,
     network_service_pb2,
     pool_service_pb2,
     storage_service_pb2,
@@ -84,6 +85,7 @@ _METHODS: Mapping[Kind, _Methods] = {
     Kind.VBD: _Methods("vm", vm_service_pb2, "Vbd", "Vbds", "vbds"),
     Kind.VIF: _Methods("vm", vm_service_pb2, "Vif", "Vifs", "vifs"),
     Kind.TASK: _Methods("task", task_service_pb2, "Task", "Tasks", "tasks"),
+    Kind.LOCK: _Methods("lock", lock_service_pb2, "Lock", "Locks", "locks"),
     Kind.MESSAGE: _Methods("event", event_service_pb2, "Message", "Messages", "messages"),
 }
 

@@ -7,6 +7,7 @@ from poolclient._views import (
     BondView,
     HostMetricsView,
     HostView,
+    LockView,
     MessageView,
     NetworkView,
     PbdView,
@@ -121,3 +122,8 @@ class Tables:
     def messages(self) -> ViewTable[MessageView]:
         """The messages."""
         return ViewTable(self._now(), MessageView)
+
+    @property
+    def locks(self) -> ViewTable[LockView]:
+        """The locks that are held."""
+        return ViewTable(self._now(), LockView)

@@ -26,6 +26,7 @@ from poolcore.model import (
     Host,
     HostMetrics,
     Kind,
+    Lock,
     Message,
     Network,
     Pool,
@@ -305,3 +306,10 @@ class MessageView(View[Message]):
 
     __slots__ = ()
     KIND = Kind.MESSAGE
+
+
+class LockView(View[Lock]):
+    """A lock."""
+
+    __slots__ = ()
+    KIND = Kind.LOCK

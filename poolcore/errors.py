@@ -94,9 +94,14 @@ class Reason(StrEnum):
     HOST_HAS_RESIDENT_VMS = "HOST_HAS_RESIDENT_VMS"
     HOST_OFFLINE = "HOST_OFFLINE"
     HOST_NOT_IN_POOL = "HOST_NOT_IN_POOL"
+    HOST_NOT_ELIGIBLE = "HOST_NOT_ELIGIBLE"
+    HANDOVER_FAILED = "HANDOVER_FAILED"
     # tasks
     TASK_NOT_CANCELLABLE = "TASK_NOT_CANCELLABLE"
     TASK_CANCELLED = "TASK_CANCELLED"
+    # locks
+    LOCK_HELD = "LOCK_HELD"
+    LOCK_LOST = "LOCK_LOST"
     # state on disk and start
     STATE_CORRUPT = "STATE_CORRUPT"
     STATE_MISSING = "STATE_MISSING"
@@ -287,6 +292,16 @@ CATALOG: Mapping[Reason, Entry] = {
         "This host, {host}, is no member of pool {pool}.",
         "`poolmember reset --keep-vms` makes it a pool of one again.",
     ),
+    Reason.HOST_NOT_ELIGIBLE: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} cannot become the master: {problem}.",
+        "`pool status` shows the hosts that can.",
+    ),
+    Reason.HANDOVER_FAILED: Entry(
+        Status.ABORTED, Exit.FAILED,
+        "{host} did not take over: {problem}.",
+        "`pool status` tells who is master; look into the log of {host} and try again.",
+    ),
     Reason.TASK_NOT_CANCELLABLE: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "Task {task} has passed the point up to which it can be cancelled (step {step}).",
@@ -297,6 +312,17 @@ CATALOG: Mapping[Reason, Entry] = {
         "Task {task} was cancelled.",
         "Nothing is left of it; run the command again if you want it after all.",
         Origin.XAPI,
+    ),
+    Reason.LOCK_HELD: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Lock “{name}” is held by {holder} since {since}.",
+        "Wait for it with --wait SECONDS. `pool lock break {name}` takes it away from its holder, "
+        "who is told to stop.",
+    ),
+    Reason.LOCK_LOST: Entry(
+        Status.NOT_FOUND, Exit.FAILED,
+        "Lock “{lock}” is lost: {problem}.",
+        "Stop what was done under it: somebody else may hold it by now. Then take it anew.",
     ),
     Reason.STATE_CORRUPT: Entry(
         Status.DATA_LOSS, Exit.USAGE,

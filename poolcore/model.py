@@ -39,6 +39,7 @@ VbdId = NewType("VbdId", str)
 VifId = NewType("VifId", str)
 TaskId = NewType("TaskId", str)
 MessageId = NewType("MessageId", str)
+LockId = NewType("LockId", str)
 
 
 class Kind(StrEnum):
@@ -60,6 +61,7 @@ class Kind(StrEnum):
     VIF = "vif"
     TASK = "task"
     MESSAGE = "message"
+    LOCK = "lock"
 
 
 def derived_uuid(parent: str, kind: Kind, name: str) -> str:
@@ -504,11 +506,39 @@ class Message(Object):
     body: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock(Object):
+    """A lock that spans the pool, while somebody holds it; no two have the same name.
+
+    What guards is the token: each taking of a lock is a commit of its own, so a later holder's
+    token is higher, and whatever the lock protects can refuse one lower than it has seen. No clock
+    takes part in that. The time to live only decides when a holder that is no longer heard of is
+    given up: it runs on the master's monotonic clock and begins anew with each renewal and each
+    mastership, so a lock may live longer than its time to live after the last renewal, never
+    shorter.
+
+    Tokens are revisions of one incarnation. One that was founded without the newest commits of its
+    parent may give out again the tokens that were given out in these.
+    """
+
+    KIND = Kind.LOCK
+    uuid: LockId
+    """Another one each time the lock is taken."""
+    name_label: str
+    holder: str
+    """Who holds it, in the holder's own words."""
+    acquired: datetime
+    """By the master's time of day: for people to read."""
+    ttl_seconds: int
+    token: int
+    """The revision at which it was taken."""
+
+
 CLASSES: Mapping[Kind, type[Object]] = {
     c.KIND: c
     for c in (
         Pool, Host, HostMetrics, SR, PBD, VDI, Network, PIF, Bond, VLAN, Tunnel,
-        VM, VBD, VIF, Task, Message,
+        VM, VBD, VIF, Task, Message, Lock,
     )
 }  # fmt: skip
 """The dataclass of each kind."""

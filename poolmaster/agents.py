@@ -8,6 +8,7 @@ from typing import Protocol
 
 from poolcore.facts import HostFacts, Standing, Unreachable
 from poolcore.model import Reservation
+from poolcore.replica import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class Agents(Protocol):
 
     async def standing(self, endpoint: str, pool: str, term: int, *, seconds: float) -> Standing:
         """Where a host of `pool` stands that is asked about the master of `term`."""
+        ...
+
+    async def take_over(self, endpoint: str, head: Head, *, seconds: float) -> None:
+        """Have a host claim the mastership that `head` is of; returns when it has confirmed it."""
         ...
 
     async def read_nonce(self, endpoint: str, store: str) -> str | None:

@@ -14,6 +14,7 @@ import grpc
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing, Unreachable
 from poolcore.model import Reservation
+from poolcore.replica import Head
 from poolcore.wire.channels import open_channel
 from poolcore.wire.codec import MalformedMessage, from_proto, to_proto
 from poolcore.wire.status import error_from_rpc
@@ -82,6 +83,16 @@ class GrpcAgents:
                 raise _refined(error, endpoint) from error
         found: Standing = from_proto(response.standing)
         return found
+
+    async def take_over(self, endpoint: str, head: Head, *, seconds: float) -> None:
+        """See `Agents`."""
+        async with open_channel(endpoint) as channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            request = pb.TakeOverRequest(head=to_proto(head))
+            try:
+                await stub.TakeOver(request, timeout=seconds)
+            except grpc.aio.AioRpcError as error:
+                raise _refined(error, endpoint) from error
 
     async def _call(
         self, endpoint: str, method: Callable[[Any], Callable[..., Awaitable[Any]]], request: Any

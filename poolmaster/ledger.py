@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from poolcore.clock import Clock
@@ -73,6 +75,9 @@ class Ledger:
         self._arrived = asyncio.Event()
         self._together = BATCH_WRITES
         """How many writes go into a transaction: fewer after one that was too large."""
+        self._writing = asyncio.Lock()
+        """Held while a batch is under way, or writes are made to wait."""
+        self._told_to_end = asyncio.Event()
         self._readers: list[asyncio.Future[None]] = []
         self._reader_arrived = asyncio.Event()
         self._over: str | None = None
@@ -144,6 +149,7 @@ class Ledger:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write_loop())
                 tasks.create_task(self._confirm_loop())
+                tasks.create_task(self._end_when_told())
         except BaseExceptionGroup as group:
             ended = group.subgroup(SteppedDown)
             if ended is None:
@@ -152,25 +158,47 @@ class Ledger:
         finally:
             self._end()
 
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[Head]:
+        """Writes wait while the block runs; the head that they wait behind."""
+        async with self._writing:
+            yield self._head
+
+    def step_down(self, why: str) -> None:
+        """End this mastership; what waits is answered as not done."""
+        self._over = why
+        self._told_to_end.set()
+
+    async def _end_when_told(self) -> None:
+        await self._told_to_end.wait()
+        raise SteppedDown(self._over)
+
     # -- writing ----------------------------------------------------------------------------------
 
     async def _write_loop(self) -> None:
         while True:
             await self._arrived.wait()
-            batch = self._gathered()
-            try:
-                await self._carry_out(batch)
-            except PoolError as failure:
-                batch.tell(failure)
-            except TransactionTooLarge as error:
-                self._gather_fewer(batch, error)
-            except BaseException:
-                # Whatever it was, even the end of the daemon: nobody knows whether it landed.
-                unknown = PoolError(Reason.OUTCOME_UNKNOWN)
-                batch.tell(unknown if batch.commits else self._not_master())
-                raise
-            else:
-                batch.tell()
+            async with self._writing:
+                if self._over is not None:
+                    # What would be sent now could only fail, and be cancelled before that is known.
+                    raise SteppedDown(self._over)
+                await self._next_batch()
+
+    async def _next_batch(self) -> None:
+        batch = self._gathered()
+        try:
+            await self._carry_out(batch)
+        except PoolError as failure:
+            batch.tell(failure)
+        except TransactionTooLarge as error:
+            self._gather_fewer(batch, error)
+        except BaseException:
+            # Whatever it was, even the end of the daemon: nobody knows whether it landed.
+            unknown = PoolError(Reason.OUTCOME_UNKNOWN)
+            batch.tell(unknown if batch.commits else self._not_master())
+            raise
+        else:
+            batch.tell()
 
     def _gathered(self) -> Batch:
         """The writes that wait, as far as they go together."""

@@ -30,6 +30,8 @@ from poolmaster.ledger import (
     Request,
     SteppedDown,
 )
+from poolmaster.locks import Locks
+from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
 from poolmaster.operations.join import Join
@@ -71,7 +73,7 @@ def founding_objects(facts: HostFacts, pool: Pool, *, now: datetime) -> tuple[Ob
 
 
 class Mastership:
-    """The parts of one mastership. Implements `operations.steps.Pool`."""
+    """The parts of one mastership. Implements `operations.steps.Pool` and `locks.Pool`."""
 
     def __init__(
         self,
@@ -99,7 +101,12 @@ class Mastership:
         self.agents = agents
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
         self.eject = Eject(agents, self.sessions, host)
-        self.operations = Operations(self, (self.join, self.eject))
+        self.handover = Handover(
+            self.ledger, self.sessions, agents, shared=shared_store is not None
+        )
+        self.designate = Designate(self.handover, self.sessions, host)
+        self.operations = Operations(self, (self.join, self.eject, self.designate))
+        self.locks = Locks(self)
         self._reached = reached
 
     @property
@@ -126,6 +133,7 @@ class Mastership:
                 tasks.create_task(self.operations.run())
                 if self._tenure is not None:
                     tasks.create_task(self._tenure.run())
+                tasks.create_task(self.locks.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)

@@ -27,7 +27,7 @@ from poolcore.model import (
     SoftwareVersion,
     Task,
 )
-from poolcore.replica import Put, State
+from poolcore.replica import Head, Put, State
 from poolcore.wire.channels import open_channel
 from poolcore.wire.codec import from_proto, to_proto
 from poolcore.wire.status import error_from_rpc
@@ -67,6 +67,10 @@ class Home(Protocol):
 
     async def standing(self, pool: str, term: int) -> Standing:
         """Where this host stands in `pool`, asked about the master of `term`."""
+        ...
+
+    async def take_over(self, head: Head) -> None:
+        """Become the master in the place of the one that `head` names."""
         ...
 
     async def become(self, membership: Member) -> None:
@@ -145,6 +149,7 @@ class Agent:
             "Probe": self._probe,
             "ReadNonce": self._read_nonce,
             "GetStanding": self._get_standing,
+            "TakeOver": self._take_over,
         }
 
     # -- facts ------------------------------------------------------------------------------------
@@ -324,6 +329,10 @@ class Agent:
     async def _get_standing(self, request: pb.GetStandingRequest) -> pb.GetStandingResponse:
         found = await self._home.standing(request.pool, request.term)
         return pb.GetStandingResponse(standing=to_proto(found))
+
+    async def _take_over(self, request: pb.TakeOverRequest) -> pb.TakeOverResponse:
+        await self._home.take_over(from_proto(request.head))
+        return pb.TakeOverResponse()
 
     async def _read_nonce(self, request: pb.ReadNonceRequest) -> pb.ReadNonceResponse:
         path = shared_path(request.store)

@@ -12,6 +12,7 @@ import logging
 import math
 import random
 from contextlib import suppress
+from typing import Any
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 LASTING_SECONDS = 3.0
 """A mastership that lasted for so long was no failed attempt."""
+HOLD_SECONDS = 2.0
+"""Twice what an election takes."""
+TAKE_OVER_LOOK_SECONDS = 0.005
 LOOK_SECONDS = 0.05
 """Without a master, the register is looked at so often: the new one is in it at once."""
 
@@ -41,9 +45,11 @@ async def contend(parts: Parts, membership: Membership) -> Change:
     async with parts.following(membership.pool) as follower:
         await follower.load()
         store = await _opened(parts, membership)
+        parts.gateway.hold_seconds = HOLD_SECONDS
         try:
             return await Contender(parts, membership, follower, store).run()
         finally:
+            parts.gateway.hold_seconds = 0.0
             parts.contender = None
             await store.close()
 
@@ -75,6 +81,8 @@ class Contender:
         self._in_vain = 0
         self._changed_at = -math.inf
         self._directions = Directions()
+        self._summons: asyncio.Queue[Head] = asyncio.Queue()
+        """Of masters that want to be replaced by this host."""
         parts.contender = self
 
     async def run(self) -> Change:
@@ -88,8 +96,9 @@ class Contender:
             if isinstance(end, Change):
                 return end
             await self._lead(end)
-            await self._parts.clock.sleep(PAUSE_SECONDS)
             await self._read_register()
+            if self._is_ours:
+                await self._parts.clock.sleep(PAUSE_SECONDS)
 
     @property
     def _is_ours(self) -> bool:
@@ -112,14 +121,17 @@ class Contender:
         self._round = None
         following = asyncio.ensure_future(self._follow())  # noqa: TID251 - awaited below
         electing = asyncio.ensure_future(self._elect())  # noqa: TID251 - awaited below
+        obeying = asyncio.ensure_future(self._obey_summons())  # noqa: TID251 - awaited below
+        # In the order in which they count: an ejection is the pool's last word on this host.
+        tasks: list[asyncio.Future[Any]] = [following, electing, obeying]
         try:
-            await asyncio.wait({following, electing}, return_when=asyncio.FIRST_COMPLETED)
-            # Both at once: the ejection is the pool's last word on this host.
-            return following.result() if following.done() else electing.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            end: Claimed | Change = next(task for task in tasks if task.done()).result()
+            return end
         finally:
-            for task in (following, electing):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(following, electing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> Change:
         known = self._membership.addresses if isinstance(self._membership, Member) else ()
@@ -139,6 +151,14 @@ class Contender:
                     claimed = await self._claim()
                     if claimed is not None:
                         return claimed
+
+    async def _obey_summons(self) -> Claimed:
+        while True:
+            self._head = await self._summons.get()
+            log.info("asked to take over from the master of term %d", self._head.term)
+            claimed = await self._claim()
+            if claimed is not None:
+                return claimed
 
     async def _pause(self, until: float) -> None:
         seconds = until - self._parts.clock.monotonic()
@@ -254,6 +274,14 @@ class Contender:
             await self._read_register()
             return None
 
+    async def attached(self, seconds: float) -> None:
+        """Return when this host has a session with a master, or after so long."""
+        until = self._parts.clock.monotonic() + seconds
+        while self._follower.following is None or self._parts.mastership is not None:
+            if self._parts.clock.monotonic() > until:
+                return
+            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
+
     # -- what other hosts ask ---------------------------------------------------------------------
 
     async def standing(self, term: int) -> Standing:
@@ -271,12 +299,33 @@ class Contender:
             reaches_store=await self._reaches_store(),
         )
 
+    async def take_over(self, head: Head) -> None:
+        """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
+        self._summons.put_nowait(head)
+        while (master := self._parts.mastership) is None or master.ledger.head.term <= head.term:
+            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
+        await master.fresh()
+
     async def _reaches_store(self) -> bool:
         try:
             async with asyncio.timeout(self._timings.vote_seconds / 2):
                 return await read_head(self._store) is not None
         except (TimeoutError, StoreError):
             return False
+
+
+async def hand_over(parts: Parts) -> None:
+    """Before this host's daemon ends: see to it that another host is master, if one can be."""
+    master = parts.mastership
+    if master is None or parts.contender is None:
+        return
+    try:
+        await master.handover.to_the_best()
+    except PoolError as error:
+        log.warning("the mastership is not handed over: %s", error.message)
+        return
+    # What waited here goes on to the new master, through this host.
+    await parts.contender.attached(HOLD_SECONDS)
 
 
 async def standing(parts: Parts, pool: str, term: int) -> Standing:
@@ -286,3 +335,11 @@ async def standing(parts: Parts, pool: str, term: int) -> Standing:
         name = parts.identity.name
         raise PoolError(Reason.HOST_NOT_IN_POOL, host=name, pool=pool)
     return await contender.standing(term)
+
+
+async def take_over(parts: Parts, head: Head) -> None:
+    """Become the master in the place of the one that `head` names."""
+    if parts.contender is None:
+        name, problem = parts.identity.name, "it does not share the pool's store"
+        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
+    await parts.contender.take_over(head)

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from poolcore.clock import SystemClock
 from poolcore.errors import Exit, PoolError, Reason
 from poolcore.facts import Standing
+from poolcore.replica import Head
 from poolcore.wire.channels import SERVER_OPTIONS
 from poolcore.wire.serving import Handlers, handlers
 from poolmanager.v1 import agent_service_pb2
@@ -27,10 +28,10 @@ from poolmaster.service.api import SERVICES
 from poolmember import config_values
 from poolmember.agent import Agent
 from poolmember.config import Config
-from poolmember.contending import standing
+from poolmember.contending import hand_over, standing, take_over
 from poolmember.drivers.contract import Driver
 from poolmember.files import HostFiles
-from poolmember.following import connected
+from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.identity import Identity, Member, new_identity
 from poolmember.measurements import DiskGauge
@@ -93,13 +94,14 @@ class Daemon:
         self._agent = Agent(
             self, self._driver, DiskGauge(state_dir.path), endpoint=endpoint, clock=self._clock
         )
+        self._uplinks = Uplinks()
         self._parts = Parts(
             files=HostFiles(state_dir),
             driver=self._driver,
             agent=self._agent,
             agents=GrpcAgents(master=config.name),
             gateway=self._gateway,
-            connect=connected,
+            connect=self._uplinks.connected,
             clock=self._clock,
             reached=self.reached,
             on_role=self._on_role,
@@ -130,6 +132,10 @@ class Daemon:
         """Where this host stands when its pool looks for a master."""
         return await standing(self._parts, pool, term)
 
+    async def take_over(self, head: Head) -> None:
+        """Become the master in the place of the one that `head` names."""
+        await take_over(self._parts, head)
+
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
         await self._roles.become(membership)
@@ -157,9 +163,12 @@ class Daemon:
                 await asyncio.wait({roles, stopping}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._notifier.stopping()
+                if stopping.done():
+                    await hand_over(self._parts)
                 for task in (roles, stopping):
                     task.cancel()
                 ended = await asyncio.gather(roles, stopping, return_exceptions=True)
+                await self._uplinks.close()
                 await server.stop(GRACE_SECONDS)
             for result in ended:
                 if isinstance(result, Exception):

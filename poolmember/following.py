@@ -27,7 +27,8 @@ from poolmember.session import Ejected, Follower, Link, Session, gone
 
 log = logging.getLogger(__name__)
 
-ALONE = "member, looking for the master"
+ANSWER_SECONDS = 0.5
+"""A master whose session has ended may still answer what was passed on to it."""
 
 
 class Directions:
@@ -78,7 +79,8 @@ async def sessions(
     search = Search()
     handlers = parts.answer_from_replica(follower, search.summary)
     parts.gateway.serve_locally(handlers)
-    parts.on_role(ALONE)
+    alone = f"member of pool {_name(follower)}, looking for its master"
+    parts.on_role(alone)
     hint: str | None = None
     pause = PAUSE_SECONDS
     while True:
@@ -101,7 +103,7 @@ async def sessions(
                 hint = error.params.get("master") if _redirects(error) else None
             if follower.welcomes > welcomes:
                 hint, pause = endpoint, PAUSE_SECONDS
-                parts.on_role(ALONE)
+                parts.on_role(alone)
         await directions.within(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -116,6 +118,11 @@ async def _unless_directed(
         raise gone("another host is the master now")
 
     await side_by_side(session, elsewhere())
+
+
+def _name(follower: Follower) -> str:
+    """The pool's name; before the first snapshot its uuid."""
+    return follower.pool if follower.state is None else follower.state.pool.name_label
 
 
 def _redirects(error: PoolError) -> bool:
@@ -143,15 +150,34 @@ async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers
             parts.gateway.serve_locally(handlers)
 
 
-@asynccontextmanager
-async def connected(endpoint: str) -> AsyncIterator[tuple[Upstream, Link]]:
-    """The way to a host over gRPC: for the calls that are passed on, and for a session."""
-    upstream = upstream_to(endpoint)
-    try:
-        yield upstream, link_over(upstream.channel, endpoint)
-    finally:
-        with suppress(asyncio.CancelledError):
-            await upstream.channel.close()
+class Uplinks:
+    """The ways to other hosts over gRPC. To be closed when no more are used."""
+
+    def __init__(self) -> None:
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def connected(self, endpoint: str) -> AsyncIterator[tuple[Upstream, Link]]:
+        """The way to a host: for the calls that are passed on, and for a session."""
+        upstream = upstream_to(endpoint)
+        try:
+            yield upstream, link_over(upstream.channel, endpoint)
+        finally:
+            # Not waited for: this host may have to be master before the other one answers.
+            closing = asyncio.ensure_future(  # noqa: TID251 - kept, and awaited by `close`
+                _close(upstream.channel)
+            )
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Return when no way is open any more."""
+        await asyncio.gather(*self._closing)
+
+
+async def _close(channel: grpc.aio.Channel) -> None:
+    with suppress(asyncio.CancelledError):
+        await channel.close(ANSWER_SECONDS)
 
 
 def link_over(channel: grpc.aio.Channel, endpoint: str) -> Link:

@@ -6,7 +6,8 @@ answers reads from its replica, marked as stale, and refuses the rest.
 
 A call is passed on once: a host that gets one and is not the master says so instead of passing it
 further. A write whose connection broke after it was sent ends as *outcome unknown*, never as
-failed.
+failed. Where hosts elect their master, a write that certainly was not done for want of one is held
+for a moment and goes to the next.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ import grpc
 from poolcore.errors import PoolError, Reason
 from poolcore.wire.channels import open_channel
 from poolcore.wire.serving import Context, Handlers, abort
-from poolcore.wire.status import DETAILS_KEY
+from poolcore.wire.status import DETAILS_KEY, error_from_rpc
 from poolmaster.service.api import METHODS, SESSION, not_master
 
 FORWARDED = "x-poolmanager-forwarded"
 _READS = ("Get", "List", "Check")
+MARGIN = 0.2
+"""Before a held call's deadline: so much is left to tell its caller why it was not done."""
+NOT_DONE = frozenset({Reason.NO_MASTER, Reason.HOST_IS_SLAVE})
+"""For want of a master; another one may do it."""
 LOST = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -55,16 +60,25 @@ class Gateway(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._local: Handlers = {}
         self._upstream: Upstream | None = None
+        self._changed = asyncio.Event()
+        self.hold_seconds = 0.0
+        """How long a write waits for the next master; 0 where none comes by itself."""
 
     def serve_locally(self, handlers: Handlers) -> None:
         """Answer every call here: as master, or as a host without one."""
         self._local = handlers
         self._upstream = None
+        self._ring()
 
     def pass_on(self, upstream: Upstream, fallback: Handlers) -> None:
         """Pass calls on to the master; `fallback` answers reads when it does not."""
         self._local = fallback
         self._upstream = upstream
+        self._ring()
+
+    def _ring(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a call, none for a method that is not of this API."""
@@ -73,6 +87,8 @@ class Gateway(grpc.GenericRpcHandler):
         if method is None:
             return None
         upstream = self._upstream
+        if self.hold_seconds and self._may_be_held(handler_call_details, method):
+            return grpc.unary_unary_rpc_method_handler(self._held(path))
         if upstream is None:
             return self._local.get(path) or _refusal(method, _starting())
         metadata = handler_call_details.invocation_metadata or ()
@@ -81,6 +97,76 @@ class Gateway(grpc.GenericRpcHandler):
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(_stream(upstream, path))
         return grpc.unary_unary_rpc_method_handler(_unary(upstream, path, self._local[path]))
+
+    def _may_be_held(self, details: Any, method: Any) -> bool:
+        forwarded = any(key == FORWARDED for key, _ in details.invocation_metadata or ())
+        streams = method.server_streaming or method.client_streaming
+        return not (streams or forwarded or _is_read(details.method)) and bool(self._local)
+
+    def _held(self, path: str) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
+        async def handle(request: bytes, context: Context) -> bytes | None:
+            loop, left = asyncio.get_running_loop(), context.time_remaining()
+            patience = self.hold_seconds if left is None else min(self.hold_seconds, left - MARGIN)
+            until = loop.time() + patience
+            while True:
+                changed, upstream = self._changed, self._upstream
+                try:
+                    if upstream is None:
+                        return await _answered_here(self._local[path], request, context)
+                    return await _unary(upstream, path, self._local[path])(
+                        request, _Attempt(context)
+                    )
+                except _Refused as refusal:
+                    if refusal.reason in NOT_DONE and await _rings(changed, until - loop.time()):
+                        continue
+                    await context.abort(refusal.code, refusal.text, refusal.metadata)
+                return None
+
+        return handle
+
+
+class _Refused(Exception):
+    """A call was refused, and its caller has not been told yet."""
+
+    def __init__(self, code: Any, text: str, metadata: Any) -> None:
+        super().__init__(text)
+        self.code, self.text, self.metadata = code, text, metadata
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why, by the catalog of errors."""
+        none = grpc.aio.Metadata()
+        told = grpc.aio.AioRpcError(
+            self.code, none, grpc.aio.Metadata(*self.metadata), details=self.text
+        )
+        return error_from_rpc(told).reason
+
+
+class _Attempt:
+    """The context of one attempt to have a call answered; a refusal goes to who made it."""
+
+    def __init__(self, context: Context) -> None:
+        self.time_remaining = context.time_remaining
+
+    async def abort(self, code: Any, text: str, metadata: Any = ()) -> None:
+        raise _Refused(code, text, metadata)
+
+
+async def _answered_here(handler: Any, request: bytes, context: Context) -> bytes:
+    message = handler.request_deserializer(request)
+    response = await handler.unary_unary(message, _Attempt(context))
+    answer: bytes = handler.response_serializer(response)
+    return answer
+
+
+async def _rings(changed: asyncio.Event, seconds: float) -> bool:
+    """Whether there is another way for calls, within so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _starting() -> PoolError:

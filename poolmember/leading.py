@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 
@@ -20,6 +21,9 @@ from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Parts
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
+
+COLLECT_SECONDS = 1.0
+"""So long after a mastership began or ended its garbage is collected: meanwhile callers wait."""
 
 
 async def lead(parts: Parts, own: Own) -> None:
@@ -51,8 +55,8 @@ async def one_mastership(
     parts: Parts, store: Store, claimed: Claimed, follower: Follower, *, shared: str | None = None
 ) -> None:
     """Lead until that ends, by `SteppedDown`; `shared` is the URL of a store that others share."""
-    # Most of it stays as long as the daemon runs: the garbage collector need not search it.
-    gc.freeze()
+    loop = asyncio.get_running_loop()
+    freezing = loop.call_later(COLLECT_SECONDS, _collect_and_freeze)
     master = Mastership(
         host=parts.identity.host,
         store=store,
@@ -75,9 +79,16 @@ async def one_mastership(
         parts.mastership = None
         problem = "its mastership has just ended"
         parts.gateway.serve_locally(parts.answer_from_replica(follower, lambda: problem))
-        # All that it had is garbage now, and the next one begins with its own.
+        # All that it had is garbage now.
+        freezing.cancel()
         gc.unfreeze()
-        gc.collect()
+        loop.call_later(COLLECT_SECONDS, gc.collect)
+
+
+def _collect_and_freeze() -> None:
+    gc.collect()
+    # Most of what is left stays as long as the mastership: the collector need not search it.
+    gc.freeze()
 
 
 async def _follow_own(parts: Parts, master: Mastership, follower: Follower) -> None:

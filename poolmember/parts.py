@@ -111,7 +111,14 @@ class Parts:
             return view()
 
         def status() -> Any:
-            return status_of_replica(view(), follower.last_master, follower.term, "sqlite")
+            membership = self.identity.membership
+            return status_of_replica(
+                view(),
+                follower.last_master,
+                follower.term,
+                "sqlite",
+                shared=membership is not None and membership.store is not None,
+            )
 
         return replica_handlers(read, status, no_master, host=self.identity.name)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from poolclient import PoolClient
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
-from poolcore.model import CLASSES, Kind, Message, MessageId, derived_uuid
+from poolcore.model import CLASSES, Kind, Lock, LockId, Message, MessageId, derived_uuid
 from poolcore.replica import Put, State, dump
 from poolmaster.ledger import Decision
 from poolmember.config import load
@@ -139,7 +139,7 @@ async def make_pool(folder: Path) -> None:
             await (await pool.add_host(address))
         await (await pool.eject_host("specter"))
         await write(pool)
-        await leave_messages(master)
+        await leave_objects(master)
         await in_step(pool)
 
 
@@ -158,8 +158,8 @@ async def write(pool: PoolClient) -> None:
     await pool.set(name_description=REPEATED, request_id=f"{pool.revision}-{NONCE}")
 
 
-async def leave_messages(master: Daemon) -> None:
-    """Messages, which nobody can ask for through the API."""
+async def leave_objects(master: Daemon) -> None:
+    """A message, which nobody can ask for through the API, and a lock that nobody gives up."""
     mastership = master.mastership
     assert mastership is not None  # noqa: S101 - the pool has answered through it
 
@@ -173,7 +173,15 @@ async def leave_messages(master: Daemon) -> None:
             timestamp=datetime(2026, 1, 1, tzinfo=UTC),
             body="Made for releases to come.",
         )
-        return Decision((Put(message),))
+        lock = Lock(
+            uuid=LockId(derived_uuid(state.pool.uuid, Kind.LOCK, "golden")),
+            name_label="golden",
+            holder="releases to come",
+            acquired=message.timestamp,
+            ttl_seconds=86_400,
+            token=state.revision + 1,
+        )
+        return Decision((Put(message), Put(lock)))
 
     await mastership.write(decide)
 

@@ -68,10 +68,10 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def new_app(help_text: str, *, completion: bool = False) -> typer.Typer:
+def new_app(help_text: str, *, completion: bool = False, group: type[Group] = Group) -> typer.Typer:
     """A group of commands; without a command it shows its help."""
     app = typer.Typer(
-        cls=Group,
+        cls=group,
         help=help_text,
         invoke_without_command=True,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 NOUNS = (
     "host", "sr", "pbd", "vdi", "network", "pif", "bond", "vlan", "tunnel", "vm", "vbd", "vif",
-    "task", "message",
+    "task", "message", "lock",
 )  # fmt: skip
 
 _ELSEWHERE = {
     # xe
     "pool-join": "add-host",
     "pool-eject": "eject-host",
+    "pool-designate-new-master": "designate-master",
     "pool-list": "show",
     "pool-param-list": "show",
     "pool-param-get": "show",
@@ -40,6 +41,7 @@ _ELSEWHERE = {
     "storage": "sr list",
     "networks": "network list",
     "tasks": "task list",
+    "locks": "lock list",
     "info": "status",
     "watch": "events",
     "config": "context list",
@@ -49,9 +51,9 @@ _ELSEWHERE = {
 }
 
 _LATER = frozenset({
-    "designate-master", "pool-designate-new-master", "emergency-transition-to-master",
+    "emergency-transition-to-master",
     "pool-emergency-transition-to-master", "emergency-reset-master",
-    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "lock", "diff",
+    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "diff",
     "recovery",
 })  # fmt: skip
 

@@ -25,6 +25,8 @@ def build() -> Callable[..., object]:
         doctor,
         events,
         host,
+        lock,
+        mastership,
         membership,
         message,
         network,
@@ -55,7 +57,10 @@ def build() -> Callable[..., object]:
     pool.add_to(app)
     command(app, "add-host")(membership.add_host)
     command(app, "eject-host")(membership.eject_host)
-    for noun in (host, sr, network, vm, task, vdi, pbd, pif, bond, vlan, tunnel, vbd, vif, message):
+    command(app, "designate-master")(mastership.designate_master)
+    for noun in (
+        host, sr, network, vm, task, vdi, pbd, pif, bond, vlan, tunnel, vbd, vif, message, lock,
+    ):  # fmt: skip
         app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
     command(app, "events")(events.events)
     command(app, "wait")(wait.wait)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poolcli.app import command, new_app
+from poolcli.app import Group, command, new_app
 from poolcli.changes import FORMS, as_json, parse_changes
 from poolcli.completion import completer
 from poolcli.failures import UsageError
@@ -46,6 +46,7 @@ COLLECTIONS: Mapping[str, str] = {
     "vif": "vifs",
     "task": "tasks",
     "message": "messages",
+    "lock": "locks",
 }
 """Which collection of the client has the objects of each noun."""
 
@@ -119,9 +120,9 @@ def show_object(obj: Any, shown_as: Format) -> None:
         data(as_json(obj), shown_as)
 
 
-def noun_app(noun: Noun) -> typer.Typer:
+def noun_app(noun: Noun, *, group: type[Group] = Group) -> typer.Typer:
     """The commands `list`, `show` and, where there is something to set, `set` of a noun."""
-    app = new_app(noun.help)
+    app = new_app(noun.help, group=group)
     _add_list(app, noun)
     _add_show(app, noun)
     if noun.writable:

@@ -278,6 +278,8 @@ class Operations:
         """
         operation = self._kinds[task.operation]
         try:
+            if task.status is TaskStatus.CANCELLING and step_of(operation, task.step).cancellable:
+                raise PoolError(Reason.TASK_CANCELLED, task=task.uuid)
             await operation.run(self._pool, task)
             log.info("task %s has ended: %s", task.uuid, task.name_label)
             return None
@@ -296,8 +298,39 @@ class Operations:
             return None
         if not step_of(operation, found.step).cancellable:
             return found
-        await operation.undo(self._pool, found)
-        await self._end(found, failure)
+        return await self._take_back(operation, found, failure)
+
+    async def _take_back(self, operation: Operation, task: Task, failure: PoolError) -> Task | None:
+        """Undo a task and end it; the task if that has to be tried again.
+
+        That it is undone is committed first. Otherwise a master that has been replaced could undo
+        what its successor goes on with.
+        """
+
+        def decide(state: State) -> Decision:
+            found = state.get(Task, task.uuid)
+            if found is None or found.status.is_final:
+                return Decision(())
+            # Whoever is master at its end tells why, even if that is another one.
+            why = ended(found, self._pool.now(), failure)
+            after = replace(
+                found,
+                status=TaskStatus.CANCELLING,
+                error=found.error or why.error,
+                findings=found.findings or why.findings,
+            )
+            return Decision((Put(after),), result=after)
+
+        try:
+            outcome = await self._pool.write(decide)
+        except PoolError as refusal:
+            if refusal.reason in MASTERSHIP_OVER:
+                return None
+            log.warning("task %s is not undone yet: %s", task.uuid, refusal.message)
+            return task
+        if outcome.result is not None:
+            await operation.undo(self._pool, outcome.result)
+            await self._end(outcome.result, failure)
         return None
 
     async def _end(self, task: Task, error: PoolError) -> None:
@@ -338,7 +371,8 @@ def ended(task: Task, now: datetime, error: PoolError | None = None) -> Task:
     if error is None:
         return replace(task, status=TaskStatus.SUCCESS, progress=1.0, finished=now)
     if error.reason is Reason.TASK_CANCELLED:
-        return replace(task, status=TaskStatus.CANCELLED, finished=now)
+        status = TaskStatus.CANCELLED if task.error is None else TaskStatus.FAILURE
+        return replace(task, status=status, finished=now)
     return replace(
         task,
         status=TaskStatus.FAILURE,

@@ -14,6 +14,7 @@ from poolcore.wire.serving import Handlers, handlers, path_of
 from poolmanager.v1 import (
     event_service_pb2,
     host_service_pb2,
+    lock_service_pb2,
     member_service_pb2,
     network_service_pb2,
     pool_service_pb2,
@@ -22,7 +23,7 @@ from poolmanager.v1 import (
     vm_service_pb2,
 )
 from poolmaster.mastership import Mastership
-from poolmaster.service import hosts, writes
+from poolmaster.service import hosts, locks, writes
 from poolmaster.service.events import watch
 from poolmaster.service.reads import Read, View, read_functions
 from poolmaster.service.status import status_of_master
@@ -36,6 +37,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         network_service_pb2,
         vm_service_pb2,
         task_service_pb2,
+        lock_service_pb2,
         event_service_pb2,
         member_service_pb2,
     )
@@ -63,6 +65,7 @@ def _pool_functions(master: Mastership, read: Read) -> dict[str, Callable[..., A
         "AddHost": partial(hosts.add_host, master),
         "EjectHost": partial(hosts.eject_host, master),
         "GetJoin": partial(hosts.get_join, master),
+        "DesignateMaster": partial(hosts.designate_master, master),
     }
 
 
@@ -87,6 +90,11 @@ def master_handlers(master: Mastership, *, host: str) -> Handlers:
     own: dict[str, dict[str, Callable[..., Any]]] = {
         "PoolService": _pool_functions(master, read),
         "TaskService": {"CancelTask": cancel_task},
+        "LockService": {
+            "AcquireLock": partial(locks.acquire_lock, master),
+            "RenewLock": partial(locks.renew_lock, master),
+            "ReleaseLock": partial(locks.release_lock, master),
+        },
         "EventService": {"Watch": partial(watch, master)},
         "MemberService": {"Session": master.sessions.serve},
     }

@@ -133,6 +133,20 @@ async def eject_host(master: Mastership, request: pb.EjectHostRequest) -> pb.Eje
     return pb.EjectHostResponse(task=to_proto(task))
 
 
+async def designate_master(
+    master: Mastership, request: pb.DesignateMasterRequest
+) -> pb.DesignateMasterResponse:
+    """Start handing the mastership over."""
+    asked = request_of(request)
+    first = await master.ledger.first_outcome(asked) if asked is not None else None
+    if first is not None:
+        return pb.DesignateMasterResponse(task=to_proto(master.operations.of_outcome(first)))
+    host = select(await master.fresh(), Host, request.host)
+    begin = master.designate.begin(master, TaskId(str(uuid.uuid4())), host.uuid)
+    task = await master.operations.start(begin, request=asked)
+    return pb.DesignateMasterResponse(task=to_proto(task))
+
+
 async def get_join(master: Mastership, request: pb.GetJoinRequest) -> pb.GetJoinResponse:
     """How a join ended."""
     state = await master.fresh()

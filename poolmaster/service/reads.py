@@ -24,6 +24,7 @@ from poolcore.model import (
     Bond,
     Host,
     HostMetrics,
+    Lock,
     Message,
     Network,
     Object,
@@ -36,6 +37,7 @@ from poolmanager.v1 import (
     chain_pb2,
     event_service_pb2,
     host_service_pb2,
+    lock_service_pb2,
     network_service_pb2,
     storage_service_pb2,
     task_service_pb2,
@@ -113,6 +115,7 @@ NOUNS: Mapping[str, tuple[Noun, ...]] = {
         Noun(VIF, vm_service_pb2, "vif", "Vif", "vifs", "Vifs"),
     ),
     "TaskService": (Noun(Task, task_service_pb2, "task", "Task", "tasks", "Tasks"),),
+    "LockService": (Noun(Lock, lock_service_pb2, "lock", "Lock", "locks", "Locks"),),
     "EventService": (
         Noun(Message, event_service_pb2, "message", "Message", "messages", "Messages"),
     ),

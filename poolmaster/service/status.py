@@ -29,11 +29,18 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
                 lag_seconds=master.sessions.lag_seconds(session) if session is not None else 0.0,
             )
         )
-    return _status(View(state), head, master.store.engine, hosts, _warnings(master, state))
+    return _status(
+        View(state),
+        head,
+        master.store.engine,
+        hosts,
+        _warnings(master, state),
+        shared=master.shared_store is not None,
+    )
 
 
 def status_of_replica(
-    view: View, master: str | None, term: int, engine: str
+    view: View, master: str | None, term: int, engine: str, *, shared: bool
 ) -> pb.GetStatusResponse:
     """The status as a host without a master last knew it; `master` is the last one's uuid."""
     state = view.state
@@ -56,11 +63,26 @@ def status_of_replica(
         remedy="Start the master's daemon, or check the network between the hosts.",
     )
     head = Head(state.incarnation, term, state.revision, master or "")  # type: ignore[arg-type]
-    return _status(view, head, engine, hosts, [warning])
+    return _status(view, head, engine, hosts, [warning], shared=shared)
+
+
+def _quorum(state: State, *, shared: bool) -> pb.Quorum:
+    hosts = sum(1 for _ in state.all(Host))
+    if shared:
+        # Any one of them that reaches the store can lead, with the others or without.
+        return pb.Quorum(voters=hosts, needed=1, survives=hosts - 1)
+    # The store is at the master: it alone has to be up, and nobody else can stand in for it.
+    return pb.Quorum(voters=1, needed=1, survives=0)
 
 
 def _status(
-    view: View, head: Head, engine: str, hosts: list[pb.HostStatus], warnings: list[pb.Warning]
+    view: View,
+    head: Head,
+    engine: str,
+    hosts: list[pb.HostStatus],
+    warnings: list[pb.Warning],
+    *,
+    shared: bool,
 ) -> pb.GetStatusResponse:
     pool = view.state.pool
     return pb.GetStatusResponse(
@@ -68,8 +90,7 @@ def _status(
         pool_name=pool.name_label,
         head=to_proto(head),
         engine=engine,
-        # The store is at the master: it alone has to be up, and nobody else can stand in for it.
-        quorum=pb.Quorum(voters=1, needed=1, survives=0),
+        quorum=_quorum(view.state, shared=shared),
         hosts=hosts,
         warnings=warnings,
         freshness=view.freshness(),
@@ -83,7 +104,7 @@ def _ordered(state: State) -> list[Host]:
 def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
     warnings = []
     hosts = _ordered(state)
-    if len(hosts) > 1:
+    if len(hosts) > 1 and master.shared_store is None:
         warnings.append(
             pb.Warning(
                 code="FAILOVER_NEEDS_A_PERSON",

@@ -103,6 +103,7 @@ def test_status_for_people_fits_on_a_terminal(pool: Pool) -> None:
         "vif",
         "task",
         "message",
+        "lock",
     ],
 )
 def test_every_noun_lists_as_table_json_yaml_and_names(pool: Pool, noun: str) -> None:

@@ -69,7 +69,7 @@ def test_entering_fails_as_the_client_does_and_leaves_no_thread() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["PoolClient", "Collection", "WritableCollection", "TaskHandle", "Mirror"],
+    ["PoolClient", "Collection", "WritableCollection", "TaskHandle", "PoolLock", "Mirror"],
 )
 def test_the_twin_has_every_method_with_the_same_arguments(name: str) -> None:
     cls, twin = getattr(poolclient, name), getattr(poolclient, f"Blocking{name}")

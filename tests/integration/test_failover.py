@@ -156,7 +156,7 @@ async def test_a_master_that_was_frozen_neither_writes_nor_answers_as_if_it_were
             await asyncio.sleep(FROZEN_ON_SECONDS)
             assert not writing.done()
             old.signal(signal.SIGCONT)
-            await old.says("member, following")
+            await old.says("following")
             await pool.attached(successor)
             fresh = reader.fresh
             await book.goes_on(10 * CLIENTS)
@@ -193,7 +193,7 @@ async def test_a_master_that_was_killed_comes_back_as_a_member_that_has_everythi
         async with successor.api() as api:
             await api.commits(200)
         await old.start()
-        await old.says("member, following")
+        await old.says("following")
         await pool.attached(successor)
         await same_replicas(successor, *pool.others(successor))
         async with old.api() as api:

@@ -18,6 +18,7 @@ from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import (
     event_service_pb2,
     host_service_pb2,
+    lock_service_pb2,
     network_service_pb2,
     patch_pb2,
     pool_service_pb2,
@@ -79,6 +80,7 @@ def read_requests(state: Any) -> dict[str, Any]:
         "PoolService/GetStatus": pool_service_pb2.GetStatusRequest(),
         "PoolService/CheckHost": pool_service_pb2.CheckHostRequest(address="phantom.invalid"),
         "PoolService/GetJoin": pool_service_pb2.GetJoinRequest(task="no task", host="no host"),
+        "LockService/RenewLock": lock_service_pb2.RenewLockRequest(lock="no lock"),
     }
     for service, nouns in NOUNS.items():
         for noun in nouns:
@@ -107,7 +109,12 @@ def write_requests(revision: int) -> dict[str, Any]:
         "VMService/UpdateVm": vm_service_pb2.UpdateVmRequest(vm="web1", patch=TAGGED),
         "PoolService/AddHost": pool_service_pb2.AddHostRequest(address="phantom.invalid"),
         "PoolService/EjectHost": pool_service_pb2.EjectHostRequest(host="phantom"),
+        "PoolService/DesignateMaster": pool_service_pb2.DesignateMasterRequest(host="ignite"),
         "TaskService/CancelTask": task_service_pb2.CancelTaskRequest(task="no task"),
+        "LockService/AcquireLock": lock_service_pb2.AcquireLockRequest(
+            name="nightly", holder="ops", ttl_seconds=60
+        ),
+        "LockService/ReleaseLock": lock_service_pb2.ReleaseLockRequest(lock="no lock"),
     }
     for request in found.values():
         request.request_id = next(ids)

@@ -39,6 +39,7 @@ async def test_every_host_is_healthy_and_tells_its_services(cluster: Cluster) ->
             "poolmanager.v1.NetworkService",
             "poolmanager.v1.VMService",
             "poolmanager.v1.TaskService",
+            "poolmanager.v1.LockService",
             "poolmanager.v1.EventService",
             "poolmanager.v1.MemberService",
             "poolmanager.v1.AgentService",

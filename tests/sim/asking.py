@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts, Standing, Unreachable
 from poolcore.model import Reservation
+from poolcore.replica import Head
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmaster.agents import Answer
@@ -68,6 +69,10 @@ class Asking:
         response = await self._ask(endpoint, "GetStanding", request, seconds=seconds)
         found: Standing = from_proto(response.standing)
         return found
+
+    async def take_over(self, endpoint: str, head: Head, *, seconds: float) -> None:
+        request = pb.TakeOverRequest(head=to_proto(head))
+        await self._ask(endpoint, "TakeOver", request, seconds=seconds)
 
     async def read_nonce(self, endpoint: str, store: str) -> str | None:
         await self._world.network.reach(self._source, endpoint)

@@ -17,12 +17,13 @@ import grpc
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory, Standing, Unreachable
 from poolcore.model import HostId
+from poolcore.replica import Head
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import pool_service_pb2
 from poolmaster.mastership import Mastership
 from poolmember.agent import ASK_SECONDS, Agent
-from poolmember.contending import standing
+from poolmember.contending import standing, take_over
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
@@ -205,6 +206,10 @@ class Life:
 
     async def standing(self, pool: str, term: int) -> Standing:
         return await standing(self.parts, pool, term)
+
+    async def take_over(self, head: Head) -> None:
+        """Become the master in the place of the one that `head` names."""
+        await take_over(self.parts, head)
 
     async def become(self, membership: Member) -> None:
         await self._roles.become(membership)

@@ -136,7 +136,7 @@ class Rules:
     def unsettled(self) -> str | None:
         """What is still under way, if anything is."""
         for host in self._world.hosts.values():
-            register = self._register_of(host)
+            register = self.register_of(host)
             if register is None:
                 return f"{host.name} has no pool"
             pool = register.state
@@ -170,7 +170,8 @@ class Rules:
         stores = [other.disk.store for other in self._world.hosts.values()]
         return all(store is None or store.pool != reservation.pool for store in stores)
 
-    def _register_of(self, host: SimHost) -> Register | None:
+    def register_of(self, host: SimHost) -> Register | None:
+        """The register of the pool that the host is of, by its own account."""
         membership = host.membership
         if membership is None:
             return None
@@ -182,7 +183,7 @@ class Rules:
         for register in self.registers.values():
             register.check_whole()
         for host in self._world.hosts.values():
-            own = self._register_of(host)
+            own = self.register_of(host)
             replica = host.disk.replica
             if own is None or replica is None or replica.state is None:
                 self.expect(False, f"{host.name} has no pool")

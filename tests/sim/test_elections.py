@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 import pytest
 
+from poolcore.errors import PoolError
+from poolcore.model import TaskStatus
+from poolmaster.operations.designate import Designate
 from sim.host import SimHost
-from sim.world import World, play
+from sim.world import Crash, World, play
 
 SHARED = "sqlite:///shared.db"
 
@@ -66,3 +70,64 @@ def test_a_master_that_falls_silent_is_replaced_once(seed: int) -> None:
         await world.settle()
 
     played(f"silent {seed}", scenario)
+
+
+async def mastered(world: World) -> SimHost:
+    """The one host that is master, once there is one."""
+    await world.until(lambda: [h for h in world.hosts.values() if h.mastership])
+    (master,) = (h for h in world.hosts.values() if h.mastership)
+    return master
+
+
+def test_a_designated_host_is_the_master() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        for old, new in [(phantom, ignite), (ignite, specter), (specter, phantom)]:
+            task = await world.designate(old, new)
+            assert (await world.finished(old, task)).status is TaskStatus.SUCCESS
+            assert new.mastership is not None
+            assert old.mastership is None
+        await world.settle()
+
+    played("designated", scenario)
+
+
+def test_designating_the_master_changes_nothing() -> None:
+    async def scenario(world: World) -> None:
+        phantom, *_ = await trio(world)
+        term = phantom.mastership.ledger.head.term if phantom.mastership else 0
+        task = await world.designate(phantom, phantom)
+        assert task.status is TaskStatus.SUCCESS
+        await world.let_pass(1.0)
+        assert phantom.mastership is not None
+        assert phantom.mastership.ledger.head.term == term
+
+    played("designated again", scenario)
+
+
+POINTS = [*(f"{Designate.name}:{step.name}" for step in Designate.steps)]
+
+
+@pytest.mark.parametrize("victim", ["phantom", "ignite", "specter"])
+@pytest.mark.parametrize("moment", ["before", "unanswered", "after"])
+@pytest.mark.parametrize("point", [*POINTS, f"{Designate.name}:writes-wait"])
+def test_a_host_that_dies_during_a_handover_leaves_one_master(
+    point: str, moment: str, victim: str
+) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, _ = await trio(world)
+        world.crash = Crash(point, moment, (victim,))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.let_pass(3.0)
+        master = await mastered(world)
+        await world.tag(master, "it goes on")
+        world.crash = None
+        await world.settle()
+        assert world.members(phantom) == {h.uuid for h in world.hosts.values()}
+        # And the same command again succeeds.
+        master = await mastered(world)
+        await world.finished(master, await world.designate(master, ignite))
+        await world.until(lambda: ignite.mastership)
+
+    played(f"{point} {moment} {victim}", scenario)

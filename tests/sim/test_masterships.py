@@ -9,6 +9,7 @@ import pytest
 
 from poolcore.errors import PoolError
 from poolmaster.store.memory import Fate, MemoryStore
+from poolmember.leading import COLLECT_SECONDS
 from sim.host import SimHost
 from sim.world import World, play
 
@@ -63,6 +64,7 @@ def test_a_mastership_that_has_ended_does_not_stay_in_memory(
             with pytest.raises(PoolError):
                 await world.tag(phantom, "tag")
             await world.settle()
+        await world.let_pass(2 * COLLECT_SECONDS)
         assert first() is None
 
     play("ended masterships", scenario)

@@ -176,7 +176,7 @@ class World:
     def new_request(self, host: SimHost) -> str:
         """A request id by a client that knows the pool of that host."""
         self._asked += 1
-        register = self.rules.own_register(host)
+        register = self.rules.register_of(host)
         known = 1 if register is None else register.state.revision
         return request_id(known, f"request{self._asked:04}")
 
@@ -193,6 +193,13 @@ class World:
         """Have the master let a host go; the task as it was recorded."""
         request = pb.EjectHostRequest(host=leaving.uuid, request_id=asked or self.new_request(pool))
         response = await self.ask(pool, "PoolService/EjectHost", request)
+        task: Task = from_proto(response.task)
+        return task
+
+    async def designate(self, at: SimHost, host: SimHost) -> Task:
+        """Hand the mastership over; the task as it was recorded."""
+        request = pb.DesignateMasterRequest(host=host.uuid, request_id=self.new_request(at))
+        response = await self.ask(at, "PoolService/DesignateMaster", request)
         task: Task = from_proto(response.task)
         return task
 
@@ -217,7 +224,7 @@ class World:
         """The task at its end."""
 
         def found() -> Task | None:
-            register = self.rules.own_register(pool)
+            register = self.rules.register_of(pool)
             now = None if register is None else register.state.get(Task, task.uuid)
             return now if now is not None and now.status.is_final else None
 
@@ -247,7 +254,7 @@ class World:
 
     def members(self, pool: SimHost) -> set[HostId]:
         """The hosts that the pool of a master has, as committed."""
-        register = self.rules.own_register(pool)
+        register = self.rules.register_of(pool)
         return set() if register is None else {h.uuid for h in register.state.all(Host)}
 
     def close(self) -> None:

@@ -38,6 +38,7 @@ from poolmanager.v1 import (
     chain_pb2,
     event_service_pb2,
     host_service_pb2,
+    lock_service_pb2,
     network_service_pb2,
     pool_service_pb2,
     storage_service_pb2,
@@ -53,6 +54,7 @@ MODULES: tuple[ModuleType, ...] = (
     network_service_pb2,
     vm_service_pb2,
     task_service_pb2,
+    lock_service_pb2,
     event_service_pb2,
 )
 

@@ -11,6 +11,7 @@ from poolcore.clock import SystemClock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
 from poolcore.model import PoolId
+from poolcore.replica import Head
 from poolcore.wire.serving import handlers
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmaster.grpc_agents import GrpcAgents
@@ -41,6 +42,9 @@ class WithoutMastership:
         return Identity(host=IGNITE, name="ignite", membership=self.membership)
 
     async def standing(self, pool: str, term: int) -> Standing:
+        raise AssertionError("nobody is elected here")
+
+    async def take_over(self, head: Head) -> None:
         raise AssertionError("nobody is elected here")
 
     async def become(self, membership: Member) -> None:

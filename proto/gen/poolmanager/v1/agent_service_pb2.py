@@ -23,56 +23,61 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from poolmanager.v1 import chain_pb2 as poolmanager_dot_v1_dot_chain__pb2
 from poolmanager.v1 import resources_pb2 as poolmanager_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"poolmanager/v1/agent_service.proto\x12\x0epoolmanager.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epoolmanager/v1/resources.proto\"\xea\x01\n\x0bHostProfile\x12.\n\nhypervisor\x18\x01 \x01(\x0b\x32\x1a.poolmanager.v1.Hypervisor\x12 \n\x03\x63pu\x18\x02 \x01(\x0b\x32\x13.poolmanager.v1.Cpu\x12\x19\n\x0cmemory_total\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x15\n\rstorage_types\x18\x05 \x03(\t\x12\x1c\n\x0fnetwork_backend\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x0f\n\r_memory_totalB\x12\n\x10_network_backend\"b\n\tInventory\x12,\n\x07profile\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.HostProfile\x12\'\n\x07objects\x18\x02 \x03(\x0b\x32\x16.poolmanager.v1.Object\"\x9b\x01\n\x0bUnreachable\x12\x16\n\tfrom_host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07to_host\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08\x65ndpoint\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07problem\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\x0c\n\n_from_hostB\n\n\x08_to_hostB\x0b\n\t_endpointB\n\n\x08_problem\"\xce\x05\n\tHostFacts\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nname_label\x18\x02 \x01(\tH\x01\x88\x01\x01\x12*\n\taddresses\x18\x03 \x03(\x0b\x32\x17.poolmanager.v1.Address\x12\x11\n\x04pool\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x16\n\tpool_name\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x17\n\npool_hosts\x18\x06 \x01(\rH\x04\x88\x01\x01\x12\x16\n\tis_master\x18\x07 \x01(\x08H\x05\x88\x01\x01\x12\x30\n\x0breservation\x18\x08 \x01(\x0b\x32\x1b.poolmanager.v1.Reservation\x12\x39\n\x10software_version\x18\t \x01(\x0b\x32\x1f.poolmanager.v1.SoftwareVersion\x12,\n\tinventory\x18\n \x01(\x0b\x32\x19.poolmanager.v1.Inventory\x12\x12\n\noperations\x18\x0b \x03(\t\x12\x14\n\x07\x62ooting\x18\x0c \x01(\x08H\x06\x88\x01\x01\x12\x15\n\x08updating\x18\r \x01(\x08H\x07\x88\x01\x01\x12!\n\x14\x63lock_offset_seconds\x18\x0e \x01(\x01H\x08\x88\x01\x01\x12\x30\n\x0bunreachable\x18\x0f \x03(\x0b\x32\x1b.poolmanager.v1.Unreachable\x12\x1c\n\x0f\x66ree_disk_bytes\x18\x10 \x01(\x04H\t\x88\x01\x01\x12\x1a\n\rfsync_seconds\x18\x11 \x01(\x01H\n\x88\x01\x01\x42\x07\n\x05_hostB\r\n\x0b_name_labelB\x07\n\x05_poolB\x0c\n\n_pool_nameB\r\n\x0b_pool_hostsB\x0c\n\n_is_masterB\n\n\x08_bootingB\x0b\n\t_updatingB\x17\n\x15_clock_offset_secondsB\x12\n\x10_free_disk_bytesB\x10\n\x0e_fsync_seconds\"\x11\n\x0fGetFactsRequest\"g\n\x10GetFactsResponse\x12(\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x19.poolmanager.v1.HostFacts\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x0eReserveRequest\x12\x30\n\x0breservation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Reservation\"f\n\x0fReserveResponse\x12(\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x19.poolmanager.v1.HostFacts\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x0eReleaseRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_task\"\x11\n\x0fReleaseResponse\"d\n\x0c\x41\x64optRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04pool\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05store\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_taskB\x07\n\x05_poolB\x08\n\x06_store\"\x0f\n\rAdoptResponse\"<\n\x0cProbeRequest\x12,\n\x07targets\x18\x01 \x03(\x0b\x32\x1b.poolmanager.v1.ProbeTarget\"M\n\x0bProbeTarget\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08\x65ndpoint\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_hostB\x0b\n\t_endpoint\"A\n\rProbeResponse\x12\x30\n\x0bunreachable\x18\x01 \x03(\x0b\x32\x1b.poolmanager.v1.Unreachable\"0\n\x10ReadNonceRequest\x12\x12\n\x05store\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_store\"1\n\x11ReadNonceResponse\x12\x12\n\x05nonce\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_nonce\"L\n\x12GetStandingRequest\x12\x11\n\x04pool\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04term\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x07\n\x05_poolB\x07\n\x05_term\"\xc8\x01\n\x08Standing\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08priority\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x19\n\x0chears_master\x18\x04 \x01(\x08H\x03\x88\x01\x01\x12\x1a\n\rreaches_store\x18\x05 \x01(\x08H\x04\x88\x01\x01\x42\x07\n\x05_hostB\x0b\n\t_revisionB\x0b\n\t_priorityB\x0f\n\r_hears_masterB\x10\n\x0e_reaches_store\"A\n\x13GetStandingResponse\x12*\n\x08standing\x18\x01 \x01(\x0b\x32\x18.poolmanager.v1.Standing2\xab\x04\n\x0c\x41gentService\x12M\n\x08GetFacts\x12\x1f.poolmanager.v1.GetFactsRequest\x1a .poolmanager.v1.GetFactsResponse\x12J\n\x07Reserve\x12\x1e.poolmanager.v1.ReserveRequest\x1a\x1f.poolmanager.v1.ReserveResponse\x12J\n\x07Release\x12\x1e.poolmanager.v1.ReleaseRequest\x1a\x1f.poolmanager.v1.ReleaseResponse\x12\x44\n\x05\x41\x64opt\x12\x1c.poolmanager.v1.AdoptRequest\x1a\x1d.poolmanager.v1.AdoptResponse\x12\x44\n\x05Probe\x12\x1c.poolmanager.v1.ProbeRequest\x1a\x1d.poolmanager.v1.ProbeResponse\x12P\n\tReadNonce\x12 .poolmanager.v1.ReadNonceRequest\x1a!.poolmanager.v1.ReadNonceResponse\x12V\n\x0bGetStanding\x12\".poolmanager.v1.GetStandingRequest\x1a#.poolmanager.v1.GetStandingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"poolmanager/v1/agent_service.proto\x12\x0epoolmanager.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apoolmanager/v1/chain.proto\x1a\x1epoolmanager/v1/resources.proto\"\xea\x01\n\x0bHostProfile\x12.\n\nhypervisor\x18\x01 \x01(\x0b\x32\x1a.poolmanager.v1.Hypervisor\x12 \n\x03\x63pu\x18\x02 \x01(\x0b\x32\x13.poolmanager.v1.Cpu\x12\x19\n\x0cmemory_total\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x15\n\rstorage_types\x18\x05 \x03(\t\x12\x1c\n\x0fnetwork_backend\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x0f\n\r_memory_totalB\x12\n\x10_network_backend\"b\n\tInventory\x12,\n\x07profile\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.HostProfile\x12\'\n\x07objects\x18\x02 \x03(\x0b\x32\x16.poolmanager.v1.Object\"\x9b\x01\n\x0bUnreachable\x12\x16\n\tfrom_host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07to_host\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08\x65ndpoint\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07problem\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\x0c\n\n_from_hostB\n\n\x08_to_hostB\x0b\n\t_endpointB\n\n\x08_problem\"\xce\x05\n\tHostFacts\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nname_label\x18\x02 \x01(\tH\x01\x88\x01\x01\x12*\n\taddresses\x18\x03 \x03(\x0b\x32\x17.poolmanager.v1.Address\x12\x11\n\x04pool\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x16\n\tpool_name\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x17\n\npool_hosts\x18\x06 \x01(\rH\x04\x88\x01\x01\x12\x16\n\tis_master\x18\x07 \x01(\x08H\x05\x88\x01\x01\x12\x30\n\x0breservation\x18\x08 \x01(\x0b\x32\x1b.poolmanager.v1.Reservation\x12\x39\n\x10software_version\x18\t \x01(\x0b\x32\x1f.poolmanager.v1.SoftwareVersion\x12,\n\tinventory\x18\n \x01(\x0b\x32\x19.poolmanager.v1.Inventory\x12\x12\n\noperations\x18\x0b \x03(\t\x12\x14\n\x07\x62ooting\x18\x0c \x01(\x08H\x06\x88\x01\x01\x12\x15\n\x08updating\x18\r \x01(\x08H\x07\x88\x01\x01\x12!\n\x14\x63lock_offset_seconds\x18\x0e \x01(\x01H\x08\x88\x01\x01\x12\x30\n\x0bunreachable\x18\x0f \x03(\x0b\x32\x1b.poolmanager.v1.Unreachable\x12\x1c\n\x0f\x66ree_disk_bytes\x18\x10 \x01(\x04H\t\x88\x01\x01\x12\x1a\n\rfsync_seconds\x18\x11 \x01(\x01H\n\x88\x01\x01\x42\x07\n\x05_hostB\r\n\x0b_name_labelB\x07\n\x05_poolB\x0c\n\n_pool_nameB\r\n\x0b_pool_hostsB\x0c\n\n_is_masterB\n\n\x08_bootingB\x0b\n\t_updatingB\x17\n\x15_clock_offset_secondsB\x12\n\x10_free_disk_bytesB\x10\n\x0e_fsync_seconds\"\x11\n\x0fGetFactsRequest\"g\n\x10GetFactsResponse\x12(\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x19.poolmanager.v1.HostFacts\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x0eReserveRequest\x12\x30\n\x0breservation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Reservation\"f\n\x0fReserveResponse\x12(\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x19.poolmanager.v1.HostFacts\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x0eReleaseRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_task\"\x11\n\x0fReleaseResponse\"d\n\x0c\x41\x64optRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04pool\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05store\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_taskB\x07\n\x05_poolB\x08\n\x06_store\"\x0f\n\rAdoptResponse\"<\n\x0cProbeRequest\x12,\n\x07targets\x18\x01 \x03(\x0b\x32\x1b.poolmanager.v1.ProbeTarget\"M\n\x0bProbeTarget\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08\x65ndpoint\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_hostB\x0b\n\t_endpoint\"A\n\rProbeResponse\x12\x30\n\x0bunreachable\x18\x01 \x03(\x0b\x32\x1b.poolmanager.v1.Unreachable\"0\n\x10ReadNonceRequest\x12\x12\n\x05store\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_store\"1\n\x11ReadNonceResponse\x12\x12\n\x05nonce\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_nonce\"L\n\x12GetStandingRequest\x12\x11\n\x04pool\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04term\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x07\n\x05_poolB\x07\n\x05_term\"\xc8\x01\n\x08Standing\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08priority\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x19\n\x0chears_master\x18\x04 \x01(\x08H\x03\x88\x01\x01\x12\x1a\n\rreaches_store\x18\x05 \x01(\x08H\x04\x88\x01\x01\x42\x07\n\x05_hostB\x0b\n\t_revisionB\x0b\n\t_priorityB\x0f\n\r_hears_masterB\x10\n\x0e_reaches_store\"A\n\x13GetStandingResponse\x12*\n\x08standing\x18\x01 \x01(\x0b\x32\x18.poolmanager.v1.Standing\"5\n\x0fTakeOverRequest\x12\"\n\x04head\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Head\"\x12\n\x10TakeOverResponse2\xfa\x04\n\x0c\x41gentService\x12M\n\x08GetFacts\x12\x1f.poolmanager.v1.GetFactsRequest\x1a .poolmanager.v1.GetFactsResponse\x12J\n\x07Reserve\x12\x1e.poolmanager.v1.ReserveRequest\x1a\x1f.poolmanager.v1.ReserveResponse\x12J\n\x07Release\x12\x1e.poolmanager.v1.ReleaseRequest\x1a\x1f.poolmanager.v1.ReleaseResponse\x12\x44\n\x05\x41\x64opt\x12\x1c.poolmanager.v1.AdoptRequest\x1a\x1d.poolmanager.v1.AdoptResponse\x12\x44\n\x05Probe\x12\x1c.poolmanager.v1.ProbeRequest\x1a\x1d.poolmanager.v1.ProbeResponse\x12P\n\tReadNonce\x12 .poolmanager.v1.ReadNonceRequest\x1a!.poolmanager.v1.ReadNonceResponse\x12V\n\x0bGetStanding\x12\".poolmanager.v1.GetStandingRequest\x1a#.poolmanager.v1.GetStandingResponse\x12M\n\x08TakeOver\x12\x1f.poolmanager.v1.TakeOverRequest\x1a .poolmanager.v1.TakeOverResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'poolmanager.v1.agent_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOSTPROFILE']._serialized_start=120
-  _globals['_HOSTPROFILE']._serialized_end=354
-  _globals['_INVENTORY']._serialized_start=356
-  _globals['_INVENTORY']._serialized_end=454
-  _globals['_UNREACHABLE']._serialized_start=457
-  _globals['_UNREACHABLE']._serialized_end=612
-  _globals['_HOSTFACTS']._serialized_start=615
-  _globals['_HOSTFACTS']._serialized_end=1333
-  _globals['_GETFACTSREQUEST']._serialized_start=1335
-  _globals['_GETFACTSREQUEST']._serialized_end=1352
-  _globals['_GETFACTSRESPONSE']._serialized_start=1354
-  _globals['_GETFACTSRESPONSE']._serialized_end=1457
-  _globals['_RESERVEREQUEST']._serialized_start=1459
-  _globals['_RESERVEREQUEST']._serialized_end=1525
-  _globals['_RESERVERESPONSE']._serialized_start=1527
-  _globals['_RESERVERESPONSE']._serialized_end=1629
-  _globals['_RELEASEREQUEST']._serialized_start=1631
-  _globals['_RELEASEREQUEST']._serialized_end=1675
-  _globals['_RELEASERESPONSE']._serialized_start=1677
-  _globals['_RELEASERESPONSE']._serialized_end=1694
-  _globals['_ADOPTREQUEST']._serialized_start=1696
-  _globals['_ADOPTREQUEST']._serialized_end=1796
-  _globals['_ADOPTRESPONSE']._serialized_start=1798
-  _globals['_ADOPTRESPONSE']._serialized_end=1813
-  _globals['_PROBEREQUEST']._serialized_start=1815
-  _globals['_PROBEREQUEST']._serialized_end=1875
-  _globals['_PROBETARGET']._serialized_start=1877
-  _globals['_PROBETARGET']._serialized_end=1954
-  _globals['_PROBERESPONSE']._serialized_start=1956
-  _globals['_PROBERESPONSE']._serialized_end=2021
-  _globals['_READNONCEREQUEST']._serialized_start=2023
-  _globals['_READNONCEREQUEST']._serialized_end=2071
-  _globals['_READNONCERESPONSE']._serialized_start=2073
-  _globals['_READNONCERESPONSE']._serialized_end=2122
-  _globals['_GETSTANDINGREQUEST']._serialized_start=2124
-  _globals['_GETSTANDINGREQUEST']._serialized_end=2200
-  _globals['_STANDING']._serialized_start=2203
-  _globals['_STANDING']._serialized_end=2403
-  _globals['_GETSTANDINGRESPONSE']._serialized_start=2405
-  _globals['_GETSTANDINGRESPONSE']._serialized_end=2470
-  _globals['_AGENTSERVICE']._serialized_start=2473
-  _globals['_AGENTSERVICE']._serialized_end=3028
+  _globals['_HOSTPROFILE']._serialized_start=148
+  _globals['_HOSTPROFILE']._serialized_end=382
+  _globals['_INVENTORY']._serialized_start=384
+  _globals['_INVENTORY']._serialized_end=482
+  _globals['_UNREACHABLE']._serialized_start=485
+  _globals['_UNREACHABLE']._serialized_end=640
+  _globals['_HOSTFACTS']._serialized_start=643
+  _globals['_HOSTFACTS']._serialized_end=1361
+  _globals['_GETFACTSREQUEST']._serialized_start=1363
+  _globals['_GETFACTSREQUEST']._serialized_end=1380
+  _globals['_GETFACTSRESPONSE']._serialized_start=1382
+  _globals['_GETFACTSRESPONSE']._serialized_end=1485
+  _globals['_RESERVEREQUEST']._serialized_start=1487
+  _globals['_RESERVEREQUEST']._serialized_end=1553
+  _globals['_RESERVERESPONSE']._serialized_start=1555
+  _globals['_RESERVERESPONSE']._serialized_end=1657
+  _globals['_RELEASEREQUEST']._serialized_start=1659
+  _globals['_RELEASEREQUEST']._serialized_end=1703
+  _globals['_RELEASERESPONSE']._serialized_start=1705
+  _globals['_RELEASERESPONSE']._serialized_end=1722
+  _globals['_ADOPTREQUEST']._serialized_start=1724
+  _globals['_ADOPTREQUEST']._serialized_end=1824
+  _globals['_ADOPTRESPONSE']._serialized_start=1826
+  _globals['_ADOPTRESPONSE']._serialized_end=1841
+  _globals['_PROBEREQUEST']._serialized_start=1843
+  _globals['_PROBEREQUEST']._serialized_end=1903
+  _globals['_PROBETARGET']._serialized_start=1905
+  _globals['_PROBETARGET']._serialized_end=1982
+  _globals['_PROBERESPONSE']._serialized_start=1984
+  _globals['_PROBERESPONSE']._serialized_end=2049
+  _globals['_READNONCEREQUEST']._serialized_start=2051
+  _globals['_READNONCEREQUEST']._serialized_end=2099
+  _globals['_READNONCERESPONSE']._serialized_start=2101
+  _globals['_READNONCERESPONSE']._serialized_end=2150
+  _globals['_GETSTANDINGREQUEST']._serialized_start=2152
+  _globals['_GETSTANDINGREQUEST']._serialized_end=2228
+  _globals['_STANDING']._serialized_start=2231
+  _globals['_STANDING']._serialized_end=2431
+  _globals['_GETSTANDINGRESPONSE']._serialized_start=2433
+  _globals['_GETSTANDINGRESPONSE']._serialized_end=2498
+  _globals['_TAKEOVERREQUEST']._serialized_start=2500
+  _globals['_TAKEOVERREQUEST']._serialized_end=2553
+  _globals['_TAKEOVERRESPONSE']._serialized_start=2555
+  _globals['_TAKEOVERRESPONSE']._serialized_end=2573
+  _globals['_AGENTSERVICE']._serialized_start=2576
+  _globals['_AGENTSERVICE']._serialized_end=3210
 # @@protoc_insertion_point(module_scope)

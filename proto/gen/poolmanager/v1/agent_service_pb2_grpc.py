@@ -70,6 +70,11 @@ class AgentServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStandingRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStandingResponse.FromString,
                 _registered_method=True)
+        self.TakeOver = channel.unary_unary(
+                '/poolmanager.v1.AgentService/TakeOver',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -125,6 +130,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeOver(self, request, context):
+        """Has the host become the master in the place of the one that asks; answers when it is. Repeating
+        is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +175,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.GetStanding,
                     request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStandingRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStandingResponse.SerializeToString,
+            ),
+            'TakeOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeOver,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +372,33 @@ class AgentService:
             '/poolmanager.v1.AgentService/GetStanding',
             poolmanager_dot_v1_dot_agent__service__pb2.GetStandingRequest.SerializeToString,
             poolmanager_dot_v1_dot_agent__service__pb2.GetStandingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/TakeOver',
+            poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,10 @@ class AgentServiceStub:
     """Reads the nonce of a shared store, to prove that the host sees the same one."""
     GetStanding: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetStandingRequest, _agent_service_pb2.GetStandingResponse]
     """Whether the host hears the master of its pool, and what it would be as one itself."""
+    TakeOver: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.TakeOverRequest, _agent_service_pb2.TakeOverResponse]
+    """Has the host become the master in the place of the one that asks; answers when it is. Repeating
+    is harmless.
+    """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Each host for itself; answered by the host that is asked, never passed on."""
@@ -89,5 +93,15 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_service_pb2.GetStandingRequest, _abc.Awaitable[_agent_service_pb2.GetStandingResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.GetStandingResponse]:
         """Whether the host hears the master of its pool, and what it would be as one itself."""
+
+    @_abc_1.abstractmethod
+    def TakeOver(
+        self,
+        request: _agent_service_pb2.TakeOverRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.TakeOverRequest, _abc.Awaitable[_agent_service_pb2.TakeOverResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.TakeOverResponse]:
+        """Has the host become the master in the place of the one that asks; answers when it is. Repeating
+        is harmless.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

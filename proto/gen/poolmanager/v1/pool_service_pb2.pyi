@@ -895,6 +895,65 @@ class EjectHostResponse(_message.Message):
 Global___EjectHostResponse: _TypeAlias = EjectHostResponse  # noqa: Y015
 
 @_typing.final
+class DesignateMasterRequest(_message.Message):
+    """Asks the master to hand over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
+    not safe.
+    """
+    host: _builtins.str
+    """Uuid, name, or a unique prefix of either."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str | None = ...,
+        host: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+
+Global___DesignateMasterRequest: _TypeAlias = DesignateMasterRequest  # noqa: Y015
+
+@_typing.final
+class DesignateMasterResponse(_message.Message):
+    """The handover was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> _resources_pb2.Task:
+        """The task; watch it until it ends. The new master tells its end."""
+
+    def __init__(
+        self,
+        *,
+        task: _resources_pb2.Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DesignateMasterResponse: _TypeAlias = DesignateMasterResponse  # noqa: Y015
+
+@_typing.final
 class GetJoinRequest(_message.Message):
     """Asks how a join ended."""
 

@@ -75,6 +75,11 @@ class PoolServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetJoinRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetJoinResponse.FromString,
                 _registered_method=True)
+        self.DesignateMaster = channel.unary_unary(
+                '/poolmanager.v1.PoolService/DesignateMaster',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServiceServicer:
@@ -139,6 +144,13 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DesignateMaster(self, request, context):
+        """Starts handing the mastership over to a host. To the one that has it already is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -181,6 +193,11 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.GetJoin,
                     request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetJoinRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetJoinResponse.SerializeToString,
+            ),
+            'DesignateMaster': grpc.unary_unary_rpc_method_handler(
+                    servicer.DesignateMaster,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +417,33 @@ class PoolService:
             '/poolmanager.v1.PoolService/GetJoin',
             poolmanager_dot_v1_dot_pool__service__pb2.GetJoinRequest.SerializeToString,
             poolmanager_dot_v1_dot_pool__service__pb2.GetJoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DesignateMaster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/DesignateMaster',
+            poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,8 @@ class PoolServiceStub:
     """Starts a task that makes a host a pool of its own again, with its local SRs."""
     GetJoin: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.GetJoinRequest, _pool_service_pb2.GetJoinResponse]
     """How a join ended; asked by a host that is reserved for it."""
+    DesignateMaster: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.DesignateMasterRequest, _pool_service_pb2.DesignateMasterResponse]
+    """Starts handing the mastership over to a host. To the one that has it already is no error."""
 
 class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     """The pool as a whole: its settings, its state, its hosts coming and going."""
@@ -107,5 +109,13 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.GetJoinRequest, _abc.Awaitable[_pool_service_pb2.GetJoinResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.GetJoinResponse]:
         """How a join ended; asked by a host that is reserved for it."""
+
+    @_abc_1.abstractmethod
+    def DesignateMaster(
+        self,
+        request: _pool_service_pb2.DesignateMasterRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.DesignateMasterRequest, _abc.Awaitable[_pool_service_pb2.DesignateMasterResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.DesignateMasterResponse]:
+        """Starts handing the mastership over to a host. To the one that has it already is no error."""
 
 def add_PoolServiceServicer_to_server(servicer: PoolServiceServicer, server: _aio.Server) -> None: ...

@@ -60,6 +60,8 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     """An operation with recorded steps."""
     KIND_MESSAGE: _Kind.ValueType  # 16
     """Something an administrator should learn of."""
+    KIND_LOCK: _Kind.ValueType  # 17
+    """A lock that spans the pool."""
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """The classes of object a pool holds."""
@@ -98,6 +100,8 @@ KIND_TASK: Kind.ValueType  # 15
 """An operation with recorded steps."""
 KIND_MESSAGE: Kind.ValueType  # 16
 """Something an administrator should learn of."""
+KIND_LOCK: Kind.ValueType  # 17
+"""A lock that spans the pool."""
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _AddressPurpose:
@@ -2088,6 +2092,69 @@ class Message(_message.Message):
 Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
+class Lock(_message.Message):
+    """A lock that spans the pool, while somebody holds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    ACQUIRED_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Identity of the object; another one each time the lock is taken."""
+    name_label: _builtins.str
+    """What it is called; no two locks have the same name."""
+    holder: _builtins.str
+    """Who holds it, in the holder's own words."""
+    ttl_seconds: _builtins.int
+    """How long it outlives the last renewal at least, in seconds."""
+    token: _builtins.int
+    """The revision at which it was taken; grows from holder to holder."""
+    @_builtins.property
+    def acquired(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken, by the master's time of day; for people to read."""
+
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        holder: _builtins.str | None = ...,
+        acquired: _timestamp_pb2.Timestamp | None = ...,
+        ttl_seconds: _builtins.int | None = ...,
+        token: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "_name_label", b"_name_label", "_token", b"_token", "_ttl_seconds", b"_ttl_seconds", "_uuid", b"_uuid", "acquired", b"acquired", "holder", b"holder", "name_label", b"name_label", "token", b"token", "ttl_seconds", b"ttl_seconds", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "_name_label", b"_name_label", "_token", b"_token", "_ttl_seconds", b"_ttl_seconds", "_uuid", b"_uuid", "acquired", b"acquired", "holder", b"holder", "name_label", b"name_label", "token", b"token", "ttl_seconds", b"ttl_seconds", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__holder: _TypeAlias = _typing.Literal["holder"]  # noqa: Y015
+    _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__token: _TypeAlias = _typing.Literal["token"]  # noqa: Y015
+    _WhichOneofArgType__token: _TypeAlias = _typing.Literal["_token", b"_token"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token) -> _WhichOneofReturnType__token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___Lock: _TypeAlias = Lock  # noqa: Y015
+
+@_typing.final
 class Object(_message.Message):
     """One object of any class."""
 
@@ -2109,6 +2176,7 @@ class Object(_message.Message):
     VIF_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    LOCK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pool(self) -> Global___Pool:
         """The pool."""
@@ -2173,6 +2241,10 @@ class Object(_message.Message):
     def message(self) -> Global___Message:
         """A message."""
 
+    @_builtins.property
+    def lock(self) -> Global___Lock:
+        """A lock."""
+
     def __init__(
         self,
         *,
@@ -2192,12 +2264,13 @@ class Object(_message.Message):
         vif: Global___VIF | None = ...,
         task: Global___Task | None = ...,
         message: Global___Message | None = ...,
+        lock: Global___Lock | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "lock", b"lock", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "lock", b"lock", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["pool", "host", "host_metrics", "sr", "pbd", "vdi", "network", "pif", "bond", "vlan", "tunnel", "vm", "vbd", "vif", "task", "message"]  # noqa: Y015
+    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["pool", "host", "host_metrics", "sr", "pbd", "vdi", "network", "pif", "bond", "vlan", "tunnel", "vm", "vbd", "vif", "task", "message", "lock"]  # noqa: Y015
     _WhichOneofArgType_object: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_object) -> _WhichOneofReturnType_object | None: ...
 

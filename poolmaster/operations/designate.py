@@ -1,0 +1,198 @@
+"""Handing the mastership over: to a host that a person designates, or to the best one at the end.
+
+| step         | after a crash | what holds then                                                 |
+|--------------|---------------|-----------------------------------------------------------------|
+| started      | resume        | the task is recorded; nothing has been done                     |
+| handing-over | complete      | writes wait; the target may already be the master               |
+
+The decision is the target's claim, one swap of `head`: before it the old master goes on as if
+nothing had been, after it the old one cannot commit any more. So whoever is master when the task is
+resumed knows how it ended: it succeeded if that is the target.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from immutables import Map
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Host, HostId, Task, TaskId
+from poolcore.replica import Put, State
+from poolmaster.agents import Agents
+from poolmaster.ledger import Decide, Decision, Ledger
+from poolmaster.operations.steps import (
+    Pool,
+    Recovery,
+    Step,
+    current,
+    ended,
+    record,
+    running,
+    surplus,
+)
+from poolmaster.sessions import RECONNECT_SECONDS, Session, Sessions
+
+log = logging.getLogger(__name__)
+
+CATCH_UP_SECONDS = 5.0
+"""How long a target may take to apply what there is, before writes are made to wait."""
+TAKE_OVER_SECONDS = 2.0
+"""How long writes wait for the target; then the old master goes on."""
+
+
+class Handover:
+    """Gives the mastership to another host; nothing has happened if that raises."""
+
+    def __init__(self, ledger: Ledger, sessions: Sessions, agents: Agents, *, shared: bool) -> None:
+        self._ledger = ledger
+        self._sessions = sessions
+        self._agents = agents
+        self._shared = shared
+
+    def check(self, state: State, host: HostId) -> Host:
+        """The host if it could take over now; raises `PoolError` with the reason if not."""
+        found = state.get(Host, host)
+        if found is None:
+            raise PoolError(Reason.OBJECT_NOT_FOUND, kind="host", name=host)
+        if not self._shared:
+            problem = "the pool's store is at its present master alone"
+            raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
+        ours = state.host(self._ledger.head.master).software_version
+        if found.software_version != ours:
+            problem = (
+                f"it runs {found.software_version.product_version}, not {ours.product_version}"
+            )
+            raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
+        if self._sessions.get(host) is None:
+            raise PoolError(Reason.HOST_OFFLINE, host=found.name_label)
+        return found
+
+    async def to(self, host: Host, *, announced: Callable[[], None] = lambda: None) -> None:
+        """Have `host` claim the mastership while writes wait; returns when it has confirmed it.
+
+        Raises `HANDOVER_FAILED`; then this master goes on, unless its next commit finds that the
+        host has claimed after all.
+        """
+        name = host.name_label
+        try:
+            async with asyncio.timeout(CATCH_UP_SECONDS):
+                await self._sessions.attached_at(host.uuid, self._ledger.head.revision)
+        except TimeoutError:
+            raise _failed(name, "it is too far behind") from None
+        async with self._ledger.paused() as head:
+            announced()
+            try:
+                async with asyncio.timeout(TAKE_OVER_SECONDS):
+                    # What it still lacks it reads from the store's log.
+                    await self._agents.take_over(host.address, head, seconds=TAKE_OVER_SECONDS)
+            except TimeoutError:
+                raise _failed(name, f"it did not answer for {TAKE_OVER_SECONDS:g} s") from None
+            except PoolError as error:
+                raise _failed(name, error.message.rstrip(".")) from error
+            self._ledger.step_down(f"{name} has taken over")
+
+    async def to_the_best(self) -> None:
+        """Hand over to the best of the attached hosts; `HANDOVER_FAILED` if there is none."""
+        state = self._ledger.state
+        best = self._best(state)
+        if best is None:
+            raise _failed("no other host", "none is connected that could")
+        await self.to(best)
+
+    def _best(self, state: State) -> Host | None:
+        found: list[tuple[Session, Host]] = []
+        for host in state.all(Host):
+            session = self._sessions.get(host.uuid)
+            if session is None or host.uuid == self._ledger.head.master:
+                continue
+            try:
+                found.append((session, self.check(state, host.uuid)))
+            except PoolError:
+                continue
+        return max(found, key=lambda f: (f[0].applied, f[1].uuid), default=(None, None))[1]
+
+
+def _failed(host: str, problem: str) -> PoolError:
+    return PoolError(Reason.HANDOVER_FAILED, host=host, problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Designate:
+    """The operation `pool.designate_master`; its task's params are `host` and `name`."""
+
+    handover: Handover
+    sessions: Sessions
+    master: HostId
+
+    name = "pool.designate_master"
+    steps = (
+        Step("started", Recovery.RESUME, 0.1, "the host catches up"),
+        Step("handing-over", Recovery.COMPLETE, 0.5, "writes wait; the host takes over"),
+    )
+
+    def begin(self, pool: Pool, task: TaskId, host: HostId) -> Decide:
+        """The decision that records a new handover; one to the present master is done with it."""
+
+        def decide(state: State) -> Decision:
+            other = running(state, self.name, host=host)
+            if other is not None:
+                # Written though nothing changes: the same request, repeated, is to find it.
+                return Decision((Put(other),), result=other)
+            target = state.get(Host, host)
+            if host != self.master or target is None:
+                target = self.handover.check(state, host)
+            new = Task(
+                uuid=task,
+                name_label=f"Designate {target.name_label} as master",
+                operation=self.name,
+                step="started",
+                progress=self.steps[0].progress,
+                params=Map(host=host, name=target.name_label),
+                subject=host,
+                created=pool.now(),
+            )
+            if host == self.master:
+                new = ended(new, pool.now())
+            return Decision((*surplus(state), Put(new)), result=new)
+
+        return decide
+
+    async def run(self, pool: Pool, task: Task) -> None:
+        """Hand over, or see how an earlier mastership's handover ended."""
+        host, name = HostId(task.params["host"]), task.params["name"]
+        if task.status.is_final:
+            return
+        if host == self.master:
+            await self._finish(pool, task)
+            return
+        if task.step == "handing-over":
+            await self._finish(pool, task, _failed(name, "the master ended before it had"))
+            return
+        try:
+            async with asyncio.timeout(RECONNECT_SECONDS):
+                await self.sessions.attached_at(host, 0)
+        except TimeoutError:
+            pass  # The check refuses it, with the reason.
+        target = self.handover.check(pool.state, host)
+        await record(pool, self, task, "handing-over")
+        try:
+            await self.handover.to(
+                target, announced=lambda: pool.reached(f"{self.name}:writes-wait")
+            )
+        except PoolError as failure:
+            await self._finish(pool, task, failure)
+
+    async def _finish(self, pool: Pool, task: Task, failure: PoolError | None = None) -> None:
+        def finish(state: State) -> Decision:
+            found = current(state, task, cancellable=False)
+            return Decision((Put(ended(found, pool.now(), failure)),))
+
+        await pool.write(finish)
+        pool.reached(f"{self.name}:done")
+
+    async def undo(self, pool: Pool, task: Task) -> None:
+        """Nothing is to be undone: the old master has only waited."""
