@@ -55,7 +55,7 @@ async def failover(folder: Path) -> Section:
     return _section(killed, frozen, claims)
 
 
-async def _kill(master: ProcessHost) -> None:
+async def _kill(_: SharedPool, master: ProcessHost) -> None:
     await master.kill()
 
 
@@ -63,8 +63,8 @@ async def _start(master: ProcessHost) -> None:
     await master.start()
 
 
-async def _freeze(master: ProcessHost) -> None:
-    master.signal(signal.SIGSTOP)
+async def _freeze(pool: SharedPool, master: ProcessHost) -> None:
+    await pool.freeze(master)
 
 
 async def _thaw(master: ProcessHost) -> None:
@@ -74,7 +74,7 @@ async def _thaw(master: ProcessHost) -> None:
 async def _trials(
     pool: SharedPool,
     number: int,
-    stop: Callable[[ProcessHost], Awaitable[None]],
+    stop: Callable[[SharedPool, ProcessHost], Awaitable[None]],
     bring_back: Callable[[ProcessHost], Awaitable[None]],
 ) -> Spread:
     seconds = []
@@ -84,7 +84,7 @@ async def _trials(
         async with PoolClient.connect(*pool.endpoints, timeout_seconds=30.0) as client:
             await client.hosts.set(master.name, other_config={"bench": "before"})
             began = time.perf_counter()
-            await stop(master)
+            await stop(pool, master)
             done = await client.hosts.set(master.name, other_config={"bench": str(trial)})
             seconds.append(time.perf_counter() - began)
         successor = await pool.another_master(than=master)

@@ -157,7 +157,8 @@ async def test_a_master_that_was_frozen_neither_writes_nor_answers_as_if_it_were
             reading = [tasks.create_task(reader.run(old)) for _ in range(READERS)]
             await book.goes_on(CLIENTS)
             before = await pool.chain.head()
-            old.signal(signal.SIGSTOP)
+            await at_old.status()  # It has a connection, which a frozen host would not take.
+            await pool.freeze(old)
             # What it finds when it goes on: a write that it was sent while it was the master.
             late = request_id(before.revision, secrets.token_hex(8))
             writing = tasks.create_task(outcome_of(at_old, late))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,8 @@ class SharedPool:
     """Three hosts of one pool, each a daemon of its own."""
 
     hosts: tuple[ProcessHost, ...]
+    file: Path
+    """The store's."""
     chain: Chain
 
     @property
@@ -94,6 +98,31 @@ class SharedPool:
         await host.says("master of pool")
         return host
 
+    async def freeze(self, host: ProcessHost) -> None:
+        """Stop a daemon, but not in the middle of a transaction.
+
+        It would keep the store's lock then, and nobody could take over: a limit of hosts that
+        share a file.
+        """
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                host.signal(signal.SIGSTOP)
+                while not _stands_still(host.process.pid):  # noqa: ASYNC110 - /proc tells nobody
+                    await asyncio.sleep(0.001)
+                if self._may_be_written():
+                    return
+                host.signal(signal.SIGCONT)
+                await asyncio.sleep(0.003)
+
+    def _may_be_written(self) -> bool:
+        with closing(sqlite3.connect(self.file, timeout=0.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
+
     async def attached(self, master: ProcessHost) -> None:
         """Until every host has a session with the master and is less than a second behind."""
         async with master.api() as api, asyncio.timeout(WAIT_SECONDS):
@@ -116,6 +145,11 @@ class SharedPool:
         assert found.keys() >= {delta.commit.term for delta in self.chain.deltas} - {1}
 
 
+def _stands_still(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
+
+
 @asynccontextmanager
 async def shared_pool(
     cluster: Cluster, folder: Path, *, sims: Sequence[str] = ("", "", "")
@@ -135,6 +169,6 @@ async def shared_pool(
     try:
         chain = Chain(store)
         await chain.read_on()
-        yield SharedPool((first, *others), chain)
+        yield SharedPool((first, *others), file, chain)
     finally:
         await store.close()
