@@ -30,21 +30,25 @@ class HostHangs(Exception):
 class Attended:
     """A call under way, as a context manager around awaiting it.
 
-    `hangs` looks once whether the call's host hangs. When it does the call is cancelled, and
-    `given_up` is true.
+    `hangs` looks once whether the call's host hangs; none where there is no other host to go to.
+    When it does the call is cancelled, and `given_up` is true.
     """
 
-    def __init__(self, call: Any, hangs: Callable[[], Awaitable[bool]], owned: OwnedTasks) -> None:
+    def __init__(
+        self, call: Any, hangs: Callable[[], Awaitable[bool]] | None, owned: OwnedTasks
+    ) -> None:
         self._call = call
         self._hangs = hangs
         self._owned = owned
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self.given_up = False
 
     def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        # Hardly any call gets there: a timer costs it less than a task would.
-        self._timer = loop.call_later(HANGING_SECONDS, self._begin)
+        if self._hangs is not None:
+            # Hardly any call gets there: a timer costs it less than a task would.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(HANGING_SECONDS, self._begin, self._hangs)
         return self
 
     def __exit__(
@@ -53,15 +57,16 @@ class Attended:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
-    def _begin(self) -> None:
-        self._task = self._owned.task(self._attend())
+    def _begin(self, hangs: Callable[[], Awaitable[bool]]) -> None:
+        self._task = self._owned.task(self._attend(hangs))
 
-    async def _attend(self) -> None:
+    async def _attend(self, hangs: Callable[[], Awaitable[bool]]) -> None:
         # Nothing tells that a host hangs: it has to be looked at.
-        while not await self._hangs():  # noqa: ASYNC110
+        while not await hangs():  # noqa: ASYNC110
             await asyncio.sleep(PAUSE_SECONDS)
         self.given_up = self._call.cancel()

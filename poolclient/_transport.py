@@ -310,7 +310,8 @@ class Transport:
         self, rpc: Rpc[A], connection: Connection, request: object, deadline: Deadline
     ) -> A:
         call = rpc(connection)(request, timeout=deadline.remaining)
-        with Attended(call, partial(self._hangs, connection), self._owned) as attended:
+        hangs = partial(self._hangs, connection) if len(self._connections) > 1 else None
+        with Attended(call, hangs, self._owned) as attended:
             try:
                 return await call
             except asyncio.CancelledError:
