@@ -11,6 +11,7 @@ The objects are those of `poolcore.model`. Everything public is named here.
 from poolclient._address import DEFAULT_PORT, normal_address
 from poolclient._blocking import (
     BlockingCollection,
+    BlockingHostCollection,
     BlockingMirror,
     BlockingPoolClient,
     BlockingTaskHandle,
@@ -19,6 +20,7 @@ from poolclient._blocking import (
 from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
+from poolclient._difference import Difference
 from poolclient._errors import (
     Ambiguous,
     Conflict,
@@ -40,9 +42,10 @@ from poolclient._errors import (
 )
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
+from poolclient._history import Reign
 from poolclient._locks import PoolLock
 from poolclient._mirror import Mirror
-from poolclient._objects import Collection, Listing, WritableCollection
+from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import View, ViewTable
 from poolclient._status import (
     HostCheck,
@@ -60,6 +63,7 @@ __all__ = [
     "DEFAULT_PORT",
     "Ambiguous",
     "BlockingCollection",
+    "BlockingHostCollection",
     "BlockingMirror",
     "BlockingPoolClient",
     "BlockingPoolLock",
@@ -70,11 +74,13 @@ __all__ = [
     "Committed",
     "Conflict",
     "Cursor",
+    "Difference",
     "Event",
     "Failed",
     "Freshness",
     "HistoryGone",
     "HostCheck",
+    "HostCollection",
     "HostReport",
     "HostStatus",
     "InvalidRequest",
@@ -94,6 +100,7 @@ __all__ = [
     "PoolLock",
     "PoolStatus",
     "Quorum",
+    "Reign",
     "Role",
     "StaleAnswer",
     "StatusWarning",

@@ -15,17 +15,20 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
+from poolclient._difference import Difference
 from poolclient._errors import LockHeld
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
+from poolclient._history import Reign
 from poolclient._mirror import Mirror
-from poolclient._objects import Collection, Listing, WritableCollection
+from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import Picture
 from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tables import Tables
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed
 from poolcore.model import SR, Described, Finding, Host, Kind, Lock, Object, Pool, Task, TaskId
+from poolcore.outlook import Outlook
 
 R = TypeVar("R")
 T = TypeVar("T", bound=Object)
@@ -136,6 +139,34 @@ class BlockingWritableCollection(BlockingCollection[D]):
         )
 
 
+class BlockingHostCollection(BlockingWritableCollection[Host]):
+    """As `HostCollection`."""
+
+    def __init__(self, thread: _LoopThread, hosts: HostCollection) -> None:
+        super().__init__(thread, hosts)
+        self._hosts = hosts
+
+    def set(
+        self,
+        ref: str | Host,
+        *,
+        failover_priority: int | None = None,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+        **changes: Unpack[Changes],
+    ) -> Committed[Host]:
+        """As of every writable collection; `failover_priority` is from 0, never, to 1,000."""
+        return self._thread.run(
+            self._hosts.set(
+                ref,
+                failover_priority=failover_priority,
+                timeout_seconds=timeout_seconds,
+                request_id=request_id,
+                **changes,
+            )
+        )
+
+
 class BlockingTaskHandle:
     """As `TaskHandle`, with `wait` for `await`."""
 
@@ -225,7 +256,7 @@ class BlockingPoolClient:
     def __init__(self, *addresses: str, **options: Unpack[Options]) -> None:
         self._thread = thread = _LoopThread()
         self._client = client = PoolClient(*addresses, **options)
-        self.hosts = BlockingWritableCollection(thread, client.hosts)
+        self.hosts = BlockingHostCollection(thread, client.hosts)
         self.host_metrics = BlockingCollection(thread, client.host_metrics)
         self.srs = BlockingWritableCollection(thread, client.srs)
         self.pbds = BlockingCollection(thread, client.pbds)
@@ -241,6 +272,7 @@ class BlockingPoolClient:
         self.tasks = BlockingCollection(thread, client.tasks)
         self.locks = BlockingCollection(thread, client.locks)
         self.messages = BlockingCollection(thread, client.messages)
+        self.master_records = BlockingCollection(thread, client.master_records)
 
     @classmethod
     def connect(cls, *addresses: str, **options: Unpack[Options]) -> Self:
@@ -309,6 +341,22 @@ class BlockingPoolClient:
     def status(self, *, timeout_seconds: float | None = None) -> PoolStatus:
         """Master, chain, quorum, hosts and warnings."""
         return self._thread.run(self._client.status(timeout_seconds=timeout_seconds))
+
+    def if_lost(
+        self, *hosts: str | Host, timeout_seconds: float | None = None
+    ) -> tuple[Outlook, Freshness]:
+        """What the loss of hosts would come to; without any, how things are."""
+        return self._thread.run(self._client.if_lost(*hosts, timeout_seconds=timeout_seconds))
+
+    def diff(
+        self, since: int, until: int | None = None, *, timeout_seconds: float | None = None
+    ) -> Difference:
+        """What differs between two revisions, object by object; `until` None for the newest."""
+        return self._thread.run(self._client.diff(since, until, timeout_seconds=timeout_seconds))
+
+    def master_history(self, *, timeout_seconds: float | None = None) -> tuple[Reign, ...]:
+        """Who was master from when until when, and why; the newest first."""
+        return self._thread.run(self._client.master_history(timeout_seconds=timeout_seconds))
 
     def check_host(
         self, address: str, *, force: bool = False, timeout_seconds: float | None = None

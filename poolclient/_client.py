@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from poolclient._core import Core, Options
+from poolclient._difference import Difference, difference
 from poolclient._errors import JoinRefused, LockHeld
 from poolclient._events import Event, events
-from poolclient._freshness import Cursor
+from poolclient._freshness import Cursor, Freshness
+from poolclient._history import Reign, reigns
 from poolclient._locks import PoolLock, release
 from poolclient._mirror import Mirror
-from poolclient._objects import Collection, WritableCollection, reference
+from poolclient._objects import Collection, HostCollection, WritableCollection, reference
 from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed, metadata_patch, new_request_id
@@ -33,12 +35,14 @@ from poolcore.model import (
     HostMetrics,
     Kind,
     Lock,
+    MasterRecord,
     Message,
     Network,
     Pool,
     Task,
     Tunnel,
 )
+from poolcore.outlook import Outlook
 from poolcore.wire.codec import from_proto
 from poolmanager.v1 import agent_service_pb2, pool_service_pb2
 
@@ -63,7 +67,7 @@ class PoolClient:
 
     def __init__(self, *addresses: str, **options: Unpack[Options]) -> None:
         self._core = Core(addresses, options)
-        self.hosts: WritableCollection[Host] = WritableCollection(self._core, Kind.HOST)
+        self.hosts = HostCollection(self._core, Kind.HOST)
         self.host_metrics: Collection[HostMetrics] = Collection(self._core, Kind.HOST_METRICS)
         self.srs: WritableCollection[SR] = WritableCollection(self._core, Kind.SR)
         self.pbds: Collection[PBD] = Collection(self._core, Kind.PBD)
@@ -79,6 +83,7 @@ class PoolClient:
         self.tasks: Collection[Task] = Collection(self._core, Kind.TASK)
         self.locks: Collection[Lock] = Collection(self._core, Kind.LOCK)
         self.messages: Collection[Message] = Collection(self._core, Kind.MESSAGE)
+        self.master_records: Collection[MasterRecord] = Collection(self._core, Kind.MASTER_RECORD)
 
     @classmethod
     def connect(cls, *addresses: str, **options: Unpack[Options]) -> Self:
@@ -155,6 +160,37 @@ class PoolClient:
     async def status(self, *, timeout_seconds: float | None = None) -> PoolStatus:
         """Master, chain, quorum, hosts and warnings."""
         return await self._core.status(timeout_seconds)
+
+    # -- before and after a change ----------------------------------------------------------------
+
+    async def if_lost(
+        self, *hosts: str | Host, timeout_seconds: float | None = None
+    ) -> tuple[Outlook, Freshness]:
+        """What the loss of hosts would come to; without any, how things are.
+
+        A stale answer is from what the answering host last knew. `NotFound`, `Ambiguous` for a
+        host that is not exactly one.
+        """
+        request = pool_service_pb2.CheckLossRequest(hosts=map(reference, hosts))
+        answer, freshness = await self._core.transport.read(
+            lambda c: c.pool.CheckLoss, request, self._core.deadline(timeout_seconds)
+        )
+        return from_proto(answer.outlook), freshness
+
+    async def diff(
+        self, since: int, until: int | None = None, *, timeout_seconds: float | None = None
+    ) -> Difference:
+        """What differs between two revisions, object by object; `until` None for the newest.
+
+        `HistoryGone` when `since` is older than what is kept; its `.params["oldest"]` is the
+        oldest revision that can be compared with.
+        """
+        deadline = self._core.deadline(timeout_seconds)
+        return await difference(self._core.transport, since, until, deadline)
+
+    async def master_history(self, *, timeout_seconds: float | None = None) -> tuple[Reign, ...]:
+        """Who was master from when until when, and why; the newest first."""
+        return reigns(await self.master_records.list(timeout_seconds=timeout_seconds))
 
     # -- hosts coming and going -------------------------------------------------------------------
 

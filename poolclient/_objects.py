@@ -10,9 +10,11 @@ from typing import Any, Generic, TypeVar, Unpack, cast, overload
 from poolclient._connection import Connection
 from poolclient._core import Core
 from poolclient._deadline import Deadline
+from poolclient._errors import InvalidRequest
 from poolclient._freshness import Freshness
 from poolclient._writes import Changes, Committed, metadata_patch, new_request_id
-from poolcore.model import Described, Kind, Object
+from poolcore.errors import Reason
+from poolcore.model import Described, Host, Kind, Object
 from poolcore.wire.codec import enum_to_proto, from_proto, object_from_proto
 from poolmanager.v1 import (
     event_service_pb2,
@@ -87,6 +89,9 @@ _METHODS: Mapping[Kind, _Methods] = {
     Kind.TASK: _Methods("task", task_service_pb2, "Task", "Tasks", "tasks"),
     Kind.LOCK: _Methods("lock", lock_service_pb2, "Lock", "Locks", "locks"),
     Kind.MESSAGE: _Methods("event", event_service_pb2, "Message", "Messages", "messages"),
+    Kind.MASTER_RECORD: _Methods(
+        "pool", pool_service_pb2, "MasterRecord", "MasterRecords", "master_records"
+    ),
 }
 
 
@@ -194,3 +199,39 @@ class WritableCollection(Collection[D]):
         else:  # repeated so late that only the fact of the commit is still known
             obj = await self.get(ref, timeout_seconds=deadline.remaining)
         return Committed(obj, done.revision, done.incarnation)
+
+
+class HostCollection(WritableCollection[Host]):
+    """The hosts, each with its priority when a master is chosen."""
+
+    async def set(
+        self,
+        ref: str | Host,
+        *,
+        failover_priority: int | None = None,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+        **changes: Unpack[Changes],
+    ) -> Committed[Host]:
+        """As of every writable collection; `failover_priority` is from 0, never, to 1,000."""
+        if failover_priority is None:
+            return await super().set(
+                ref, timeout_seconds=timeout_seconds, request_id=request_id, **changes
+            )
+        core = self._core
+        if not 0 <= failover_priority < 2**32:
+            problem = "must be from 0 to 1,000"
+            raise InvalidRequest(Reason.INVALID_VALUE, field="failover_priority", problem=problem)
+        deadline = core.deadline(timeout_seconds)
+        request = host_service_pb2.UpdateHostRequest(
+            request_id=request_id or new_request_id(core.transport),
+            host=reference(ref),
+            patch=metadata_patch(changes),
+            failover_priority=failover_priority,
+        )
+        answer = await core.transport.write(
+            lambda c: c.host.UpdateHost, request, deadline, request.request_id
+        )
+        await core.transport.written(answer.incarnation, answer.revision, deadline)
+        host = from_proto(answer.host) if answer.HasField("host") else await self.get(ref)
+        return Committed(host, answer.revision, answer.incarnation)

@@ -8,6 +8,7 @@ from poolclient._views import (
     HostMetricsView,
     HostView,
     LockView,
+    MasterRecordView,
     MessageView,
     NetworkView,
     PbdView,
@@ -127,3 +128,8 @@ class Tables:
     def locks(self) -> ViewTable[LockView]:
         """The locks that are held."""
         return ViewTable(self._now(), LockView)
+
+    @property
+    def master_records(self) -> ViewTable[MasterRecordView]:
+        """How masterships began."""
+        return ViewTable(self._now(), MasterRecordView)

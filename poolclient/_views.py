@@ -27,6 +27,7 @@ from poolcore.model import (
     HostMetrics,
     Kind,
     Lock,
+    MasterRecord,
     Message,
     Network,
     Pool,
@@ -313,3 +314,15 @@ class LockView(View[Lock]):
 
     __slots__ = ()
     KIND = Kind.LOCK
+
+
+class MasterRecordView(View[MasterRecord]):
+    """That a host became master."""
+
+    __slots__ = ()
+    KIND = Kind.MASTER_RECORD
+
+    @property
+    def host(self) -> HostView | None:
+        """The host; none when it has left the pool."""
+        return self._to(HostView, self.object.host)

@@ -114,6 +114,10 @@ class Reason(StrEnum):
     RESET_WITH_VMS = "RESET_WITH_VMS"
     NO_HYPERVISOR = "NO_HYPERVISOR"
     INVALID_CONFIGURATION = "INVALID_CONFIGURATION"
+    # scripts on the host
+    HOOK_FAILED = "HOOK_FAILED"
+    HOOK_TIMED_OUT = "HOOK_TIMED_OUT"
+    HOOK_REFUSED = "HOOK_REFUSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.HISTORY_GONE: Entry(
         Status.OUT_OF_RANGE, Exit.FAILED,
         "The changes since revision {since} are no longer kept; the oldest is {oldest}.",
-        "Take a snapshot of what is there now and go on from its revision.",
+        "Start from revision {oldest}, or from a snapshot of what is there now.",
     ),
     Reason.INCARNATION_MISMATCH: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
@@ -380,6 +384,25 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.INVALID_ARGUMENT, Exit.USAGE,
         "{key}: {problem}.",
         "See `poolmember run --help`.",
+    ),
+    Reason.HOOK_FAILED: Entry(
+        Status.FAILED_PRECONDITION, Exit.FAILED,
+        "The hook {hook} failed: {problem}.",
+        "Look at what it printed, in the daemon's log, and correct {path}; it is not run again "
+        "before the next such event.",
+    ),
+    Reason.HOOK_TIMED_OUT: Entry(
+        Status.DEADLINE_EXCEEDED, Exit.FAILED,
+        "The hook {hook} had not ended after {seconds} s and was ended.",
+        "Let {path} leave long work to something else, `systemd-run` for example, or allow more "
+        "with --hook-seconds.",
+    ),
+    Reason.HOOK_REFUSED: Entry(
+        Status.FAILED_PRECONDITION, Exit.FAILED,
+        "The hook {hook} is not run: {problem}.",
+        "Make {path} an executable file that belongs to root or to the daemon's user, in a "
+        "directory that does, both writable by nobody else (chmod go-w, chmod +x); a hook that is "
+        "not wanted is removed.",
     ),
 }  # fmt: skip
 

@@ -40,6 +40,7 @@ VifId = NewType("VifId", str)
 TaskId = NewType("TaskId", str)
 MessageId = NewType("MessageId", str)
 LockId = NewType("LockId", str)
+MasterRecordId = NewType("MasterRecordId", str)
 
 
 class Kind(StrEnum):
@@ -62,6 +63,7 @@ class Kind(StrEnum):
     TASK = "task"
     MESSAGE = "message"
     LOCK = "lock"
+    MASTER_RECORD = "master_record"
 
 
 def derived_uuid(parent: str, kind: Kind, name: str) -> str:
@@ -207,6 +209,9 @@ class Host(Described):
     """SR types the host can attach."""
     network_backend: str = "bridge"
     enabled: bool = True
+    failover_priority: int = 100
+    """Which of several hosts with the same revision becomes master: the larger number; 0 never.
+    Administrative, from 0 to 1,000."""
 
     @property
     def address(self) -> str:
@@ -534,11 +539,41 @@ class Lock(Object):
     """The revision at which it was taken."""
 
 
+# -- masterships ----------------------------------------------------------------------------------
+
+
+class Accession(StrEnum):
+    """How a host became master."""
+
+    FOUNDED = "founded"
+    RESTARTED = "restarted"
+    ELECTED = "elected"
+    DESIGNATED = "designated"
+    HANDED_OVER = "handed_over"
+    EMERGENCY = "emergency"
+    SUCCESSION = "succession"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterRecord(Object):
+    """That a host became master; it was until the next one did (`poolmaster.decide.masters`)."""
+
+    KIND = Kind.MASTER_RECORD
+    uuid: MasterRecordId
+    incarnation: int = 1
+    """Counter of the incarnation that `term` is counted in."""
+    term: int
+    host: HostId
+    """It may have left the pool since."""
+    since: datetime
+    why: Accession
+
+
 CLASSES: Mapping[Kind, type[Object]] = {
     c.KIND: c
     for c in (
         Pool, Host, HostMetrics, SR, PBD, VDI, Network, PIF, Bond, VLAN, Tunnel,
-        VM, VBD, VIF, Task, Message, Lock,
+        VM, VBD, VIF, Task, Message, Lock, MasterRecord,
     )
 }  # fmt: skip
 """The dataclass of each kind."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from poolcore.facts import HostFacts, Standing, Unreachable
-from poolcore.model import Reservation
+from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 
 
@@ -54,7 +54,7 @@ class Agents(Protocol):
         """Where a host of `pool` stands that is asked about the master of `term`."""
         ...
 
-    async def take_over(self, endpoint: str, head: Head, *, seconds: float) -> None:
+    async def take_over(self, endpoint: str, head: Head, why: Accession, *, seconds: float) -> None:
         """Have a host claim the mastership that `head` is of; returns when it has confirmed it."""
         ...
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from poolcore.model import HostId
-from poolcore.replica import Head, State, apply
+from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
 from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, read_head, read_log
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import (
@@ -98,16 +99,25 @@ async def _continued(store: Store, head: Head, replica: State) -> State | None:
     """`replica` brought up to `head` by the log; none if the log does not lead there from it."""
     if replica.incarnation != head.incarnation or not 0 < replica.revision <= head.revision:
         return None
-    state = replica
     # The commit that the replica ends with is read too: it has to be the one that the store has.
-    page = await read_log(store, after=replica.revision - 1, limit=LOG_PAGE)
-    if not page or page[0][0].commit != replica.last:
+    page = await _log_up_to(store, head, after=replica.revision - 1)
+    if not page or page[0].commit != replica.last:
         return None
-    page = page[1:]
-    while state.revision < head.revision:
+    state, page = replica, page[1:]
+    while True:
+        try:
+            state = reduce(apply, page, state)
+        except DeltaDoesNotFollow:
+            # The history has moved on meanwhile: whoever moves it is master by now.
+            return None
+        if state.revision == head.revision:
+            return state
+        page = await _log_up_to(store, head, after=state.revision)
         if not page:
             return None
-        for delta, _ in page:
-            state = apply(state, delta)
-        page = await read_log(store, after=state.revision, limit=LOG_PAGE)
-    return state
+
+
+async def _log_up_to(store: Store, head: Head, *, after: int) -> list[Delta]:
+    """A page of what follows revision `after`, nothing of what comes after `head`."""
+    found = await read_log(store, after=after, limit=min(LOG_PAGE, head.revision - after))
+    return [delta for delta, _ in found]

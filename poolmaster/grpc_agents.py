@@ -13,10 +13,10 @@ import grpc
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing, Unreachable
-from poolcore.model import Reservation
+from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.channels import open_channel
-from poolcore.wire.codec import MalformedMessage, from_proto, to_proto
+from poolcore.wire.codec import MalformedMessage, enum_to_proto, from_proto, to_proto
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmanager.v1 import agent_service_pb2_grpc
@@ -84,11 +84,11 @@ class GrpcAgents:
         found: Standing = from_proto(response.standing)
         return found
 
-    async def take_over(self, endpoint: str, head: Head, *, seconds: float) -> None:
+    async def take_over(self, endpoint: str, head: Head, why: Accession, *, seconds: float) -> None:
         """See `Agents`."""
         async with open_channel(endpoint) as channel:
             stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-            request = pb.TakeOverRequest(head=to_proto(head))
+            request = pb.TakeOverRequest(head=to_proto(head), why=enum_to_proto(why))
             try:
                 await stub.TakeOver(request, timeout=seconds)
             except grpc.aio.AioRpcError as error:

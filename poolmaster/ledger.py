@@ -53,6 +53,7 @@ __all__ = ["Decide", "Decision", "Ledger", "Outcome", "PendingWrite", "Request",
 log = logging.getLogger(__name__)
 
 SETTLE_RETRY = timedelta(milliseconds=100)
+STORE_RETRY = timedelta(seconds=1)
 
 
 class SteppedDown(Exception):
@@ -115,6 +116,19 @@ class Ledger:
         self._queue.append(pending)
         self._arrived.set()
         return pending
+
+    async def insist(self, decide: Decide) -> Outcome:
+        """Commit what nobody else will ask for again, for as long as the store refuses it.
+
+        Raises as `write` does, but for `STORE_UNAVAILABLE`.
+        """
+        while True:
+            try:
+                return await self.write(decide)
+            except PoolError as error:
+                if error.reason is not Reason.STORE_UNAVAILABLE:
+                    raise
+            await self._clock.sleep(STORE_RETRY.total_seconds())
 
     async def outcome(self, pending: PendingWrite) -> Outcome:
         """What became of a write that was begun; raises as `write` does."""

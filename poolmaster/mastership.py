@@ -14,12 +14,13 @@ from datetime import datetime
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts
-from poolcore.model import HostId, Object, Pool, PoolId
+from poolcore.model import Accession, HostId, Object, Pool, PoolId
 from poolcore.replica import CommitId, Delta, Head, Incarnation, Put, State, apply, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.agents import Agents
 from poolmaster.claiming import Claimed
 from poolmaster.decide.inventory import joined
+from poolmaster.decide.masters import began, founding_record
 from poolmaster.layout import HEAD, NONCE, commit_writes, encode_head
 from poolmaster.ledger import (
     Decide,
@@ -66,10 +67,11 @@ async def found(
 
 
 def founding_objects(facts: HostFacts, pool: Pool, *, now: datetime) -> tuple[Object, ...]:
-    """What a pool of one consists of: the pool object and what its first host brings in."""
+    """What a pool of one consists of: the pool, what its first host brings in, its mastership."""
     empty = snapshot(Incarnation(1, pool.uuid), CommitId(0, 0), (pool,), ())
     changes = joined(empty, facts, now=now)
-    return (pool, *(c.object for c in changes if isinstance(c, Put)))
+    objects = tuple(c.object for c in changes if isinstance(c, Put))
+    return (pool, *objects, founding_record(pool.uuid, facts.host, now=now))
 
 
 class Mastership:
@@ -85,8 +87,10 @@ class Mastership:
         agents: Agents,
         clock: Clock,
         reached: Callable[[str], None],
+        why: Accession = Accession.RESTARTED,
     ) -> None:
         self.host = host
+        self.why = why
         self.store = store
         self.shared_store = shared_store
         self.clock = clock
@@ -128,6 +132,9 @@ class Mastership:
         """Until `SteppedDown`, or cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                # First in the queue: unless the store refuses it for a while, nothing that this
+                # mastership commits comes before its record.
+                tasks.create_task(self._record_accession())
                 tasks.create_task(self.ledger.run())
                 tasks.create_task(self.sessions.run())
                 tasks.create_task(self.operations.run())
@@ -140,6 +147,25 @@ class Mastership:
             if ended is None:
                 raise
             raise SteppedDown(str(ended.exceptions[0])) from group
+
+    async def _record_accession(self) -> None:
+        """Commit that this mastership has begun; a pool of one that is reserved, once it is not."""
+        now = self.clock.now()
+
+        def decide(state: State) -> Decision:
+            term = self.ledger.head.term
+            return Decision(began(state, term=term, host=self.host, now=now, why=self.why))
+
+        while True:
+            try:
+                await self.ledger.insist(_unless_reserved(decide))
+            except PoolError as error:
+                if error.reason is not Reason.POOL_RESERVED:
+                    raise
+            else:
+                return
+            while self.state.pool.reservation is not None:
+                await self.ledger.feed.wait(self.state.revision)
 
     async def fresh(self) -> State:
         """The state, confirmed to be the newest after this was called."""

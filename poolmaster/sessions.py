@@ -24,7 +24,7 @@ from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.decide.inventory import reported
 from poolmaster.feed import Commit
-from poolmaster.ledger import Decide, Decision, Ledger, Outcome
+from poolmaster.ledger import Decision, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ RECONNECT_SECONDS = 2.0
 REPORT_CHANGES = 500
 """A report that changes more objects is committed in several steps: what it tells was true at
 different moments anyway, and no commit may outgrow the store's limit."""
-STORE_RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +108,7 @@ class Sessions:
     async def _keep_liveness(self) -> None:
         while True:
             changed = self._changed
-            await self._insist(self._liveness)
+            await self._ledger.insist(self._liveness)
             await changed.wait()
 
     def _liveness(self, state: State) -> Decision:
@@ -119,16 +118,6 @@ class Sessions:
             if metrics.live != live and (live or self._all_had_time):
                 changes.append(Put(replace(metrics, live=live, last_updated=self._clock.now())))
         return Decision(tuple(changes))
-
-    async def _insist(self, decide: Decide) -> Outcome:
-        """Commit what nobody else will ask for again, for as long as the store refuses it."""
-        while True:
-            try:
-                return await self._ledger.write(decide)
-            except PoolError as error:
-                if error.reason is not Reason.STORE_UNAVAILABLE:
-                    raise
-            await self._clock.sleep(STORE_RETRY_SECONDS)
 
     def _notify(self) -> None:
         self._changed.set()
@@ -353,7 +342,7 @@ class Sessions:
 
         while True:
             try:
-                outcome = await self._insist(decide)
+                outcome = await self._ledger.insist(decide)
             except PoolError as error:
                 if error.reason is not Reason.REQUEST_TOO_LARGE:
                     raise

@@ -91,9 +91,12 @@ class Tenure:
 
     async def _write_anew(self) -> None:
         """The lease has ended and this mastership has not; a claim meanwhile wins all the same."""
-        self._lease = await self._store.grant_lease(self._timings.alive_seconds)
+        lease = await self._store.grant_lease(self._timings.alive_seconds)
         written = await self._store.transact(
-            [Compare(ALIVE, None)], [Write(ALIVE, self._host.encode(), self._lease)]
+            [Compare(ALIVE, None)], [Write(ALIVE, self._host.encode(), lease)]
         )
-        if not written:
-            await self._store.revoke(self._lease)
+        if written:
+            # Not before: keeping a lease without the key would be taken for keeping the key.
+            self._lease = lease
+        else:
+            await self._store.revoke(lease)

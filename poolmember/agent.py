@@ -17,6 +17,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts, Inventory, Standing, Unreachable
 from poolcore.model import (
     CLASSES,
+    Accession,
     Address,
     AddressPurpose,
     Described,
@@ -29,7 +30,7 @@ from poolcore.model import (
 )
 from poolcore.replica import Head, Put, State
 from poolcore.wire.channels import open_channel
-from poolcore.wire.codec import from_proto, to_proto
+from poolcore.wire.codec import enum_from_proto, from_proto, to_proto
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmanager.v1 import pool_service_pb2, pool_service_pb2_grpc
@@ -69,7 +70,7 @@ class Home(Protocol):
         """Where this host stands in `pool`, asked about the master of `term`."""
         ...
 
-    async def take_over(self, head: Head) -> None:
+    async def take_over(self, head: Head, why: Accession) -> None:
         """Become the master in the place of the one that `head` names."""
         ...
 
@@ -331,7 +332,8 @@ class Agent:
         return pb.GetStandingResponse(standing=to_proto(found))
 
     async def _take_over(self, request: pb.TakeOverRequest) -> pb.TakeOverResponse:
-        await self._home.take_over(from_proto(request.head))
+        why = enum_from_proto(Accession, request.why)
+        await self._home.take_over(from_proto(request.head), why)
         return pb.TakeOverResponse()
 
     async def _read_nonce(self, request: pb.ReadNonceRequest) -> pb.ReadNonceResponse:

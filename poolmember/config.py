@@ -38,6 +38,9 @@ from poolmember.config_values import (
 DEFAULT_CONFIG_FILE = Path("/etc/poolmember/config.toml")
 DEFAULT_STATE_DIR = Path("/var/lib/poolmember")
 DEFAULT_SOCKET = Path("/run/poolmember/api.sock")
+DEFAULT_HOOKS_DIR = Path("/etc/poolmember/hooks.d")
+DEFAULT_HOOK_SECONDS = 30.0
+POOL_FILE = "pool.json"
 
 _SOCKET_PATH_BYTES = 107  # what sockaddr_un holds on Linux, without the final zero
 
@@ -63,6 +66,10 @@ class Config:
     """Names of storage pools that every fresh host has, besides libvirt's `default`."""
     history_revisions: int
     """How many commits a pool founded by this host remembers."""
+    hooks_dir: Path
+    """Where executables are looked for that are run when this host's place in the pool changes."""
+    hook_seconds: float
+    """How long each of them may take."""
 
 
 class Sources:
@@ -158,6 +165,17 @@ def socket_path(state_dir: Path) -> Path:
     return DEFAULT_SOCKET if state_dir == DEFAULT_STATE_DIR else state_dir / DEFAULT_SOCKET.name
 
 
+def pool_file_path(state_dir: Path) -> Path:
+    """Of the file that tells scripts on the host of its pool: beside the socket."""
+    return socket_path(state_dir).with_name(POOL_FILE)
+
+
+def default_hooks_dir(state_dir: Path) -> Path:
+    """Below /etc, but in a state directory of its own: two daemons must not share their hooks."""
+    hooks = DEFAULT_HOOKS_DIR
+    return hooks if state_dir == DEFAULT_STATE_DIR else state_dir / hooks.name
+
+
 def _check_socket_path(state_dir: Path) -> None:
     path = socket_path(state_dir)
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
@@ -200,6 +218,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
         log_level=sources.parsed("log_level", LogLevel.INFO),
         builtin_srs=sources.parsed("builtin_srs", ()),
         history_revisions=sources.parsed("history_revisions", DEFAULT_HISTORY_REVISIONS),
+        hooks_dir=sources.parsed("hooks_dir", None) or default_hooks_dir(state_dir),
+        hook_seconds=sources.parsed("hook_seconds", DEFAULT_HOOK_SECONDS),
     )
 
 

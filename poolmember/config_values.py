@@ -21,6 +21,8 @@ DEFAULT_PORT = 7443
 DEFAULT_LIBVIRT_URI = "qemu:///system"
 NAME_BYTES = 255
 HISTORY_REVISIONS = range(10, 1_000_001)
+HOOK_SECONDS = (0.1, 3600.0)
+"""The shortest and the longest deadline of a hook."""
 
 
 class LogFormat(StrEnum):
@@ -255,6 +257,18 @@ def _history_revisions(value: Value) -> int:
     return number
 
 
+def _hook_seconds(value: Value) -> float:
+    raw, (low, high) = value.raw, HOOK_SECONDS
+    try:
+        seconds = float(raw) if isinstance(raw, str | int | float) else 0.0
+    except ValueError:
+        seconds = 0.0
+    # Not a number compares with nothing, and so is refused as well.
+    if isinstance(raw, bool) or not low <= seconds <= high:
+        raise Problem(f"must be a number of seconds from {low:g} to {high:g}, not {raw!r}")
+    return seconds
+
+
 PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "name": parse_name,
     "listen": _listen,
@@ -267,6 +281,8 @@ PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "log_level": _log_level,
     "builtin_srs": _names,
     "history_revisions": _history_revisions,
+    "hooks_dir": _path,
+    "hook_seconds": _hook_seconds,
 }
 
 KEYS = tuple(PARSERS)

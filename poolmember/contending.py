@@ -16,13 +16,13 @@ from typing import Any
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
-from poolcore.model import FailoverTimings, Host
+from poolcore.model import Accession, FailoverTimings, Host
 from poolcore.replica import Head
 from poolmaster.claiming import Claimed, claim
 from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
 from poolmaster.layout import ALIVE, read_head
 from poolmaster.ledger import SteppedDown
-from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership
 from poolmember.leading import one_mastership
@@ -44,14 +44,18 @@ async def contend(parts: Parts, membership: Membership) -> Change:
     """Be master or member of the pool, until the host is ejected."""
     async with parts.following(membership.pool) as follower:
         await follower.load()
-        store = await _opened(parts, membership)
-        parts.gateway.hold_seconds = HOLD_SECONDS
-        try:
-            return await Contender(parts, membership, follower, store).run()
-        finally:
-            parts.gateway.hold_seconds = 0.0
-            parts.contender = None
-            await store.close()
+        while True:
+            store = await _opened(parts, membership)
+            parts.gateway.hold_seconds = HOLD_SECONDS
+            try:
+                return await Contender(parts, membership, follower, store).run()
+            except StoreFailed as error:
+                log.error("the store is opened anew: %s", error)
+            finally:
+                parts.gateway.hold_seconds = 0.0
+                parts.contender = None
+                await store.close()
+            await parts.clock.sleep(PAUSE_SECONDS)
 
 
 async def _opened(parts: Parts, membership: Membership) -> Store:
@@ -79,18 +83,25 @@ class Contender:
         """The register as it was last read."""
         self._round: Round | None = None
         self._in_vain = 0
+        self._jitter = 0.0
+        """Thrown anew only with each change: the smallest of many throws would be no back-off."""
         self._changed_at = -math.inf
         self._directions = Directions()
-        self._summons: asyncio.Queue[Head] = asyncio.Queue()
+        self._claiming = asyncio.Lock()
+        self._why = Accession.RESTARTED
+        """Of the last claim."""
+        self._summons: asyncio.Queue[tuple[Head, Accession]] = asyncio.Queue()
         """Of masters that want to be replaced by this host."""
         parts.contender = self
 
     async def run(self) -> Change:
-        """Until the host is ejected."""
+        """Until the host is ejected; `StoreFailed` when the store has to be opened anew."""
         await self._read_register()
         while True:
             # Nobody has taken over since this host was the master: there is nothing to look for.
-            end: Claimed | Change | None = await self._claim() if self._is_ours else None
+            end: Claimed | Change | None = None
+            if self._is_ours:
+                end = await self._claim(self._head, Accession.RESTARTED)
             if end is None:
                 end = await self._until_claimed_or_ejected()
             if isinstance(end, Change):
@@ -109,7 +120,12 @@ class Contender:
     async def _lead(self, claimed: Claimed) -> None:
         try:
             await one_mastership(
-                self._parts, self._store, claimed, self._follower, shared=self._membership.store
+                self._parts,
+                self._store,
+                claimed,
+                self._follower,
+                why=self._why,
+                shared=self._membership.store,
             )
         except (SteppedDown, StoreError) as error:
             log.warning("the mastership of term %d has ended: %s", claimed.head.term, error)
@@ -148,15 +164,16 @@ class Contender:
                     self._round = await self._ask()
                 case Claim(why):
                     log.warning("claiming the mastership: %s", why)
-                    claimed = await self._claim()
+                    why_ours = Accession.RESTARTED if self._is_ours else Accession.ELECTED
+                    claimed = await self._claim(self._head, why_ours)
                     if claimed is not None:
                         return claimed
 
     async def _obey_summons(self) -> Claimed:
         while True:
-            self._head = await self._summons.get()
-            log.info("asked to take over from the master of term %d", self._head.term)
-            claimed = await self._claim()
+            head, why = await self._summons.get()
+            log.info("asked to take over from the master of term %d", head.term)
+            claimed = await self._claim(head, why)
             if claimed is not None:
                 return claimed
 
@@ -190,7 +207,7 @@ class Contender:
             ours=self._is_ours,
             round=self._round,
             in_vain=self._in_vain,
-            jitter=self._dice.random(),
+            jitter=self._jitter,
         )
 
     def _silent(self) -> bool:
@@ -230,12 +247,15 @@ class Contender:
             async with asyncio.timeout(seconds):
                 await self._read_register()
                 return bool((await self._store.read(ALIVE)).items)
-        except (TimeoutError, StoreError):
+        except (TimeoutError, StoreUnavailable):
             return None
 
     async def _read_register(self) -> None:
-        """See who is master by the register; another one than before is looked for there first."""
-        with suppress(StoreError):
+        """See who is master by the register; another one than before is looked for there first.
+
+        `StoreFailed` when that can never be seen again through this store.
+        """
+        with suppress(StoreUnavailable):
             before, self._head = self._head, await read_head(self._store)
             if self._head is None or self._head == before or self._head.master == self._host:
                 return
@@ -247,6 +267,7 @@ class Contender:
     def _count_change(self) -> None:
         now = self._parts.clock.monotonic()
         self._in_vain = self._in_vain + 1 if now - self._changed_at < LASTING_SECONDS else 0
+        self._jitter = self._dice.random()
         self._changed_at = now
 
     def _point_to_master(self, head: Head) -> None:
@@ -257,15 +278,20 @@ class Contender:
             self._follower.looks_for_a_master()
             self._directions.point_to(master.address)
 
-    async def _claim(self) -> Claimed | None:
+    async def _claim(self, of: Head | None, why: Accession) -> Claimed | None:
+        """Replace the mastership `of`; none if that failed."""
         try:
-            return await claim(
-                self._store,
-                self._host,
-                of=self._head,
-                replica=self._follower.state,
-                alive_seconds=self._timings.alive_seconds,
-            )
+            # One at a time: a second one of the same mastership finds that it is over.
+            async with self._claiming:
+                claimed = await claim(
+                    self._store,
+                    self._host,
+                    of=of,
+                    replica=self._follower.state,
+                    alive_seconds=self._timings.alive_seconds,
+                )
+                self._why = why
+                return claimed
         except (SteppedDown, StoreError) as error:
             log.warning("the claim has failed: %s", error)
             self._count_change()
@@ -294,14 +320,20 @@ class Contender:
         return Standing(
             host=self._host,
             revision=follower.state.revision if follower.state is not None else 0,
-            priority=100,
+            priority=self._priority,
             hears_master=hears,
             reaches_store=await self._reaches_store(),
         )
 
-    async def take_over(self, head: Head) -> None:
+    @property
+    def _priority(self) -> int:
+        state = self._follower.state
+        host = None if state is None else state.get(Host, self._host)
+        return 0 if host is None else host.failover_priority
+
+    async def take_over(self, head: Head, why: Accession) -> None:
         """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
-        self._summons.put_nowait(head)
+        self._summons.put_nowait((head, why))
         while (master := self._parts.mastership) is None or master.ledger.head.term <= head.term:
             await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
         await master.fresh()
@@ -337,9 +369,9 @@ async def standing(parts: Parts, pool: str, term: int) -> Standing:
     return await contender.standing(term)
 
 
-async def take_over(parts: Parts, head: Head) -> None:
+async def take_over(parts: Parts, head: Head, why: Accession) -> None:
     """Become the master in the place of the one that `head` names."""
     if parts.contender is None:
         name, problem = parts.identity.name, "it does not share the pool's store"
         raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
-    await parts.contender.take_over(head)
+    await parts.contender.take_over(head, why)

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from poolcore.clock import SystemClock
 from poolcore.errors import Exit, PoolError, Reason
 from poolcore.facts import Standing
+from poolcore.model import Accession
 from poolcore.replica import Head
 from poolcore.wire.channels import SERVER_OPTIONS
 from poolcore.wire.serving import Handlers, handlers
@@ -27,16 +28,18 @@ from poolmaster.mastership import Mastership
 from poolmaster.service.api import SERVICES
 from poolmember import config_values
 from poolmember.agent import Agent
-from poolmember.config import Config
+from poolmember.config import Config, pool_file_path
 from poolmember.contending import hand_over, standing, take_over
 from poolmember.drivers.contract import Driver
 from poolmember.files import HostFiles
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
+from poolmember.host_scripts import HostScripts
 from poolmember.identity import Identity, Member, new_identity
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
 from poolmember.parts import Parts, handlers_while_starting
+from poolmember.place import Place, place_of
 from poolmember.roles import Roles
 from poolmember.session import Follower
 from poolmember.state_dir import StateDir
@@ -109,6 +112,13 @@ class Daemon:
         )
         shared_store = config.store.url if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)
+        self._scripts = HostScripts(
+            self._place,
+            pool_file=pool_file_path(config.state_dir),
+            hooks_dir=config.hooks_dir,
+            hook_seconds=config.hook_seconds,
+            clock=self._clock,
+        )
         self._ready = False
 
     # -- what the agent sees ----------------------------------------------------------------------
@@ -132,9 +142,9 @@ class Daemon:
         """Where this host stands when its pool looks for a master."""
         return await standing(self._parts, pool, term)
 
-    async def take_over(self, head: Head) -> None:
+    async def take_over(self, head: Head, why: Accession) -> None:
         """Become the master in the place of the one that `head` names."""
-        await take_over(self._parts, head)
+        await take_over(self._parts, head, why)
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
@@ -157,6 +167,7 @@ class Daemon:
         await self._driver.open(self.identity.host)
         try:
             server = await self._serve()
+            scripts = asyncio.ensure_future(self._scripts.run())  # noqa: TID251 - awaited below
             roles = asyncio.ensure_future(self._roles.run())  # noqa: TID251 - awaited below
             stopping = asyncio.ensure_future(stop.wait())  # noqa: TID251 - awaited below
             try:
@@ -170,6 +181,9 @@ class Daemon:
                 ended = await asyncio.gather(roles, stopping, return_exceptions=True)
                 await self._uplinks.close()
                 await server.stop(GRACE_SECONDS)
+                # Last, so that a hook that takes its time holds nobody up who calls this host.
+                self._scripts.finish()
+                await scripts
             for result in ended:
                 if isinstance(result, Exception):
                     raise result
@@ -210,8 +224,14 @@ class Daemon:
         finally:
             os.umask(before)
 
+    def _place(self) -> Place | None:
+        parts = self._parts
+        return place_of(parts.identity, parts.mastership, parts.follower, now=self._clock.now())
+
     def _on_role(self, words: str) -> None:
         log.info("%s is %s", self.identity.name, words)
+        # In a turn of its own: an error there must not be one of the role.
+        asyncio.get_running_loop().call_soon(self._scripts.look)
         if self._ready:
             self._notifier.status(words)
         else:

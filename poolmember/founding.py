@@ -11,6 +11,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, PoolId
 from poolcore.replica import Incarnation
 from poolmaster.decide.inventory import departed
+from poolmaster.decide.masters import founding_record
 from poolmaster.layout import read_head
 from poolmaster.mastership import found, founding_objects
 from poolmaster.store.contract import StoreError
@@ -43,7 +44,8 @@ async def found_after_eject(parts: Parts, follower: Follower) -> Change:
         return replace(change, retire=(REPLICA_FILE,))
     _, objects = departed(follower.state, host)
     pool = parts.new_pool(str(uuid.uuid4()))
-    membership = await _found_store(parts, pool.uuid, (pool, *objects), None)
+    record = founding_record(pool.uuid, host, now=parts.clock.now())
+    membership = await _found_store(parts, pool.uuid, (pool, *objects, record), None)
     parts.reached("host.eject:host-founded")
     return Change(membership, retire=(REPLICA_FILE,))
 

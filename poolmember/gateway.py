@@ -95,7 +95,7 @@ class Gateway(grpc.GenericRpcHandler):
         if path == SESSION or any(key == FORWARDED for key, _ in metadata):
             return _refusal(method, not_master(upstream.endpoint))
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(_stream(upstream, path))
+            return grpc.unary_stream_rpc_method_handler(_stream(upstream, path, self._local[path]))
         return grpc.unary_unary_rpc_method_handler(_unary(upstream, path, self._local[path]))
 
     def _may_be_held(self, details: Any, method: Any) -> bool:
@@ -227,14 +227,18 @@ def _unary(
     return handle
 
 
-def _stream(upstream: Upstream, path: str) -> Callable[[bytes, Context], Awaitable[None]]:
+def _stream(
+    upstream: Upstream, path: str, fallback: Any
+) -> Callable[[bytes, Context], Awaitable[None]]:
     call: Any = upstream.channel.unary_stream(path)
 
     async def handle(request: bytes, context: Context) -> None:
+        begun = False
         try:
             async for response in call(
                 request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),)
             ):
+                begun = True
                 await context.write(response)
         except grpc.aio.AioRpcError as error:
             if not _is_connection_loss(error):
@@ -248,10 +252,29 @@ def _stream(upstream: Upstream, path: str) -> Callable[[bytes, Context], Awaitab
                 raise
         else:
             return
+        if _is_read(path) and not begun:
+            await fallback.unary_stream(
+                fallback.request_deserializer(request), _Encoding(context, fallback)
+            )
+            return
         problem = f"the connection to {upstream.endpoint} broke"
         await abort(context, PoolError(Reason.NO_MASTER, host="this host", problem=problem))
 
     return handle
+
+
+class _Encoding:
+    """A call's context that takes messages, where the call itself takes bytes."""
+
+    def __init__(self, context: Context, handler: Any) -> None:
+        self._context = context
+        self._handler = handler
+
+    async def write(self, message: Any) -> None:
+        await self._context.write(self._handler.response_serializer(message))
+
+    async def abort(self, *error: Any) -> None:
+        await self._context.abort(*error)
 
 
 def _caller_has_gone() -> bool:

@@ -7,6 +7,7 @@ import gc
 import logging
 
 from poolcore.errors import PoolError
+from poolcore.model import Accession
 from poolcore.replica import DeltaDoesNotFollow
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import MalformedMessage
@@ -52,7 +53,13 @@ async def lead(parts: Parts, own: Own) -> None:
 
 
 async def one_mastership(
-    parts: Parts, store: Store, claimed: Claimed, follower: Follower, *, shared: str | None = None
+    parts: Parts,
+    store: Store,
+    claimed: Claimed,
+    follower: Follower,
+    *,
+    why: Accession = Accession.RESTARTED,
+    shared: str | None = None,
 ) -> None:
     """Lead until that ends, by `SteppedDown`; `shared` is the URL of a store that others share."""
     loop = asyncio.get_running_loop()
@@ -65,6 +72,7 @@ async def one_mastership(
         agents=parts.agents,
         clock=parts.clock,
         reached=parts.reached,
+        why=why,
     )
     parts.mastership = master
     parts.gateway.serve_locally(master_handlers(master, host=parts.identity.name))

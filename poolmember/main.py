@@ -26,6 +26,8 @@ from poolmember.options import (
     DriverOption,
     DumpOption,
     HistoryRevisionsOption,
+    HooksDirOption,
+    HookSecondsOption,
     InsecureOption,
     KeepVmsOption,
     ListenOption,
@@ -99,6 +101,8 @@ def run(
     log_level: LogLevelOption = None,
     builtin_srs: BuiltinSrsOption = None,
     history_revisions: HistoryRevisionsOption = None,
+    hooks_dir: HooksDirOption = None,
+    hook_seconds: HookSecondsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT.
@@ -118,6 +122,8 @@ def run(
         "log_level": log_level,
         "builtin_srs": builtin_srs,
         "history_revisions": history_revisions,
+        "hooks_dir": hooks_dir,
+        "hook_seconds": hook_seconds,
         "config": config_file,
     }
     with _refusals():

@@ -107,6 +107,21 @@ HistoryRevisionsOption = Annotated[
         "be repeated. Default: 10000.",
     ),
 ]
+HooksDirOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Executables that are run when this host's place in the pool changes: became-master, "
+        "lost-master, master-changed, joined-pool, left-pool. Default: /etc/poolmember/hooks.d; "
+        "with --state-dir DIR, DIR/hooks.d.",
+    ),
+]
+HookSecondsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS", help="How long each of them may take before it is ended. Default: 30."
+    ),
+]
 DumpOption = Annotated[
     bool,
     typer.Option(

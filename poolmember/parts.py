@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from poolcore.clock import Clock
@@ -13,8 +14,10 @@ from poolcore.model import Pool, PoolId
 from poolcore.replica import DEFAULT_HISTORY_REVISIONS
 from poolcore.wire.serving import Handlers
 from poolmaster.agents import Agents
+from poolmaster.decide.if_lost import last_known
 from poolmaster.mastership import Mastership
 from poolmaster.service.api import replica_handlers
+from poolmaster.service.foresight import Sources
 from poolmaster.service.reads import View
 from poolmaster.service.status import status_of_replica
 from poolmember.agent import Agent
@@ -111,16 +114,14 @@ class Parts:
             return view()
 
         def status() -> Any:
-            membership = self.identity.membership
             return status_of_replica(
-                view(),
-                follower.last_master,
-                follower.term,
-                "sqlite",
-                shared=membership is not None and membership.store is not None,
+                view(), follower.last_master, follower.term, "sqlite", shared=shared
             )
 
-        return replica_handlers(read, status, no_master, host=self.identity.name)
+        membership = self.identity.membership
+        shared = membership is not None and membership.store is not None
+        sources = Sources(partial(last_known, shared_store=shared), follower.log)
+        return replica_handlers(read, status, no_master, sources, host=self.identity.name)
 
 
 def handlers_while_starting(host: str) -> Handlers:
@@ -135,4 +136,8 @@ def handlers_while_starting(host: str) -> Handlers:
     def status() -> Any:
         raise no_master()
 
-    return replica_handlers(read, status, no_master, host=host)
+    async def log(_after: int, _limit: int) -> Any:
+        raise no_master()
+
+    sources = Sources(partial(last_known, shared_store=False), log)
+    return replica_handlers(read, status, no_master, sources, host=host)

@@ -154,6 +154,17 @@ class ReplicaFile:
             raise PoolError(Reason.HISTORY_GONE, since=str(revision), oldest=str(oldest))
         return [delta for _, delta in rows]
 
+    def read_log(self, after: int, limit: int) -> list[bytes]:
+        """Up to `limit` serialized deltas that follow revision `after`, as far as they are kept."""
+        self._settle()
+        try:
+            rows = self._connection.execute(
+                "SELECT delta FROM log WHERE revision > ? ORDER BY revision LIMIT ?", (after, limit)
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise refusal(self._path, error, writing=False) from error
+        return [delta for (delta,) in rows]
+
     def _stored_history(self) -> int:
         bodies = self._connection.execute("SELECT body FROM objects WHERE kind = ?", (Kind.POOL,))
         for (body,) in bodies:

@@ -88,6 +88,10 @@ class ReplicaStore:
         """Every delta after `revision`, serialized, in order; `HISTORY_GONE` if one is missing."""
         return await self._in_thread(lambda: self._file.log_after(revision))
 
+    async def read_log(self, after: int, limit: int) -> list[bytes]:
+        """Up to `limit` serialized deltas that follow revision `after`, as far as they are kept."""
+        return await self._in_thread(lambda: self._file.read_log(after, limit))
+
     async def dump(self) -> str:
         """The canonical form of the state; empty before the first snapshot."""
 

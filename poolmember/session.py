@@ -72,6 +72,10 @@ class Replica(Protocol):
         """Record durably that no term below `term` is obeyed any more."""
         ...
 
+    async def read_log(self, after: int, limit: int) -> list[bytes]:
+        """Up to `limit` serialized deltas that follow revision `after`, as far as they are kept."""
+        ...
+
     async def close(self) -> None:
         """Give it back after everything that was begun has ended."""
         ...
@@ -128,6 +132,10 @@ class Follower:
             hello.incarnation.CopyFrom(to_proto(self.state.incarnation))
             hello.last.CopyFrom(to_proto(self.state.last))
         return pb.SessionRequest(hello=hello)
+
+    async def log(self, after: int, limit: int) -> list[Delta]:
+        """Up to `limit` deltas that follow revision `after`, as far as the replica keeps them."""
+        return [decode_delta(data) for data in await self.store.read_log(after, limit)]
 
     def start_over(self) -> None:
         """Take a snapshot with the next session; until then the old replica is better than none."""

@@ -5,6 +5,8 @@
     store.db      the store of the host's own pool, unless that is a shared file elsewhere
     replica.db    this host's replica of the pool's metadata
     api.sock      the host's own way in (below /run for the default directory)
+    pool.json     what scripts on the host see of the pool (beside the socket, wherever that is)
+    hooks.d       their hooks (below /etc for the default directory)
     *.retired-N   databases of earlier memberships, the last three of each
 
 **Membership and databases change together.** `write_identity(..., retire=...)` writes down which

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from poolclient import Changes
     from poolcore.model import Object
 
+NUMBER_DIGITS = 9
 TEXT_FIELDS = ("name_label", "name_description")
 FORMS = (
     "Fields: name_label=TEXT, name_description=TEXT, tags+=TAG, tags-=TAG, other_config.KEY=VALUE "
@@ -51,6 +52,13 @@ def parse_changes(
     if config:
         changes["other_config"] = config
     return changes, other
+
+
+def number(name: str, text: str) -> int:
+    """A field's value that is a number; `UsageError` for any other."""
+    if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS):
+        raise UsageError(f"{name} is a number, not {text!r}.")
+    return int(text)
 
 
 def _forms(extra: Sequence[str]) -> str:

@@ -30,7 +30,10 @@ def add_to(app: typer.Typer, run: Run) -> None:
         ] = False,
         stop: Annotated[bool, typer.Option("--stop", help="End what --keep left up.")] = False,
     ) -> None:
-        """Show a pool: three simulated hosts on this machine, joined before your eyes."""
+        """Show a pool: three simulated hosts on this machine, joined before your eyes.
+
+        Then the mastership is handed over, and a master that is killed is replaced.
+        """
         if stop:
             note("The demo's hosts are ended." if end_recorded() else "No demo is running.")
             return
@@ -159,6 +162,23 @@ def _tour(hosts: Hosts, run: Run) -> None:
     before = tour.revision()
     tour.command("vm set web1 tags+=production other_config.owner=ops", at="ignite")
     tour.command(f"events --since {before} --types vm --count 1", at="specter")
+
+    tour.chapter(
+        "The mastership is handed over",
+        "As before maintenance of phantom. Changes that are made meanwhile wait for a moment.",
+    )
+    tour.command("designate-master specter", at="ignite")
+
+    tour.chapter(
+        "A master that dies is replaced",
+        "specter's daemon is killed. The others elect one of them, and the change that is",
+        "made at once finds it.",
+    )
+    hosts.kill("specter")
+    tour.command("vm set web1 tags+=survived", at="ignite")
+    tour.start("specter")
+    tour.command("master history", at="specter")
+    tour.command("status", at="specter")
 
 
 def _goodbye(hosts: Hosts) -> None:

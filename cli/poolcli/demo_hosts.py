@@ -72,6 +72,8 @@ shared = true
 """,
 }
 """The simulated host files, in the order of the hosts' addresses 127.0.0.1, 127.0.0.2 …"""
+FOUNDER = "phantom"
+"""Founds its pool in a file that those who join share, so that each of them can be master."""
 
 
 def record_path() -> Path:
@@ -153,15 +155,17 @@ class Hosts:
     def start(self, name: str) -> None:
         """Start a host; it is not ready yet when this returns."""
         home = self.folder / name
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         file = home / "host.toml"
         file.write_text(FILES[name])
         command = [
             *daemon_command(), "run", "--name", name, "--listen", self.addresses[name],
             "--state-dir", str(home / "state"), "--driver", f"sim:{file}",
         ]  # fmt: skip
+        if name == FOUNDER:
+            command.append(f"--store=sqlite://{self.folder / 'pool.db'}")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("POOLMEMBER_")}
-        with (home / "log").open("wb") as log, uninterrupted():
+        with (home / "log").open("ab") as log, uninterrupted():
             # A session of its own: Ctrl-C is for the demo, which then ends its hosts in order.
             self._processes[name] = subprocess.Popen(
                 command,
@@ -172,6 +176,11 @@ class Hosts:
                 start_new_session=True,
             )
             self._record()
+
+    def kill(self, name: str) -> None:
+        """End a host's daemon as a power cut would."""
+        self._processes[name].kill()
+        self._processes[name].wait()
 
     def check(self, name: str) -> None:
         """Raise if the host's daemon has ended."""

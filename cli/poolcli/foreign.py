@@ -53,8 +53,7 @@ _ELSEWHERE = {
 _LATER = frozenset({
     "emergency-transition-to-master",
     "pool-emergency-transition-to-master", "emergency-reset-master",
-    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "diff",
-    "recovery",
+    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "recovery",
 })  # fmt: skip
 
 _WITHOUT = {

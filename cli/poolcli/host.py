@@ -36,5 +36,6 @@ app = noun_app(
         },
         needs=("host_metrics",),
         writable=True,
+        numbers=("failover_priority",),
     )
 )

@@ -22,10 +22,12 @@ def build() -> Callable[..., object]:
         bond,
         context,
         demo,
+        diff,
         doctor,
         events,
         host,
         lock,
+        master,
         mastership,
         membership,
         message,
@@ -63,6 +65,8 @@ def build() -> Callable[..., object]:
     ):  # fmt: skip
         app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
     command(app, "events")(events.events)
+    command(app, "diff")(diff.diff)
+    app.add_typer(master.app, name="master")
     command(app, "wait")(wait.wait)
     app.add_typer(context.app, name="context")
     command(app, "doctor")(doctor.doctor)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poolcli.app import Group, command, new_app
-from poolcli.changes import FORMS, as_json, parse_changes
+from poolcli.changes import FORMS, as_json, number, parse_changes
 from poolcli.completion import completer
 from poolcli.failures import UsageError
 from poolcli.output import Format, data, fields, flattened, note, table, write
@@ -47,6 +47,7 @@ COLLECTIONS: Mapping[str, str] = {
     "task": "tasks",
     "message": "messages",
     "lock": "locks",
+    "master_record": "master_records",
 }
 """Which collection of the client has the objects of each noun."""
 
@@ -96,6 +97,8 @@ class Noun:
     needs: tuple[str, ...] = ()
     """The kinds that the columns look up names in."""
     writable: bool = False
+    numbers: tuple[str, ...] = ()
+    """Fields of its own that can be set, and are numbers."""
     order: Callable[[Any, Others], Any] | None = None
     """What the rows of a table are sorted by; the name if nothing else is said."""
 
@@ -184,6 +187,7 @@ def _add_show(app: typer.Typer, noun: Noun) -> None:
 
 def _add_set(app: typer.Typer, noun: Noun) -> None:
     metavar = noun.name.upper()
+    forms = FORMS + "".join(f", {field}=NUMBER" for field in noun.numbers) + "."
 
     async def set_(
         session: Session,
@@ -195,17 +199,18 @@ def _add_set(app: typer.Typer, noun: Noun) -> None:
                 autocompletion=completer(noun.name),
             ),
         ],
-        changes: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE", help=FORMS + ".")],
+        changes: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE", help=forms)],
         request_id: RequestId = None,
     ) -> None:
-        """Change its name, description, tags or other_config."""
+        """Change its name, description, tags, other_config or settings."""
         session.refuse_format(Format.SCRIPT)
-        parsed, _ = parse_changes(changes)
-        if not parsed:
-            raise UsageError("Nothing to set.", FORMS + ".")
+        parsed, settings = parse_changes(changes, noun.numbers)
+        own = {field: number(field, text) for field, text in settings.items()}
+        if not parsed and not own:
+            raise UsageError("Nothing to set.", forms)
         async with session.pool() as pool:
             objects: Any = collection(pool, noun.name)
-            done = await objects.set(name, request_id=request_id, **parsed)
+            done = await objects.set(name, request_id=request_id, **own, **parsed)
         tell_change(session, noun.name, done)
 
     command(app, "set")(set_)

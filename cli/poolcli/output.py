@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
-from poolcli.text import safe, safe_lines, to_json, to_yaml
+from poolcli.text import safe, safe_lines, to_json, to_yaml, wrapped
 
 
 class Format(StrEnum):
@@ -78,6 +78,32 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         write(f"{name.ljust(width)}  {value}".rstrip())
+
+
+class Warned(Protocol):
+    """Something that is not as it should be, and what to do about it."""
+
+    @property
+    def code(self) -> str:
+        """For scripts."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """What it is."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        ...
+
+
+def show_warnings(warnings: Iterable[Warned]) -> None:
+    """Warnings as people get them, each after an empty line."""
+    for warning in warnings:
+        write("\n" + wrapped(f"Warning {warning.code}: {safe(warning.message)}"))
+        write(wrapped(safe(warning.remedy), indent="  "))
 
 
 def _styled() -> bool:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from poolcli.app import command
-from poolcli.changes import FORMS, parse_changes
-from poolcli.failures import UsageError
+from poolcli.changes import FORMS, number, parse_changes
 from poolcli.nouns import RequestId, show_object, tell_change
 from poolcli.output import Format
 from poolcli.session import Session
@@ -47,9 +46,7 @@ async def set_(
     if "default_sr" in settings:
         own["default_sr"] = settings["default_sr"]
     if "host_limit" in settings:
-        if not settings["host_limit"].isascii() or not settings["host_limit"].isdigit():
-            raise UsageError(f"host_limit is a number, not {settings['host_limit']!r}.")
-        own["host_limit"] = int(settings["host_limit"])
+        own["host_limit"] = number("host_limit", settings["host_limit"])
     async with session.pool() as pool:
         done = await pool.set(request_id=request_id, **own, **parsed)
     tell_change(session, "pool", done)

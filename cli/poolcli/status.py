@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from poolcli.output import Format, data, fields, table, write
+import typer
+
+from poolcli.if_lost import show_if_lost
+from poolcli.output import Format, data, fields, show_warnings, table, write
 from poolcli.session import Session
-from poolcli.text import duration, safe, wrapped, yes_no
+from poolcli.text import duration, safe, yes_no
 
 if TYPE_CHECKING:
     from poolclient import PoolStatus
 
 
-async def status(session: Session) -> None:
-    """Show master, store, hosts and warnings."""
+async def status(
+    session: Session,
+    if_lost: Annotated[
+        str | None,
+        typer.Option(
+            "--if-lost",
+            metavar="HOST[,HOST…]",
+            help="What would be so without these hosts, instead of how things are.",
+        ),
+    ] = None,
+) -> None:
+    """Show master, store, hosts and warnings; or what the loss of hosts would come to."""
     session.refuse_format(Format.SCRIPT)
+    if if_lost is not None:
+        await show_if_lost(session, if_lost)
+        return
     async with session.pool() as pool:
         found = await pool.status()
     if session.format is Format.NAME:
@@ -97,9 +113,7 @@ def show_status(found: PoolStatus) -> None:
             for host in found.hosts
         ],
     )
-    for warning in found.warnings:
-        write("\n" + wrapped(f"Warning {warning.code}: {safe(warning.message)}"))
-        write(wrapped(safe(warning.remedy), indent="  "))
+    show_warnings(found.warnings)
 
 
 def _quorum(found: PoolStatus) -> str:

@@ -26,8 +26,8 @@ from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from immutables import Map
 
-from poolcore import facts, model, replica, requests
-from poolmanager.v1 import agent_service_pb2, chain_pb2, resources_pb2
+from poolcore import difference, facts, model, outlook, replica, requests
+from poolmanager.v1 import agent_service_pb2, chain_pb2, pool_service_pb2, resources_pb2
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -44,6 +44,8 @@ _SOURCES = (
     (chain_pb2, replica),
     (chain_pb2, requests),
     (agent_service_pb2, facts),
+    (pool_service_pb2, outlook),
+    (pool_service_pb2, difference),
 )
 
 
@@ -175,7 +177,10 @@ def _fields(cls: Any) -> tuple[_Field, ...]:
 
 
 def to_proto(value: Any) -> Any:
-    """The message of a dataclass of `model`, `facts`, or of `Incarnation`, `CommitId`, `Head`."""
+    """The message of a dataclass that has one.
+
+    Those of `model`, `facts`, `outlook` and `difference`, and `Incarnation`, `CommitId`, `Head`.
+    """
     cls: Any = type(value)
     arguments = {}
     for field in _fields(cls):

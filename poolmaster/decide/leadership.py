@@ -22,7 +22,11 @@ from poolcore.facts import Standing
 from poolcore.model import FailoverTimings
 
 NEXT_CANDIDATE_SECONDS = 0.15
-"""How much later than the one before it each further candidate claims: time enough to win."""
+"""How much later than the one before it each further candidate claims: time enough to win.
+
+Less where there are so many, or the timings so short, that the last would not have its turn within
+the round.
+"""
 LONGEST_BACKOFF_SECONDS = 5.0
 
 
@@ -61,7 +65,7 @@ class Facts:
     in_vain: int = 0
     """How many changes of master there were lately, one after the other."""
     jitter: float = 0.0
-    """From 0 to 1, of this host's own dice."""
+    """From 0 to 1, of this host's own dice; thrown once for each change in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +95,37 @@ Action = Wait | Ask | Claim
 
 def next_action(facts: Facts, timings: FailoverTimings) -> Action:
     """What a host that is not master does now."""
-    if facts.ours:
-        return Claim("the register names this host")
     suspect_at = facts.heard_at + timings.suspect_seconds
-    if not facts.lost and facts.now < suspect_at:
+    suspected = facts.lost or facts.now >= suspect_at
+    if facts.ours:
+        if facts.in_vain and not suspected:
+            return Wait(suspect_at, "the last claim has failed")
+        return Claim("the register names this host")
+    if not suspected:
         return Wait(suspect_at, "the master is heard")
     asked = facts.round
     if asked is None:
         return Ask("its session has ended" if facts.lost else "the master is silent")
-    again = asked.ended_at + timings.suspect_seconds
-    if facts.now >= again:
+    if facts.now >= asked.ended_at + timings.suspect_seconds:
         return Ask("no master has come of the last round")
+    return _after_asking(facts, asked, timings)
+
+
+def _after_asking(facts: Facts, asked: Round, timings: FailoverTimings) -> Wait | Claim:
+    again = asked.ended_at + timings.suspect_seconds
     if not asked.own.may_lead:
         return Wait(again, "this host may not lead")
-    if 2 * asked.deaf <= facts.hosts and asked.alive is not False:
-        return Wait(again, f"{asked.deaf} of {facts.hosts} hosts do not hear the master")
-    claim_at = asked.ended_at + _delay(asked) + _backoff(facts, timings)
+    by_majority = 2 * asked.deaf > facts.hosts
+    deaf = f"{asked.deaf} of {facts.hosts} hosts do not hear the master"
+    if not by_majority and asked.alive is not False:
+        return Wait(again, deaf)
+    backed_off_at = _backed_off_at(facts, timings)
+    if facts.now < backed_off_at:
+        return Wait(min(backed_off_at, again), "masters have changed too often lately")
+    claim_at = max(asked.ended_at, backed_off_at) + _delay(asked, timings)
     if facts.now < claim_at:
-        return Wait(claim_at, "better candidates go first")
-    if 2 * asked.deaf > facts.hosts:
-        why = f"{asked.deaf} of {facts.hosts} hosts do not hear the master"
-    else:
-        why = "the master has not kept its key alive"
-    return Claim(why)
+        return Wait(min(claim_at, again), "better candidates go first")
+    return Claim(deaf if by_majority else "the master has not kept its key alive")
 
 
 def best(candidates: Iterable[Standing]) -> list[Standing]:
@@ -124,15 +136,26 @@ def best(candidates: Iterable[Standing]) -> list[Standing]:
     )
 
 
-def _delay(asked: Round) -> float:
-    return best((asked.own, *asked.answers)).index(asked.own) * NEXT_CANDIDATE_SECONDS
+def _delay(asked: Round, timings: FailoverTimings) -> float:
+    candidates = best((asked.own, *asked.answers))
+    apart = min(NEXT_CANDIDATE_SECONDS, timings.suspect_seconds / len(candidates))
+    return candidates.index(asked.own) * apart
 
 
-def _backoff(facts: Facts, timings: FailoverTimings) -> float:
+def _backed_off_at(facts: Facts, timings: FailoverTimings) -> float:
+    """Until when this host holds back.
+
+    Counted from the first round's end at the latest, whichever round it is now: asking again must
+    not postpone the claim again, and a claim must not rest on answers of long ago.
+    """
     if not facts.in_vain:
-        return 0.0
-    longest: float = min(timings.vote_seconds * 2**facts.in_vain, LONGEST_BACKOFF_SECONDS)
-    return longest * facts.jitter
+        return facts.heard_at
+    asked_at = facts.heard_at + (0.0 if facts.lost else timings.suspect_seconds)
+    # More doublings than these change nothing, and many more are no float.
+    backoff: float = min(
+        timings.vote_seconds * 2 ** min(facts.in_vain, 32), LONGEST_BACKOFF_SECONDS
+    )
+    return asked_at + timings.vote_seconds + backoff * facts.jitter
 
 
 def may_speak(now: float, confirmed_at: float, timings: FailoverTimings) -> bool:

@@ -25,6 +25,7 @@ TAGS_LIMIT = 256
 KEY_LIMIT = 255
 VALUE_LIMIT = 65_536
 ENTRIES_LIMIT = 1_024
+PRIORITY_LIMIT = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,13 @@ def checked_text(
 def checked_name(name: str) -> str:
     """A name that an object may have."""
     return checked_text("name_label", name, NAME_LIMIT)
+
+
+def checked_priority(priority: int) -> int:
+    """A priority that a host may have when a master is chosen."""
+    if not 0 <= priority <= PRIORITY_LIMIT:
+        raise invalid("failover_priority", f"must be from 0 to {PRIORITY_LIMIT:,}")
+    return priority
 
 
 def patched(obj: D, patch: MetadataPatch) -> D:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from immutables import Map
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Host, HostId, Task, TaskId
+from poolcore.model import Accession, Host, HostId, Task, TaskId
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
 from poolmaster.ledger import Decide, Decision, Ledger
@@ -67,11 +67,16 @@ class Handover:
                 f"it runs {found.software_version.product_version}, not {ours.product_version}"
             )
             raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
+        if not found.failover_priority:
+            problem = "its failover priority is 0"
+            raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
         if self._sessions.get(host) is None:
             raise PoolError(Reason.HOST_OFFLINE, host=found.name_label)
         return found
 
-    async def to(self, host: Host, *, announced: Callable[[], None] = lambda: None) -> None:
+    async def to(
+        self, host: Host, why: Accession, *, announced: Callable[[], None] = lambda: None
+    ) -> None:
         """Have `host` claim the mastership while writes wait; returns when it has confirmed it.
 
         Raises `HANDOVER_FAILED`; then this master goes on, unless its next commit finds that the
@@ -88,7 +93,7 @@ class Handover:
             try:
                 async with asyncio.timeout(TAKE_OVER_SECONDS):
                     # What it still lacks it reads from the store's log.
-                    await self._agents.take_over(host.address, head, seconds=TAKE_OVER_SECONDS)
+                    await self._agents.take_over(host.address, head, why, seconds=TAKE_OVER_SECONDS)
             except TimeoutError:
                 raise _failed(name, f"it did not answer for {TAKE_OVER_SECONDS:g} s") from None
             except PoolError as error:
@@ -101,7 +106,7 @@ class Handover:
         best = self._best(state)
         if best is None:
             raise _failed("no other host", "none is connected that could")
-        await self.to(best)
+        await self.to(best, Accession.HANDED_OVER)
 
     def _best(self, state: State) -> Host | None:
         found: list[tuple[Session, Host]] = []
@@ -113,7 +118,12 @@ class Handover:
                 found.append((session, self.check(state, host.uuid)))
             except PoolError:
                 continue
-        return max(found, key=lambda f: (f[0].applied, f[1].uuid), default=(None, None))[1]
+
+        def rank(candidate: tuple[Session, Host]) -> tuple[int, int, str]:
+            session, host = candidate
+            return session.applied, host.failover_priority, host.uuid
+
+        return max(found, key=rank, default=(None, None))[1]
 
 
 def _failed(host: str, problem: str) -> PoolError:
@@ -181,7 +191,9 @@ class Designate:
         await record(pool, self, task, "handing-over")
         try:
             await self.handover.to(
-                target, announced=lambda: pool.reached(f"{self.name}:writes-wait")
+                target,
+                Accession.DESIGNATED,
+                announced=lambda: pool.reached(f"{self.name}:writes-wait"),
             )
         except PoolError as failure:
             await self._finish(pool, task, failure)

@@ -298,10 +298,11 @@ class Operations:
             return None
         if not step_of(operation, found.step).cancellable:
             return found
-        return await self._take_back(operation, found, failure)
+        await self._take_back(operation, found, failure)
+        return None
 
-    async def _take_back(self, operation: Operation, task: Task, failure: PoolError) -> Task | None:
-        """Undo a task and end it; the task if that has to be tried again.
+    async def _take_back(self, operation: Operation, task: Task, failure: PoolError) -> None:
+        """Undo a task and end it.
 
         That it is undone is committed first. Otherwise a master that has been replaced could undo
         what its successor goes on with.
@@ -321,17 +322,10 @@ class Operations:
             )
             return Decision((Put(after),), result=after)
 
-        try:
-            outcome = await self._pool.write(decide)
-        except PoolError as refusal:
-            if refusal.reason in MASTERSHIP_OVER:
-                return None
-            log.warning("task %s is not undone yet: %s", task.uuid, refusal.message)
-            return task
-        if outcome.result is not None:
+        outcome = await self._insisted(task, decide)
+        if outcome is not None and outcome.result is not None:
             await operation.undo(self._pool, outcome.result)
             await self._end(outcome.result, failure)
-        return None
 
     async def _end(self, task: Task, error: PoolError) -> None:
         def decide(state: State) -> Decision:
@@ -340,17 +334,21 @@ class Operations:
                 return Decision(())
             return Decision((Put(ended(found, self._pool.now(), error)),))
 
+        await self._insisted(task, decide)
+
+    async def _insisted(self, task: Task, decide: Decide) -> Outcome | None:
+        """Commit what a failed task comes to; none when this mastership is over.
+
+        The store may refuse for a while: the task must not stay under way for that.
+        """
         while True:
             try:
-                await self._pool.write(decide)
+                return await self._pool.write(decide)
             except PoolError as refusal:
                 if refusal.reason in MASTERSHIP_OVER:
-                    return
-                # The store refuses: a task that has failed must not stay under way for that.
-                log.warning("the end of task %s is not recorded: %s", task.uuid, refusal.message)
-                await self._pool.sleep(REPEAT_SECONDS)
-            else:
-                return
+                    return None
+                log.warning("task %s: not recorded yet: %s", task.uuid, refusal.message)
+            await self._pool.sleep(REPEAT_SECONDS)
 
 
 def _tell(answer: asyncio.Future[Task], outcome: Task | Exception) -> None:

@@ -25,6 +25,7 @@ from poolmanager.v1 import (
 from poolmaster.mastership import Mastership
 from poolmaster.service import hosts, locks, writes
 from poolmaster.service.events import watch
+from poolmaster.service.foresight import Sources, foresight_functions, sources_of_master
 from poolmaster.service.reads import Read, View, read_functions
 from poolmaster.service.status import status_of_master
 
@@ -66,6 +67,7 @@ def _pool_functions(master: Mastership, read: Read) -> dict[str, Callable[..., A
         "EjectHost": partial(hosts.eject_host, master),
         "GetJoin": partial(hosts.get_join, master),
         "DesignateMaster": partial(hosts.designate_master, master),
+        **foresight_functions(read, sources_of_master(master)),
     }
 
 
@@ -89,6 +91,7 @@ def master_handlers(master: Mastership, *, host: str) -> Handlers:
 
     own: dict[str, dict[str, Callable[..., Any]]] = {
         "PoolService": _pool_functions(master, read),
+        "HostService": {"UpdateHost": partial(writes.update_host, master)},
         "TaskService": {"CancelTask": cancel_task},
         "LockService": {
             "AcquireLock": partial(locks.acquire_lock, master),
@@ -110,7 +113,12 @@ def master_handlers(master: Mastership, *, host: str) -> Handlers:
 
 
 def replica_handlers(
-    read: Read, status: Callable[[], Any], no_master: Callable[[], PoolError], *, host: str
+    read: Read,
+    status: Callable[[], Any],
+    no_master: Callable[[], PoolError],
+    sources: Sources,
+    *,
+    host: str,
 ) -> Handlers:
     """Every method at a host without a master: reads from its replica, the rest refused."""
 
@@ -126,6 +134,7 @@ def replica_handlers(
         functions |= read_functions(service.name, read)
         if service.name == "PoolService":
             functions |= {"GetPool": partial(get_pool, read), "GetStatus": get_status}
+            functions |= foresight_functions(read, sources)
         found |= handlers(service, functions, host=host)
     return found
 

@@ -25,6 +25,7 @@ from poolcore.model import (
     Host,
     HostMetrics,
     Lock,
+    MasterRecord,
     Message,
     Network,
     Object,
@@ -39,6 +40,7 @@ from poolmanager.v1 import (
     host_service_pb2,
     lock_service_pb2,
     network_service_pb2,
+    pool_service_pb2,
     storage_service_pb2,
     task_service_pb2,
     vm_service_pb2,
@@ -90,6 +92,12 @@ class Noun:
 
 
 NOUNS: Mapping[str, tuple[Noun, ...]] = {
+    "PoolService": (
+        Noun(
+            MasterRecord, pool_service_pb2,
+            "master_record", "MasterRecord", "master_records", "MasterRecords",
+        ),
+    ),
     "HostService": (
         Noun(Host, host_service_pb2, "host", "Host", "hosts", "Hosts"),
         Noun(

@@ -67,10 +67,10 @@ def status_of_replica(
 
 
 def _quorum(state: State, *, shared: bool) -> pb.Quorum:
-    hosts = sum(1 for _ in state.all(Host))
     if shared:
-        # Any one of them that reaches the store can lead, with the others or without.
-        return pb.Quorum(voters=hosts, needed=1, survives=hosts - 1)
+        # Any one of them that may lead and reaches the store can, with the others or without.
+        candidates = sum(1 for host in state.all(Host) if host.failover_priority)
+        return pb.Quorum(voters=candidates, needed=1, survives=max(candidates - 1, 0))
     # The store is at the master: it alone has to be up, and nobody else can stand in for it.
     return pb.Quorum(voters=1, needed=1, survives=0)
 

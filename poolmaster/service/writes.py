@@ -29,7 +29,7 @@ from poolmanager.v1 import (
     vm_service_pb2,
 )
 from poolmaster.decide.selection import select
-from poolmaster.decide.update import MetadataPatch, invalid, patched
+from poolmaster.decide.update import MetadataPatch, checked_priority, invalid, patched
 from poolmaster.ledger import Decide, Decision, Outcome, PendingWrite, Request
 from poolmaster.mastership import Mastership
 
@@ -37,7 +37,6 @@ BATCH_ITEMS = 1_000
 HOST_LIMIT = 64
 
 _UPDATED: dict[str, tuple[tuple[type[Described], Any, str, str], ...]] = {
-    "HostService": ((Host, host_service_pb2, "host", "Host"),),
     "StorageService": (
         (SR, storage_service_pb2, "sr", "Sr"),
         (VDI, storage_service_pb2, "vdi", "Vdi"),
@@ -128,6 +127,29 @@ def _updater(
         )
 
     return update
+
+
+async def update_host(
+    master: Mastership, request: host_service_pb2.UpdateHostRequest
+) -> host_service_pb2.UpdateHostResponse:
+    """Change a host's metadata and its priority when a master is chosen."""
+    patch, asked = patch_of(request.patch), request_of(request)
+
+    def decide(state: State) -> Decision:
+        before = select(state, Host, request.host)
+        after = patched(before, patch)
+        if request.HasField("failover_priority"):
+            priority = checked_priority(request.failover_priority)
+            after = replace(after, failover_priority=priority)
+        return _decision(before, after, asked)
+
+    outcome = await master.write(decide, request=asked)
+    found = changed_object(outcome, Host)
+    return host_service_pb2.UpdateHostResponse(
+        host=found.host if found is not None else None,
+        revision=outcome.revision,
+        incarnation=master.state.incarnation.uuid,
+    )
 
 
 async def update_pool(

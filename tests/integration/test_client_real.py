@@ -6,7 +6,15 @@ from contextlib import aclosing
 
 import pytest
 
-from poolclient import JoinRefused, NoMaster, PoolClient, StaleAnswer
+from poolclient import (
+    BlockingPoolClient,
+    InvalidRequest,
+    JoinRefused,
+    NoMaster,
+    NotFound,
+    PoolClient,
+    StaleAnswer,
+)
 from poolcore.model import Kind, TaskStatus
 from support.daemons import SHARED_SRS, Cluster
 
@@ -54,6 +62,47 @@ async def test_a_pool_grows_host_by_host(cluster: Cluster) -> None:
         report = await pool.host_report()
         assert report.facts.name_label == "ignite"
         assert abs(report.clock_offset_seconds) < 1
+
+
+def foreseen_by_the_twin(address: str, since: int) -> None:
+    """What the blocking client says of the same pool."""
+    with BlockingPoolClient.connect(address) as pool:
+        assert pool.hosts.set("ignite", failover_priority=0).object.failover_priority == 0
+        outlook, _ = pool.if_lost("phantom")
+        assert outlook.next_master is None
+        assert [d.name_label for d in pool.diff(since).objects] == ["ignite"]
+        assert [reign.why for reign in pool.master_history()] == ["restarted", "founded"]
+
+
+async def test_what_an_administrator_asks_before_and_after(cluster: Cluster) -> None:
+    phantom, ignite = cluster.local("phantom", sim=WEB1), cluster.local("ignite")
+    await cluster.start()
+    async with PoolClient.connect(phantom.endpoint) as pool:
+        await joined(pool, ignite.endpoint)
+        host = (await pool.hosts.set("ignite", failover_priority=7, add_tags=["b"])).object
+        assert (host.failover_priority, host.tags) == (7, frozenset({"b"}))
+        with pytest.raises(InvalidRequest):
+            await pool.hosts.set("ignite", failover_priority=1001)
+        outlook, freshness = await pool.if_lost(host, "phantom")
+        assert (len(outlook.lost), outlook.next_master, freshness.stale) == (2, None, False)
+        now, _ = await pool.if_lost()
+        assert now.next_master == now.master
+        with pytest.raises(NotFound):
+            await pool.if_lost("specter")
+
+        difference = await pool.diff(pool.revision - 1)
+        assert (difference.since, difference.until) == (pool.revision - 1, pool.revision)
+        (changed,) = difference.objects
+        assert {f.field: (f.before, f.after) for f in changed.fields} == {
+            "failover_priority": (100, 7),
+            "tags": ([], ["b"]),
+        }
+        with pytest.raises(InvalidRequest):
+            await pool.diff(-1)
+        present, founding = await pool.master_history()
+        assert (present.until, founding.until) == (None, present.since)
+        assert present.host == outlook.lost[1].uuid
+        await asyncio.to_thread(foreseen_by_the_twin, ignite.endpoint, pool.revision)
 
 
 async def test_a_misfit_is_refused_with_every_reason(cluster: Cluster) -> None:

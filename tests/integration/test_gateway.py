@@ -79,6 +79,7 @@ def read_requests(state: Any) -> dict[str, Any]:
         "PoolService/GetPool": pool_service_pb2.GetPoolRequest(),
         "PoolService/GetStatus": pool_service_pb2.GetStatusRequest(),
         "PoolService/CheckHost": pool_service_pb2.CheckHostRequest(address="phantom.invalid"),
+        "PoolService/CheckLoss": pool_service_pb2.CheckLossRequest(hosts=["ignite"]),
         "PoolService/GetJoin": pool_service_pb2.GetJoinRequest(task="no task", host="no host"),
         "LockService/RenewLock": lock_service_pb2.RenewLockRequest(lock="no lock"),
     }

@@ -167,3 +167,19 @@ async def test_the_outcome_of_a_write_is_unknown_when_its_connection_breaks(
         assert again.pool.name_description == "named"
         third = await at_master.update_pool(name_description="named", asked=asked)
         assert third == again, "never made twice"
+
+
+async def test_questions_of_foresight_end_by_their_deadline_at_a_frozen_master(
+    cluster: Cluster,
+) -> None:
+    phantom, ignite = await a_pool(cluster)
+    phantom.signal(signal.SIGSTOP)
+    async with ignite.api() as api:
+        loss = pool_service_pb2.CheckLossRequest(hosts=["phantom"])
+        answer = api.call(api.pools.CheckLoss, loss, timeout_seconds=0.3)
+        assert await reason_of(answer) is Reason.DEADLINE_PASSED
+        difference = pool_service_pb2.GetDifferenceRequest(since_revision=1)
+        stream = api.pools.GetDifference(difference, timeout=0.3)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stream.read()
+        assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

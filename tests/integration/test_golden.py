@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from poolcore.model import Host, HostMetrics
+from poolcore.model import Host, HostMetrics, MasterRecord
 from poolcore.replica import State, dump
 from poolmaster.layout import load
 from poolmaster.store.sqlite import SqliteStore
@@ -67,11 +67,14 @@ async def test_the_store_holds_what_it_held(golden: Path) -> None:
 
 
 def lasting(state: State) -> list[object]:
-    """What starting the daemons elsewhere does not change: all but addresses and who is heard."""
+    """What starting the daemons elsewhere does not change.
+
+    All but addresses, who is heard and the new mastership.
+    """
     return [
         replace(obj, addresses=()) if isinstance(obj, Host) else obj
         for obj in state.objects()
-        if not isinstance(obj, HostMetrics)
+        if not isinstance(obj, HostMetrics | MasterRecord)
     ]
 
 
@@ -91,6 +94,7 @@ async def test_a_master_and_a_member_go_on_from_there(golden: Path, cluster: Clu
     async with phantom.api() as api:
         state = await api.state()
         assert lasting(state) == lasting(held)
+        assert set(held.all(MasterRecord)) <= set(state.all(MasterRecord))
         assert state.requests == held.requests
         await repeat_a_write(api, golden)
         written = await api.update_pool(name_label="of a later release")

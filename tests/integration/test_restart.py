@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import HostMetrics, Object
+from poolcore.model import HostMetrics, MasterRecord, Object
 from poolcore.replica import State
 from support.daemons import SHARED_SRS, Cluster, Host, ProcessHost
 from support.wholeness import same_replicas
@@ -25,8 +25,9 @@ NOT_DONE_OR_UNKNOWN = {Reason.NO_MASTER, Reason.OUTCOME_UNKNOWN, Reason.NO_HOST_
 
 
 def kept(state: State) -> list[Object]:
-    """What must be the same after a restart: everything but who was heard when, and the tags."""
-    return [o for o in state.objects() if not isinstance(o, HostMetrics) and o != state.pool]
+    """What must be the same after a restart: not who was heard when, who was master, the tags."""
+    others = (HostMetrics, MasterRecord)
+    return [o for o in state.objects() if not isinstance(o, others) and o != state.pool]
 
 
 async def three_hosts(cluster: Cluster) -> dict[str, ProcessHost]:
@@ -87,6 +88,7 @@ async def test_nothing_that_was_acknowledged_is_lost(
             status = await api.in_step()
             after = await api.quiet()
         assert kept(after) == kept(before)
+        assert set(before.all(MasterRecord)) <= set(after.all(MasterRecord))
         assert acknowledged <= after.pool.tags
         assert status.head.term == term + ("phantom" in names)
         await same_replicas(*hosts.values())

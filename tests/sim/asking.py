@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts, Standing, Unreachable
-from poolcore.model import Reservation
+from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
-from poolcore.wire.codec import from_proto, to_proto
+from poolcore.wire.codec import enum_to_proto, from_proto, to_proto
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmaster.agents import Answer
 from poolmaster.layout import NONCE
@@ -70,8 +70,8 @@ class Asking:
         found: Standing = from_proto(response.standing)
         return found
 
-    async def take_over(self, endpoint: str, head: Head, *, seconds: float) -> None:
-        request = pb.TakeOverRequest(head=to_proto(head))
+    async def take_over(self, endpoint: str, head: Head, why: Accession, *, seconds: float) -> None:
+        request = pb.TakeOverRequest(head=to_proto(head), why=enum_to_proto(why))
         await self._ask(endpoint, "TakeOver", request, seconds=seconds)
 
     async def read_nonce(self, endpoint: str, store: str) -> str | None:

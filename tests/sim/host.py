@@ -16,7 +16,7 @@ import grpc
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory, Standing, Unreachable
-from poolcore.model import HostId
+from poolcore.model import Accession, HostId
 from poolcore.replica import Head
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
@@ -207,9 +207,9 @@ class Life:
     async def standing(self, pool: str, term: int) -> Standing:
         return await standing(self.parts, pool, term)
 
-    async def take_over(self, head: Head) -> None:
+    async def take_over(self, head: Head, why: Accession) -> None:
         """Become the master in the place of the one that `head` names."""
-        await take_over(self.parts, head)
+        await take_over(self.parts, head, why)
 
     async def become(self, membership: Member) -> None:
         await self._roles.become(membership)

@@ -10,6 +10,7 @@ import pytest
 from poolcore.errors import PoolError
 from poolcore.model import TaskStatus
 from poolmaster.operations.designate import Designate
+from poolmaster.store.memory import Fate, MemoryStore
 from sim.host import SimHost
 from sim.world import Crash, World, play
 
@@ -131,3 +132,32 @@ def test_a_host_that_dies_during_a_handover_leaves_one_master(
         await world.until(lambda: ignite.mastership)
 
     played(f"{point} {moment} {victim}", scenario)
+
+
+@pytest.mark.parametrize("fate", [Fate.COMMIT_FAILED_APPLIED, Fate.COMMIT_FAILED_LOST])
+@pytest.mark.parametrize("others", [(), ("ignite", "specter")])
+def test_a_host_whose_store_failed_opens_it_anew_and_leads_again(
+    fate: Fate, others: tuple[str, ...]
+) -> None:
+    async def scenario(world: World) -> None:
+        handles: list[MemoryStore] = []
+        world.on_handle = lambda host, handle: handles.append(handle)
+        (phantom,) = world.add("phantom", founds_in=SHARED)
+        await world.settle()
+        first = handles[-1]
+        for joining in world.add(*others):
+            await world.settle()
+            await world.join(phantom, joining)
+        await world.settle()
+        first.faults.plan(fate)
+        with suppress(PoolError):
+            await world.tag(phantom, "before")
+        await mastered(world)
+        for host in world.hosts.values():
+            if host is not phantom:
+                host.cut_power()
+        await world.until(lambda: phantom.mastership, seconds=20.0)
+        await world.settle()
+        await world.tag(await mastered(world), "after")
+
+    played(f"store failed {fate} {others}", scenario)

@@ -8,6 +8,9 @@ import weakref
 import pytest
 
 from poolcore.errors import PoolError
+from poolcore.model import MasterRecord
+from poolcore.replica import Delta, Put
+from poolcore.wire.chain import decode_delta
 from poolmaster.store.memory import Fate, MemoryStore
 from poolmember.leading import COLLECT_SECONDS
 from sim.host import SimHost
@@ -43,6 +46,52 @@ def test_after_a_failed_commit_the_same_host_leads_on_and_members_come_back(fate
         await world.settle()
 
     play(f"masterships {fate}", scenario)
+
+
+def recorded(host: SimHost) -> bool:
+    """Whether the host's present mastership is recorded."""
+    if host.mastership is None:
+        return False
+    term = host.mastership.ledger.head.term
+    return any(record.term == term for record in host.mastership.state.all(MasterRecord))
+
+
+@pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.UNKNOWN_LOST, Fate.COMMIT_FAILED_LOST])
+def test_every_mastership_is_recorded_whatever_its_store_does(fate: Fate) -> None:
+    async def scenario(world: World) -> None:
+        left = [True] * 3
+
+        def refuse(host: SimHost, handle: MemoryStore) -> None:
+            if left and left.pop():
+                # It claims the register, and then cannot record that.
+                handle.faults.plan(Fate.SERVED, fate)
+
+        (phantom,) = world.add("phantom")
+        await world.settle()
+        world.on_handle = refuse
+        for number in range(4):
+            phantom.cut_power()
+            await world.settle()
+            await world.tag(phantom, f"tag {number}")
+            await world.until(lambda: recorded(phantom))
+        assert phantom.mastership is not None
+        raw = world.rules.registers[phantom.mastership.pool].raw
+        first: dict[int, Delta] = {}
+        for revision in sorted(raw):
+            delta = decode_delta(raw[revision])
+            first.setdefault(delta.commit.term, delta)
+        assert not left
+        assert len(first) >= 6
+        for term, delta in first.items():
+            if fate is Fate.REFUSED:
+                continue  # it was asked for again, after what came meanwhile
+            put = [c.object for c in delta.changes if isinstance(c, Put)]
+            (record,) = (o for o in put if isinstance(o, MasterRecord))
+            assert (record.term, record.host) == (term, phantom.uuid)
+        state = phantom.mastership.state
+        assert {record.term for record in state.all(MasterRecord)} == first.keys()
+
+    play(f"records {fate}", scenario)
 
 
 def test_a_mastership_that_has_ended_does_not_stay_in_memory(

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from poolcore.model import SR, HostMetrics, Kind, Task, TaskStatus
+from poolcore.model import SR, HostMetrics, Kind, MasterRecord, Task, TaskStatus
 from poolcore.replica import Change, Put, Remove, State, changed
 from poolcore.requests import request_id
 from poolcore.wire.chain import SnapshotAssembler
@@ -144,8 +144,17 @@ class Api:
                     await asyncio.sleep(0.02)
 
     async def quiet(self) -> State:
-        """The state once every host is attached: nothing more is committed unless asked for."""
-        return await self.until(lambda state: all(m.live for m in state.all(HostMetrics)))
+        """The state once nothing more is committed unless asked for.
+
+        Every host is attached then, and the mastership is recorded.
+        """
+        term = (await self.status()).head.term
+
+        def settled(state: State) -> bool:
+            recorded = any(record.term == term for record in state.all(MasterRecord))
+            return recorded and all(m.live for m in state.all(HostMetrics))
+
+        return await self.until(settled)
 
     async def in_step(self) -> pool_service_pb2.GetStatusResponse:
         """Until every host is attached and has everything; the status then."""

@@ -117,6 +117,10 @@ class MemoryReplica:
             raise PoolError(Reason.HISTORY_GONE, since=str(revision), oldest=str(oldest))
         return [content.log[r] for r in kept]
 
+    async def read_log(self, after: int, limit: int) -> list[bytes]:
+        kept = sorted(r for r in self._content.log if r > after)
+        return [self._content.log[r] for r in kept[:limit]]
+
     async def dump(self) -> str:
         return "" if self._content.state is None else dump(self._content.state)
 

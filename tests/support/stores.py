@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from poolmaster.store.contract import Compare, LeaseId, ReadResult, Store, WatchEvent, Write
 
@@ -72,3 +72,45 @@ class WatchedStore(StoreAround):
     ) -> ReadResult:
         self.reads += 1
         return await super().read(start, end, limit=limit, linearizable=linearizable)
+
+
+class InterruptedStore(StoreAround):
+    """Something happens before it is read or written for the first time, or each time."""
+
+    def __init__(
+        self,
+        inner: Store,
+        *,
+        before_read_of: bytes | None = None,
+        before_writing: bool = False,
+        happens: Callable[[], Awaitable[object]],
+        times: int = 1,
+    ) -> None:
+        super().__init__(inner)
+        self._before_read_of = before_read_of
+        self._before_writing = before_writing
+        self._happens = happens
+        self.times = times
+        """How often it will still happen."""
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        if self._before_writing:
+            await self._interrupt()
+        return await super().transact(compares, writes)
+
+    async def read(
+        self,
+        start: bytes,
+        end: bytes | None = None,
+        *,
+        limit: int | None = None,
+        linearizable: bool = True,
+    ) -> ReadResult:
+        if self._before_read_of is not None and start.startswith(self._before_read_of):
+            await self._interrupt()
+        return await super().read(start, end, limit=limit, linearizable=linearizable)
+
+    async def _interrupt(self) -> None:
+        if self.times:
+            self.times -= 1
+            await self._happens()

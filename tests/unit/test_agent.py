@@ -10,7 +10,7 @@ import pytest
 from poolcore.clock import SystemClock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
-from poolcore.model import PoolId
+from poolcore.model import Accession, PoolId
 from poolcore.replica import Head
 from poolcore.wire.serving import handlers
 from poolmanager.v1 import agent_service_pb2 as pb
@@ -44,7 +44,7 @@ class WithoutMastership:
     async def standing(self, pool: str, term: int) -> Standing:
         raise AssertionError("nobody is elected here")
 
-    async def take_over(self, head: Head) -> None:
+    async def take_over(self, head: Head, why: Accession) -> None:
         raise AssertionError("nobody is elected here")
 
     async def become(self, membership: Member) -> None:

@@ -78,7 +78,7 @@ def test_long_words_are_never_broken() -> None:
         ("pvecm status", "Did you mean `pool status`?"),
         ("xe vm-list", "Did you mean `pool vm list`?"),
         ("pvecm create x", "There is nothing to create"),
-        ("designate-master x", "This release does not have it yet."),
+        ("emergency-reset-master x", "This release does not have it yet."),
         ("pool-emergency-transition-to-master", "This release does not have it yet."),
         ("zzzz", "`pool --help` lists what there is."),
     ],

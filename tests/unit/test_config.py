@@ -4,7 +4,14 @@ from pathlib import Path
 import pytest
 
 from poolcore.errors import Exit, PoolError, Reason
-from poolmember.config import DEFAULT_SOCKET, DEFAULT_STATE_DIR, load, socket_path, state_directory
+from poolmember.config import (
+    DEFAULT_SOCKET,
+    DEFAULT_STATE_DIR,
+    load,
+    pool_file_path,
+    socket_path,
+    state_directory,
+)
 from poolmember.config_values import (
     Endpoint,
     LibvirtDriver,
@@ -42,6 +49,8 @@ def test_with_nothing_said_the_defaults_hold(file: Path) -> None:
     assert config.log_level is LogLevel.INFO
     assert config.builtin_srs == ()
     assert config.history_revisions == 10_000
+    assert config.hooks_dir == Path("/etc/poolmember/hooks.d")
+    assert config.hook_seconds == 30
     assert config.name
     assert "." not in config.name
 
@@ -75,6 +84,8 @@ def test_a_file_may_hold_every_key(file: Path) -> None:
         log_level = "debug"
         builtin_srs = ["default", "images"]
         history_revisions = 500
+        hooks_dir = "scripts"
+        hook_seconds = 2.5
         """
     )
     config = load({"config": str(file)}, {})
@@ -87,16 +98,20 @@ def test_a_file_may_hold_every_key(file: Path) -> None:
     assert config.log_format is LogFormat.JSON
     assert config.builtin_srs == ("default", "images")
     assert config.history_revisions == 500
+    assert config.hooks_dir == file.parent / "scripts"
+    assert config.hook_seconds == 2.5
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", "on"])
 def test_switches_are_read_from_the_environment(file: Path, text: str) -> None:
     environ = {"POOLMEMBER_INSECURE": text, "POOLMEMBER_BUILTIN_SRS": "default, images"}
     environ["POOLMEMBER_HISTORY_REVISIONS"] = "500"
+    environ["POOLMEMBER_HOOK_SECONDS"] = "90"
     config = load({"config": str(file)}, environ)
     assert config.insecure
     assert config.builtin_srs == ("default", "images")
     assert config.history_revisions == 500
+    assert config.hook_seconds == 90
 
 
 def test_the_shared_store_is_absolute_with_three_or_four_slashes(file: Path) -> None:
@@ -169,6 +184,11 @@ def test_all_addresses_are_no_address_to_advertise(file: Path) -> None:
         ("state_dir", "", "must be a path"),
         ("state_dir", "/" + "d" * 100, "too long"),
         ("insecure", "perhaps", "true or false"),
+        ("hooks_dir", "", "must be a path"),
+        ("hook_seconds", "soon", "seconds from 0.1 to 3600"),
+        ("hook_seconds", "0", "seconds from 0.1 to 3600"),
+        ("hook_seconds", "nan", "seconds from 0.1 to 3600"),
+        ("hook_seconds", "inf", "seconds from 0.1 to 3600"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key_and_problem(
@@ -198,6 +218,8 @@ def test_a_wrong_value_is_refused_with_its_key_and_problem(
         ("history_revisions = 50.0", "from 10 to 1000000"),
         ("history_revisions = true", "from 10 to 1000000"),
         ('history_revisions = "many"', "from 10 to 1000000"),
+        ("hook_seconds = true", "seconds from 0.1 to 3600"),
+        ("hook_seconds = [30]", "seconds from 0.1 to 3600"),
         ("listen = 7443", "text in quotes"),
         ("name =", "not valid TOML"),
     ],
@@ -223,6 +245,15 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
 def test_the_socket_is_in_a_given_directory_and_below_run_otherwise(tmp_path: Path) -> None:
     assert socket_path(DEFAULT_STATE_DIR) == DEFAULT_SOCKET
     assert socket_path(tmp_path) == tmp_path / "api.sock"
+
+
+def test_what_scripts_see_is_beside_the_socket_and_a_directory_of_its_own_has_its_own_hooks(
+    file: Path, tmp_path: Path
+) -> None:
+    assert pool_file_path(DEFAULT_STATE_DIR) == Path("/run/poolmember/pool.json")
+    assert pool_file_path(tmp_path) == tmp_path / "pool.json"
+    config = load({"config": str(file), "state_dir": str(tmp_path)}, {})
+    assert config.hooks_dir == tmp_path / "hooks.d"
 
 
 def test_other_commands_find_the_state_directory_the_same_way(file: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -10,18 +12,28 @@ import pytest
 from poolcore.errors import PoolError, Reason
 from poolcore.wire.status import error_from_rpc, status_of
 from poolmanager.v1 import pool_service_pb2 as pb
+from poolmaster.decide.if_lost import last_known
+from poolmaster.service.api import replica_handlers
+from poolmaster.service.foresight import Sources
+from poolmaster.service.reads import View
 from poolmember.gateway import Gateway, Upstream
 from poolmember.parts import handlers_while_starting
+from support.small_pool import small_pool
 
 WRITE = "/poolmanager.v1.PoolService/UpdatePool"
 READ = "/poolmanager.v1.PoolService/GetPool"
+DIFFERENCE = "/poolmanager.v1.PoolService/GetDifference"
 
 
 class Channel:
     """A channel on which every call ends like this."""
 
-    def __init__(self, end: BaseException, *, connected: bool = True) -> None:
+    def __init__(
+        self, end: BaseException, *, connected: bool = True, before: tuple[bytes, ...] = ()
+    ) -> None:
         self.end = end
+        self.before = before
+        """What a stream tells before it ends."""
         self.connected = connected
         self.sent = 0
 
@@ -36,9 +48,23 @@ class Channel:
 
         return call
 
+    def unary_stream(self, path: str) -> Any:
+        async def call(request: bytes, **_: Any) -> AsyncIterator[bytes]:
+            for response in self.before:
+                yield response
+            raise self.end
+
+        return call
+
 
 class Context:
     """As much of gRPC's context as the gateway uses."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    async def write(self, response: bytes) -> None:
+        self.written.append(response)
 
     def time_remaining(self) -> float:
         return 1.0
@@ -96,3 +122,40 @@ async def test_a_read_without_an_answer_is_answered_here(code: str) -> None:
     answer = await told(Channel(failure(grpc.StatusCode[code])), READ, pb.GetPoolRequest())
     # This host has nothing to answer from yet, and says so itself.
     assert (answer.reason, answer.params["host"]) == (Reason.NO_MASTER, "ignite")
+
+
+async def streamed(channel: Channel) -> list[pb.GetDifferenceResponse]:
+    """What a host with a replica, but no history, tells of an empty difference."""
+
+    async def read() -> View:
+        return View(small_pool(), stale=True)
+
+    async def no_history(after: int, limit: int) -> list[Any]:
+        return []
+
+    def refuse() -> PoolError:
+        return PoolError(Reason.NO_MASTER, host="ignite", problem="p")
+
+    sources = Sources(partial(last_known, shared_store=False), no_history)
+    gateway, context = Gateway(), Context()
+    upstream = Upstream("10.0.0.1:7443", channel)  # type: ignore[arg-type]
+    fallback = replica_handlers(read, refuse, refuse, sources, host="ignite")
+    gateway.pass_on(upstream, fallback)
+    handler = gateway.service(Details(DIFFERENCE))
+    request = pb.GetDifferenceRequest(since_revision=10)
+    await handler.unary_stream(request.SerializeToString(), context)
+    return [pb.GetDifferenceResponse.FromString(data) for data in context.written]
+
+
+async def test_a_streamed_read_that_has_not_begun_is_answered_here() -> None:
+    (told,) = await streamed(Channel(failure(grpc.StatusCode.UNAVAILABLE)))
+    assert told.span.freshness.stale
+    assert told.span.until_revision == 10
+
+
+async def test_a_streamed_read_that_has_begun_is_not_mixed_with_another_answer() -> None:
+    span = pb.GetDifferenceResponse(span=pb.DifferenceSpan(since_revision=10))
+    begun = Channel(failure(grpc.StatusCode.UNAVAILABLE), before=(span.SerializeToString(),))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await streamed(begun)
+    assert error_from_rpc(error.value).reason is Reason.NO_MASTER

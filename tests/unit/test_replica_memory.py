@@ -109,4 +109,5 @@ async def _compare(both: Both) -> None:
             except PoolError as error:
                 logs.append([str(error).encode()])
         assert logs[0] == logs[1]
+        assert await file.read_log(revision, 2) == await memory.read_log(revision, 2)
     assert file.head.incarnation in {None, INCARNATION, LATER}

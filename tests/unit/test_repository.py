@@ -72,4 +72,6 @@ def test_the_packaged_configuration_changes_nothing_and_shows_valid_toml() -> No
         "log_level",
         "builtin_srs",
         "history_revisions",
+        "hooks_dir",
+        "hook_seconds",
     }

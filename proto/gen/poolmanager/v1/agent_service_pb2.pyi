@@ -748,6 +748,9 @@ class TakeOverRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEAD_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    why: _resources_pb2.Accession.ValueType
+    """Why the mastership changes."""
     @_builtins.property
     def head(self) -> _chain_pb2.Head:
         """The register as it is; if it is of another term by now, the host refuses."""
@@ -756,12 +759,15 @@ class TakeOverRequest(_message.Message):
         self,
         *,
         head: _chain_pb2.Head | None = ...,
+        why: _resources_pb2.Accession.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_why", b"_why", "head", b"head", "why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_why", b"_why", "head", b"head", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__why: _TypeAlias = _typing.Literal["why"]  # noqa: Y015
+    _WhichOneofArgType__why: _TypeAlias = _typing.Literal["_why", b"_why"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__why) -> _WhichOneofReturnType__why | None: ...
 
 Global___TakeOverRequest: _TypeAlias = TakeOverRequest  # noqa: Y015
 

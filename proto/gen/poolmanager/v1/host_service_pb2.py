@@ -27,7 +27,7 @@ from poolmanager.v1 import patch_pb2 as poolmanager_dot_v1_dot_patch__pb2
 from poolmanager.v1 import resources_pb2 as poolmanager_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!poolmanager/v1/host_service.proto\x12\x0epoolmanager.v1\x1a\x1apoolmanager/v1/chain.proto\x1a\x1apoolmanager/v1/patch.proto\x1a\x1epoolmanager/v1/resources.proto\"`\n\x10ListHostsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_token\"\x98\x01\n\x11ListHostsResponse\x12#\n\x05hosts\x18\x01 \x03(\x0b\x32\x14.poolmanager.v1.Host\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x12,\n\tfreshness\x18\x03 \x01(\x0b\x32\x19.poolmanager.v1.FreshnessB\x12\n\x10_next_page_token\",\n\x0eGetHostRequest\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_host\"c\n\x0fGetHostResponse\x12\"\n\x04host\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Host\x12,\n\tfreshness\x18\x02 \x01(\x0b\x32\x19.poolmanager.v1.Freshness\"\x85\x01\n\x11UpdateHostRequest\x12\x17\n\nrequest_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04host\x18\x02 \x01(\tH\x01\x88\x01\x01\x12,\n\x05patch\x18\x03 \x01(\x0b\x32\x1d.poolmanager.v1.MetadataPatchB\r\n\x0b_request_idB\x07\n\x05_host\"\x86\x01\n\x12UpdateHostResponse\x12\"\n\x04host\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Host\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bincarnation\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_revisionB\x0e\n\x0c_incarnation\"f\n\x16ListHostMetricsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_token\"\xac\x01\n\x17ListHostMetricsResponse\x12\x31\n\x0chost_metrics\x18\x01 \x03(\x0b\x32\x1b.poolmanager.v1.HostMetrics\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x12,\n\tfreshness\x18\x03 \x01(\x0b\x32\x19.poolmanager.v1.FreshnessB\x12\n\x10_next_page_token\"C\n\x15GetHostMetricsRequest\x12\x19\n\x0chost_metrics\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_host_metrics\"y\n\x16GetHostMetricsResponse\x12\x31\n\x0chost_metrics\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.HostMetrics\x12,\n\tfreshness\x18\x02 \x01(\x0b\x32\x19.poolmanager.v1.Freshness2\xc5\x03\n\x0bHostService\x12P\n\tListHosts\x12 .poolmanager.v1.ListHostsRequest\x1a!.poolmanager.v1.ListHostsResponse\x12J\n\x07GetHost\x12\x1e.poolmanager.v1.GetHostRequest\x1a\x1f.poolmanager.v1.GetHostResponse\x12S\n\nUpdateHost\x12!.poolmanager.v1.UpdateHostRequest\x1a\".poolmanager.v1.UpdateHostResponse\x12\x62\n\x0fListHostMetrics\x12&.poolmanager.v1.ListHostMetricsRequest\x1a\'.poolmanager.v1.ListHostMetricsResponse\x12_\n\x0eGetHostMetrics\x12%.poolmanager.v1.GetHostMetricsRequest\x1a&.poolmanager.v1.GetHostMetricsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!poolmanager/v1/host_service.proto\x12\x0epoolmanager.v1\x1a\x1apoolmanager/v1/chain.proto\x1a\x1apoolmanager/v1/patch.proto\x1a\x1epoolmanager/v1/resources.proto\"`\n\x10ListHostsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_token\"\x98\x01\n\x11ListHostsResponse\x12#\n\x05hosts\x18\x01 \x03(\x0b\x32\x14.poolmanager.v1.Host\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x12,\n\tfreshness\x18\x03 \x01(\x0b\x32\x19.poolmanager.v1.FreshnessB\x12\n\x10_next_page_token\",\n\x0eGetHostRequest\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_host\"c\n\x0fGetHostResponse\x12\"\n\x04host\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Host\x12,\n\tfreshness\x18\x02 \x01(\x0b\x32\x19.poolmanager.v1.Freshness\"\xbb\x01\n\x11UpdateHostRequest\x12\x17\n\nrequest_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04host\x18\x02 \x01(\tH\x01\x88\x01\x01\x12,\n\x05patch\x18\x03 \x01(\x0b\x32\x1d.poolmanager.v1.MetadataPatch\x12\x1e\n\x11\x66\x61ilover_priority\x18\x04 \x01(\rH\x02\x88\x01\x01\x42\r\n\x0b_request_idB\x07\n\x05_hostB\x14\n\x12_failover_priority\"\x86\x01\n\x12UpdateHostResponse\x12\"\n\x04host\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Host\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bincarnation\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_revisionB\x0e\n\x0c_incarnation\"f\n\x16ListHostMetricsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_token\"\xac\x01\n\x17ListHostMetricsResponse\x12\x31\n\x0chost_metrics\x18\x01 \x03(\x0b\x32\x1b.poolmanager.v1.HostMetrics\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x12,\n\tfreshness\x18\x03 \x01(\x0b\x32\x19.poolmanager.v1.FreshnessB\x12\n\x10_next_page_token\"C\n\x15GetHostMetricsRequest\x12\x19\n\x0chost_metrics\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_host_metrics\"y\n\x16GetHostMetricsResponse\x12\x31\n\x0chost_metrics\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.HostMetrics\x12,\n\tfreshness\x18\x02 \x01(\x0b\x32\x19.poolmanager.v1.Freshness2\xc5\x03\n\x0bHostService\x12P\n\tListHosts\x12 .poolmanager.v1.ListHostsRequest\x1a!.poolmanager.v1.ListHostsResponse\x12J\n\x07GetHost\x12\x1e.poolmanager.v1.GetHostRequest\x1a\x1f.poolmanager.v1.GetHostResponse\x12S\n\nUpdateHost\x12!.poolmanager.v1.UpdateHostRequest\x1a\".poolmanager.v1.UpdateHostResponse\x12\x62\n\x0fListHostMetrics\x12&.poolmanager.v1.ListHostMetricsRequest\x1a\'.poolmanager.v1.ListHostMetricsResponse\x12_\n\x0eGetHostMetrics\x12%.poolmanager.v1.GetHostMetricsRequest\x1a&.poolmanager.v1.GetHostMetricsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,17 +43,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETHOSTRESPONSE']._serialized_start=440
   _globals['_GETHOSTRESPONSE']._serialized_end=539
   _globals['_UPDATEHOSTREQUEST']._serialized_start=542
-  _globals['_UPDATEHOSTREQUEST']._serialized_end=675
-  _globals['_UPDATEHOSTRESPONSE']._serialized_start=678
-  _globals['_UPDATEHOSTRESPONSE']._serialized_end=812
-  _globals['_LISTHOSTMETRICSREQUEST']._serialized_start=814
-  _globals['_LISTHOSTMETRICSREQUEST']._serialized_end=916
-  _globals['_LISTHOSTMETRICSRESPONSE']._serialized_start=919
-  _globals['_LISTHOSTMETRICSRESPONSE']._serialized_end=1091
-  _globals['_GETHOSTMETRICSREQUEST']._serialized_start=1093
-  _globals['_GETHOSTMETRICSREQUEST']._serialized_end=1160
-  _globals['_GETHOSTMETRICSRESPONSE']._serialized_start=1162
-  _globals['_GETHOSTMETRICSRESPONSE']._serialized_end=1283
-  _globals['_HOSTSERVICE']._serialized_start=1286
-  _globals['_HOSTSERVICE']._serialized_end=1739
+  _globals['_UPDATEHOSTREQUEST']._serialized_end=729
+  _globals['_UPDATEHOSTRESPONSE']._serialized_start=732
+  _globals['_UPDATEHOSTRESPONSE']._serialized_end=866
+  _globals['_LISTHOSTMETRICSREQUEST']._serialized_start=868
+  _globals['_LISTHOSTMETRICSREQUEST']._serialized_end=970
+  _globals['_LISTHOSTMETRICSRESPONSE']._serialized_start=973
+  _globals['_LISTHOSTMETRICSRESPONSE']._serialized_end=1145
+  _globals['_GETHOSTMETRICSREQUEST']._serialized_start=1147
+  _globals['_GETHOSTMETRICSREQUEST']._serialized_end=1214
+  _globals['_GETHOSTMETRICSRESPONSE']._serialized_start=1216
+  _globals['_GETHOSTMETRICSRESPONSE']._serialized_end=1337
+  _globals['_HOSTSERVICE']._serialized_start=1340
+  _globals['_HOSTSERVICE']._serialized_end=1793
 # @@protoc_insertion_point(module_scope)

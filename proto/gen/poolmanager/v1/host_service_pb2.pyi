@@ -153,12 +153,15 @@ class UpdateHostRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     PATCH_FIELD_NUMBER: _builtins.int
+    FAILOVER_PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
     not safe.
     """
     host: _builtins.str
     """Uuid, name, or a unique prefix of either."""
+    failover_priority: _builtins.int
+    """Its priority when a master is chosen, from 0 (never) to 1,000."""
     @_builtins.property
     def patch(self) -> _patch_pb2.MetadataPatch:
         """What to change."""
@@ -169,15 +172,20 @@ class UpdateHostRequest(_message.Message):
         request_id: _builtins.str | None = ...,
         host: _builtins.str | None = ...,
         patch: _patch_pb2.MetadataPatch | None = ...,
+        failover_priority: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "host", b"host", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failover_priority", b"_failover_priority", "_host", b"_host", "_request_id", b"_request_id", "failover_priority", b"failover_priority", "host", b"host", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "host", b"host", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failover_priority", b"_failover_priority", "_host", b"_host", "_request_id", b"_request_id", "failover_priority", b"failover_priority", "host", b"host", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failover_priority: _TypeAlias = _typing.Literal["failover_priority"]  # noqa: Y015
+    _WhichOneofArgType__failover_priority: _TypeAlias = _typing.Literal["_failover_priority", b"_failover_priority"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
     _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
     _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failover_priority) -> _WhichOneofReturnType__failover_priority | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
     @_typing.overload

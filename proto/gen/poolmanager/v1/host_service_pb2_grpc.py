@@ -81,7 +81,7 @@ class HostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateHost(self, request, context):
-        """Changes the name, description, tags or other_config of a host.
+        """Changes the name, description, tags, other_config or failover_priority of a host.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,7 +21,7 @@ class HostServiceStub:
     GetHost: _aio.UnaryUnaryMultiCallable[_host_service_pb2.GetHostRequest, _host_service_pb2.GetHostResponse]
     """One host by uuid, name or unique prefix."""
     UpdateHost: _aio.UnaryUnaryMultiCallable[_host_service_pb2.UpdateHostRequest, _host_service_pb2.UpdateHostResponse]
-    """Changes the name, description, tags or other_config of a host."""
+    """Changes the name, description, tags, other_config or failover_priority of a host."""
     ListHostMetrics: _aio.UnaryUnaryMultiCallable[_host_service_pb2.ListHostMetricsRequest, _host_service_pb2.ListHostMetricsResponse]
     """All host metrics objects, by page."""
     GetHostMetrics: _aio.UnaryUnaryMultiCallable[_host_service_pb2.GetHostMetricsRequest, _host_service_pb2.GetHostMetricsResponse]
@@ -52,7 +52,7 @@ class HostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _host_service_pb2.UpdateHostRequest,
         context: _aio.ServicerContext[_host_service_pb2.UpdateHostRequest, _abc.Awaitable[_host_service_pb2.UpdateHostResponse]],
     ) -> _abc.Awaitable[_host_service_pb2.UpdateHostResponse]:
-        """Changes the name, description, tags or other_config of a host."""
+        """Changes the name, description, tags, other_config or failover_priority of a host."""
 
     @_abc_1.abstractmethod
     def ListHostMetrics(

@@ -1018,3 +1018,670 @@ class GetJoinResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
 
 Global___GetJoinResponse: _TypeAlias = GetJoinResponse  # noqa: Y015
+
+@_typing.final
+class CheckLossRequest(_message.Message):
+    """Asks what would happen if hosts were lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Uuid, name, or a unique prefix of either, of each host; none for how things are now."""
+
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckLossRequest: _TypeAlias = CheckLossRequest  # noqa: Y015
+
+@_typing.final
+class CheckLossResponse(_message.Message):
+    """What would happen if hosts were lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTLOOK_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outlook(self) -> Global___Outlook:
+        """The answer."""
+
+    @_builtins.property
+    def freshness(self) -> _chain_pb2.Freshness:
+        """How fresh it is."""
+
+    def __init__(
+        self,
+        *,
+        outlook: Global___Outlook | None = ...,
+        freshness: _chain_pb2.Freshness | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freshness", b"freshness", "outlook", b"outlook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness", b"freshness", "outlook", b"outlook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckLossResponse: _TypeAlias = CheckLossResponse  # noqa: Y015
+
+@_typing.final
+class Outlook(_message.Message):
+    """What the loss of hosts would come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOST_FIELD_NUMBER: _builtins.int
+    MASTER_FIELD_NUMBER: _builtins.int
+    NEXT_MASTER_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    SURVIVES_FIELD_NUMBER: _builtins.int
+    VMS_FIELD_NUMBER: _builtins.int
+    SRS_FIELD_NUMBER: _builtins.int
+    VDIS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    writes: _builtins.bool
+    """Whether the pool would go on writing without a person."""
+    survives: _builtins.int
+    """How many further hosts, whichever they are, could be lost then with the pool still writing."""
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostRef]:
+        """The hosts that would be lost."""
+
+    @_builtins.property
+    def master(self) -> Global___HostRef:
+        """The master as it is now; absent when none is known."""
+
+    @_builtins.property
+    def next_master(self) -> Global___HostRef:
+        """The master afterwards; absent when no host could be."""
+
+    @_builtins.property
+    def vms(self) -> _containers.RepeatedCompositeFieldContainer[Global___StrandedVm]:
+        """VMs on the lost hosts."""
+
+    @_builtins.property
+    def srs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostSr]:
+        """SRs that no remaining host could reach."""
+
+    @_builtins.property
+    def vdis(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostVdi]:
+        """Images in these SRs."""
+
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostNetwork]:
+        """Networks without an interface on any remaining host."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
+        """What should be done before or after."""
+
+    def __init__(
+        self,
+        *,
+        lost: _abc.Iterable[Global___HostRef] | None = ...,
+        master: Global___HostRef | None = ...,
+        next_master: Global___HostRef | None = ...,
+        writes: _builtins.bool | None = ...,
+        survives: _builtins.int | None = ...,
+        vms: _abc.Iterable[Global___StrandedVm] | None = ...,
+        srs: _abc.Iterable[Global___LostSr] | None = ...,
+        vdis: _abc.Iterable[Global___LostVdi] | None = ...,
+        networks: _abc.Iterable[Global___LostNetwork] | None = ...,
+        warnings: _abc.Iterable[Global___Warning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_survives", b"_survives", "_writes", b"_writes", "master", b"master", "next_master", b"next_master", "survives", b"survives", "writes", b"writes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_survives", b"_survives", "_writes", b"_writes", "lost", b"lost", "master", b"master", "networks", b"networks", "next_master", b"next_master", "srs", b"srs", "survives", b"survives", "vdis", b"vdis", "vms", b"vms", "warnings", b"warnings", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__survives: _TypeAlias = _typing.Literal["survives"]  # noqa: Y015
+    _WhichOneofArgType__survives: _TypeAlias = _typing.Literal["_survives", b"_survives"]  # noqa: Y015
+    _WhichOneofReturnType__writes: _TypeAlias = _typing.Literal["writes"]  # noqa: Y015
+    _WhichOneofArgType__writes: _TypeAlias = _typing.Literal["_writes", b"_writes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__survives) -> _WhichOneofReturnType__survives | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__writes) -> _WhichOneofReturnType__writes | None: ...
+
+Global___Outlook: _TypeAlias = Outlook  # noqa: Y015
+
+@_typing.final
+class HostRef(_message.Message):
+    """A host as it is spoken of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Identity of the host."""
+    name_label: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_uuid", b"_uuid", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_uuid", b"_uuid", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___HostRef: _TypeAlias = HostRef  # noqa: Y015
+
+@_typing.final
+class StrandedVm(_message.Message):
+    """A VM on a lost host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    POWER_STATE_FIELD_NUMBER: _builtins.int
+    RESIDENT_ON_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Identity of the VM."""
+    name_label: _builtins.str
+    """Its name."""
+    power_state: _resources_pb2.PowerState.ValueType
+    """Its power state as the pool last knew it."""
+    resident_on: _builtins.str
+    """Uuid of its host."""
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        power_state: _resources_pb2.PowerState.ValueType | None = ...,
+        resident_on: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_power_state", b"_power_state", "_resident_on", b"_resident_on", "_uuid", b"_uuid", "name_label", b"name_label", "power_state", b"power_state", "resident_on", b"resident_on", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_power_state", b"_power_state", "_resident_on", b"_resident_on", "_uuid", b"_uuid", "name_label", b"name_label", "power_state", b"power_state", "resident_on", b"resident_on", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__power_state: _TypeAlias = _typing.Literal["power_state"]  # noqa: Y015
+    _WhichOneofArgType__power_state: _TypeAlias = _typing.Literal["_power_state", b"_power_state"]  # noqa: Y015
+    _WhichOneofReturnType__resident_on: _TypeAlias = _typing.Literal["resident_on"]  # noqa: Y015
+    _WhichOneofArgType__resident_on: _TypeAlias = _typing.Literal["_resident_on", b"_resident_on"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_state) -> _WhichOneofReturnType__power_state | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resident_on) -> _WhichOneofReturnType__resident_on | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___StrandedVm: _TypeAlias = StrandedVm  # noqa: Y015
+
+@_typing.final
+class LostSr(_message.Message):
+    """An SR out of reach."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Identity of the SR."""
+    name_label: _builtins.str
+    """Its name."""
+    type: _builtins.str
+    """For example dir, nfs or iscsi."""
+    shared: _builtins.bool
+    """Whether several hosts can attach it."""
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        type: _builtins.str | None = ...,
+        shared: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_shared", b"_shared", "_type", b"_type", "_uuid", b"_uuid", "name_label", b"name_label", "shared", b"shared", "type", b"type", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_shared", b"_shared", "_type", b"_type", "_uuid", b"_uuid", "name_label", b"name_label", "shared", b"shared", "type", b"type", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__shared: _TypeAlias = _typing.Literal["shared"]  # noqa: Y015
+    _WhichOneofArgType__shared: _TypeAlias = _typing.Literal["_shared", b"_shared"]  # noqa: Y015
+    _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
+    _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shared) -> _WhichOneofReturnType__shared | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__type) -> _WhichOneofReturnType__type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___LostSr: _TypeAlias = LostSr  # noqa: Y015
+
+@_typing.final
+class LostVdi(_message.Message):
+    """An image out of reach."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    SR_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Identity of the VDI."""
+    name_label: _builtins.str
+    """Its name."""
+    sr: _builtins.str
+    """Uuid of its SR."""
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        sr: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_sr", b"_sr", "_uuid", b"_uuid", "name_label", b"name_label", "sr", b"sr", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_sr", b"_sr", "_uuid", b"_uuid", "name_label", b"name_label", "sr", b"sr", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__sr: _TypeAlias = _typing.Literal["sr"]  # noqa: Y015
+    _WhichOneofArgType__sr: _TypeAlias = _typing.Literal["_sr", b"_sr"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sr) -> _WhichOneofReturnType__sr | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___LostVdi: _TypeAlias = LostVdi  # noqa: Y015
+
+@_typing.final
+class LostNetwork(_message.Message):
+    """A network without an interface."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Identity of the network."""
+    name_label: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_uuid", b"_uuid", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name_label", b"_name_label", "_uuid", b"_uuid", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___LostNetwork: _TypeAlias = LostNetwork  # noqa: Y015
+
+@_typing.final
+class GetDifferenceRequest(_message.Message):
+    """Asks what differs between two revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_REVISION_FIELD_NUMBER: _builtins.int
+    UNTIL_REVISION_FIELD_NUMBER: _builtins.int
+    since_revision: _builtins.int
+    """The revision from which on."""
+    until_revision: _builtins.int
+    """The revision up to which; the newest if absent."""
+    def __init__(
+        self,
+        *,
+        since_revision: _builtins.int | None = ...,
+        until_revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_since_revision", b"_since_revision", "_until_revision", b"_until_revision", "since_revision", b"since_revision", "until_revision", b"until_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_since_revision", b"_since_revision", "_until_revision", b"_until_revision", "since_revision", b"since_revision", "until_revision", b"until_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__since_revision: _TypeAlias = _typing.Literal["since_revision"]  # noqa: Y015
+    _WhichOneofArgType__since_revision: _TypeAlias = _typing.Literal["_since_revision", b"_since_revision"]  # noqa: Y015
+    _WhichOneofReturnType__until_revision: _TypeAlias = _typing.Literal["until_revision"]  # noqa: Y015
+    _WhichOneofArgType__until_revision: _TypeAlias = _typing.Literal["_until_revision", b"_until_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__since_revision) -> _WhichOneofReturnType__since_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_revision) -> _WhichOneofReturnType__until_revision | None: ...
+
+Global___GetDifferenceRequest: _TypeAlias = GetDifferenceRequest  # noqa: Y015
+
+@_typing.final
+class GetDifferenceResponse(_message.Message):
+    """A piece of the answer: first what it spans, then the objects in canonical order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPAN_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def span(self) -> Global___DifferenceSpan:
+        """What the answer spans; first, and once."""
+
+    @_builtins.property
+    def object(self) -> Global___ObjectDifference:
+        """An object that differs."""
+
+    def __init__(
+        self,
+        *,
+        span: Global___DifferenceSpan | None = ...,
+        object: Global___ObjectDifference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "object", b"object", "span", b"span"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "object", b"object", "span", b"span"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["span", "object"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___GetDifferenceResponse: _TypeAlias = GetDifferenceResponse  # noqa: Y015
+
+@_typing.final
+class DifferenceSpan(_message.Message):
+    """What a difference spans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_REVISION_FIELD_NUMBER: _builtins.int
+    UNTIL_REVISION_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    since_revision: _builtins.int
+    """The revision from which on."""
+    until_revision: _builtins.int
+    """The revision up to which."""
+    @_builtins.property
+    def freshness(self) -> _chain_pb2.Freshness:
+        """How fresh the answer is."""
+
+    def __init__(
+        self,
+        *,
+        since_revision: _builtins.int | None = ...,
+        until_revision: _builtins.int | None = ...,
+        freshness: _chain_pb2.Freshness | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_since_revision", b"_since_revision", "_until_revision", b"_until_revision", "freshness", b"freshness", "since_revision", b"since_revision", "until_revision", b"until_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_since_revision", b"_since_revision", "_until_revision", b"_until_revision", "freshness", b"freshness", "since_revision", b"since_revision", "until_revision", b"until_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__since_revision: _TypeAlias = _typing.Literal["since_revision"]  # noqa: Y015
+    _WhichOneofArgType__since_revision: _TypeAlias = _typing.Literal["_since_revision", b"_since_revision"]  # noqa: Y015
+    _WhichOneofReturnType__until_revision: _TypeAlias = _typing.Literal["until_revision"]  # noqa: Y015
+    _WhichOneofArgType__until_revision: _TypeAlias = _typing.Literal["_until_revision", b"_until_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__since_revision) -> _WhichOneofReturnType__since_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_revision) -> _WhichOneofReturnType__until_revision | None: ...
+
+Global___DifferenceSpan: _TypeAlias = DifferenceSpan  # noqa: Y015
+
+@_typing.final
+class ObjectDifference(_message.Message):
+    """What became of one object between two revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    BEFORE_KEPT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    TOUCHES_FIELD_NUMBER: _builtins.int
+    kind: _resources_pb2.Kind.ValueType
+    """Its class."""
+    uuid: _builtins.str
+    """Its identity."""
+    before_kept: _builtins.bool
+    """Whether the history tells what it was before."""
+    @_builtins.property
+    def before(self) -> _resources_pb2.Object:
+        """What it was; absent when it was not there, or before_kept is false."""
+
+    @_builtins.property
+    def after(self) -> _resources_pb2.Object:
+        """What it became; absent when it is no more."""
+
+    @_builtins.property
+    def touches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Touch]:
+        """The commits that changed it, in order."""
+
+    def __init__(
+        self,
+        *,
+        kind: _resources_pb2.Kind.ValueType | None = ...,
+        uuid: _builtins.str | None = ...,
+        before: _resources_pb2.Object | None = ...,
+        before_kept: _builtins.bool | None = ...,
+        after: _resources_pb2.Object | None = ...,
+        touches: _abc.Iterable[Global___Touch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_kept", b"_before_kept", "_kind", b"_kind", "_uuid", b"_uuid", "after", b"after", "before", b"before", "before_kept", b"before_kept", "kind", b"kind", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_kept", b"_before_kept", "_kind", b"_kind", "_uuid", b"_uuid", "after", b"after", "before", b"before", "before_kept", b"before_kept", "kind", b"kind", "touches", b"touches", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before_kept: _TypeAlias = _typing.Literal["before_kept"]  # noqa: Y015
+    _WhichOneofArgType__before_kept: _TypeAlias = _typing.Literal["_before_kept", b"_before_kept"]  # noqa: Y015
+    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
+    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before_kept) -> _WhichOneofReturnType__before_kept | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___ObjectDifference: _TypeAlias = ObjectDifference  # noqa: Y015
+
+@_typing.final
+class Touch(_message.Message):
+    """A commit that changed an object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Which commit."""
+    term: _builtins.int
+    """Under which mastership."""
+    request_id: _builtins.str
+    """The id of the request it answered; absent if it answered none."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int | None = ...,
+        term: _builtins.int | None = ...,
+        request_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_revision", b"_revision", "_term", b"_term", "request_id", b"request_id", "revision", b"revision", "term", b"term"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_revision", b"_revision", "_term", b"_term", "request_id", b"request_id", "revision", b"revision", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    _WhichOneofReturnType__term: _TypeAlias = _typing.Literal["term"]  # noqa: Y015
+    _WhichOneofArgType__term: _TypeAlias = _typing.Literal["_term", b"_term"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__term) -> _WhichOneofReturnType__term | None: ...
+
+Global___Touch: _TypeAlias = Touch  # noqa: Y015
+
+@_typing.final
+class ListMasterRecordsRequest(_message.Message):
+    """Asks for all records of masterships."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; the server's limit of 1,000 if absent."""
+    page_token: _builtins.str
+    """Where to go on, from the last answer; absent for the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "_page_token", b"_page_token", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "_page_token", b"_page_token", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
+    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+
+Global___ListMasterRecordsRequest: _TypeAlias = ListMasterRecordsRequest  # noqa: Y015
+
+@_typing.final
+class ListMasterRecordsResponse(_message.Message):
+    """A page of records, in order of their uuids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where to go on; absent on the last page."""
+    @_builtins.property
+    def master_records(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.MasterRecord]:
+        """The objects."""
+
+    @_builtins.property
+    def freshness(self) -> _chain_pb2.Freshness:
+        """How fresh the answer is."""
+
+    def __init__(
+        self,
+        *,
+        master_records: _abc.Iterable[_resources_pb2.MasterRecord] | None = ...,
+        next_page_token: _builtins.str | None = ...,
+        freshness: _chain_pb2.Freshness | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "freshness", b"freshness", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "freshness", b"freshness", "master_records", b"master_records", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
+    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+
+Global___ListMasterRecordsResponse: _TypeAlias = ListMasterRecordsResponse  # noqa: Y015
+
+@_typing.final
+class GetMasterRecordRequest(_message.Message):
+    """Asks for one record of a mastership."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_RECORD_FIELD_NUMBER: _builtins.int
+    master_record: _builtins.str
+    """Uuid, or a unique prefix of it."""
+    def __init__(
+        self,
+        *,
+        master_record: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_master_record", b"_master_record", "master_record", b"master_record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_master_record", b"_master_record", "master_record", b"master_record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__master_record: _TypeAlias = _typing.Literal["master_record"]  # noqa: Y015
+    _WhichOneofArgType__master_record: _TypeAlias = _typing.Literal["_master_record", b"_master_record"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__master_record) -> _WhichOneofReturnType__master_record | None: ...
+
+Global___GetMasterRecordRequest: _TypeAlias = GetMasterRecordRequest  # noqa: Y015
+
+@_typing.final
+class GetMasterRecordResponse(_message.Message):
+    """One record of a mastership."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_RECORD_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def master_record(self) -> _resources_pb2.MasterRecord:
+        """The object."""
+
+    @_builtins.property
+    def freshness(self) -> _chain_pb2.Freshness:
+        """How fresh the answer is."""
+
+    def __init__(
+        self,
+        *,
+        master_record: _resources_pb2.MasterRecord | None = ...,
+        freshness: _chain_pb2.Freshness | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freshness", b"freshness", "master_record", b"master_record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness", b"freshness", "master_record", b"master_record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMasterRecordResponse: _TypeAlias = GetMasterRecordResponse  # noqa: Y015

@@ -80,6 +80,26 @@ class PoolServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.FromString,
                 _registered_method=True)
+        self.CheckLoss = channel.unary_unary(
+                '/poolmanager.v1.PoolService/CheckLoss',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckLossRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckLossResponse.FromString,
+                _registered_method=True)
+        self.GetDifference = channel.unary_stream(
+                '/poolmanager.v1.PoolService/GetDifference',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceResponse.FromString,
+                _registered_method=True)
+        self.ListMasterRecords = channel.unary_unary(
+                '/poolmanager.v1.PoolService/ListMasterRecords',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsResponse.FromString,
+                _registered_method=True)
+        self.GetMasterRecord = channel.unary_unary(
+                '/poolmanager.v1.PoolService/GetMasterRecord',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetMasterRecordRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetMasterRecordResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServiceServicer:
@@ -151,6 +171,35 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckLoss(self, request, context):
+        """What would happen if hosts were lost: next master, quorum, what would be out of reach.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDifference(self, request, context):
+        """What differs between two revisions, object by object. Fails with HISTORY_GONE when the first
+        one is older than what the pool keeps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMasterRecords(self, request, context):
+        """All records of masterships, by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMasterRecord(self, request, context):
+        """One record of a mastership by uuid or unique prefix.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -198,6 +247,26 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.DesignateMaster,
                     request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.SerializeToString,
+            ),
+            'CheckLoss': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckLoss,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckLossRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckLossResponse.SerializeToString,
+            ),
+            'GetDifference': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetDifference,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceResponse.SerializeToString,
+            ),
+            'ListMasterRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMasterRecords,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsResponse.SerializeToString,
+            ),
+            'GetMasterRecord': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMasterRecord,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetMasterRecordRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetMasterRecordResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -444,6 +513,114 @@ class PoolService:
             '/poolmanager.v1.PoolService/DesignateMaster',
             poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.SerializeToString,
             poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckLoss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/CheckLoss',
+            poolmanager_dot_v1_dot_pool__service__pb2.CheckLossRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.CheckLossResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDifference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/GetDifference',
+            poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMasterRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/ListMasterRecords',
+            poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMasterRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/GetMasterRecord',
+            poolmanager_dot_v1_dot_pool__service__pb2.GetMasterRecordRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.GetMasterRecordResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,16 @@ class PoolServiceStub:
     """How a join ended; asked by a host that is reserved for it."""
     DesignateMaster: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.DesignateMasterRequest, _pool_service_pb2.DesignateMasterResponse]
     """Starts handing the mastership over to a host. To the one that has it already is no error."""
+    CheckLoss: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.CheckLossRequest, _pool_service_pb2.CheckLossResponse]
+    """What would happen if hosts were lost: next master, quorum, what would be out of reach."""
+    GetDifference: _aio.UnaryStreamMultiCallable[_pool_service_pb2.GetDifferenceRequest, _pool_service_pb2.GetDifferenceResponse]
+    """What differs between two revisions, object by object. Fails with HISTORY_GONE when the first
+    one is older than what the pool keeps.
+    """
+    ListMasterRecords: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ListMasterRecordsRequest, _pool_service_pb2.ListMasterRecordsResponse]
+    """All records of masterships, by page."""
+    GetMasterRecord: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.GetMasterRecordRequest, _pool_service_pb2.GetMasterRecordResponse]
+    """One record of a mastership by uuid or unique prefix."""
 
 class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     """The pool as a whole: its settings, its state, its hosts coming and going."""
@@ -117,5 +127,39 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.DesignateMasterRequest, _abc.Awaitable[_pool_service_pb2.DesignateMasterResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.DesignateMasterResponse]:
         """Starts handing the mastership over to a host. To the one that has it already is no error."""
+
+    @_abc_1.abstractmethod
+    def CheckLoss(
+        self,
+        request: _pool_service_pb2.CheckLossRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.CheckLossRequest, _abc.Awaitable[_pool_service_pb2.CheckLossResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.CheckLossResponse]:
+        """What would happen if hosts were lost: next master, quorum, what would be out of reach."""
+
+    @_abc_1.abstractmethod
+    def GetDifference(
+        self,
+        request: _pool_service_pb2.GetDifferenceRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.GetDifferenceRequest, _abc.AsyncIterator[_pool_service_pb2.GetDifferenceResponse]],
+    ) -> _abc.AsyncIterator[_pool_service_pb2.GetDifferenceResponse]:
+        """What differs between two revisions, object by object. Fails with HISTORY_GONE when the first
+        one is older than what the pool keeps.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMasterRecords(
+        self,
+        request: _pool_service_pb2.ListMasterRecordsRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.ListMasterRecordsRequest, _abc.Awaitable[_pool_service_pb2.ListMasterRecordsResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.ListMasterRecordsResponse]:
+        """All records of masterships, by page."""
+
+    @_abc_1.abstractmethod
+    def GetMasterRecord(
+        self,
+        request: _pool_service_pb2.GetMasterRecordRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.GetMasterRecordRequest, _abc.Awaitable[_pool_service_pb2.GetMasterRecordResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.GetMasterRecordResponse]:
+        """One record of a mastership by uuid or unique prefix."""
 
 def add_PoolServiceServicer_to_server(servicer: PoolServiceServicer, server: _aio.Server) -> None: ...

@@ -62,6 +62,8 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     """Something an administrator should learn of."""
     KIND_LOCK: _Kind.ValueType  # 17
     """A lock that spans the pool."""
+    KIND_MASTER_RECORD: _Kind.ValueType  # 18
+    """That a host became master."""
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """The classes of object a pool holds."""
@@ -102,6 +104,8 @@ KIND_MESSAGE: Kind.ValueType  # 16
 """Something an administrator should learn of."""
 KIND_LOCK: Kind.ValueType  # 17
 """A lock that spans the pool."""
+KIND_MASTER_RECORD: Kind.ValueType  # 18
+"""That a host became master."""
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _AddressPurpose:
@@ -283,6 +287,50 @@ TASK_STATUS_CANCELLING: TaskStatus.ValueType  # 4
 TASK_STATUS_CANCELLED: TaskStatus.ValueType  # 5
 """It was stopped and left nothing half-made."""
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
+
+class _Accession:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Accession.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESSION_UNSPECIFIED: _Accession.ValueType  # 0
+    """Not set."""
+    ACCESSION_FOUNDED: _Accession.ValueType  # 1
+    """It founded the pool."""
+    ACCESSION_RESTARTED: _Accession.ValueType  # 2
+    """Its daemon, or its mastership alone, was started again."""
+    ACCESSION_ELECTED: _Accession.ValueType  # 3
+    """The pool's hosts elected it."""
+    ACCESSION_DESIGNATED: _Accession.ValueType  # 4
+    """A person designated it."""
+    ACCESSION_HANDED_OVER: _Accession.ValueType  # 5
+    """The master before it handed over as it ended."""
+    ACCESSION_EMERGENCY: _Accession.ValueType  # 6
+    """A person made it master without a quorum."""
+    ACCESSION_SUCCESSION: _Accession.ValueType  # 7
+    """The pool's store was succeeded by another one."""
+
+class Accession(_Accession, metaclass=_AccessionEnumTypeWrapper):
+    """How a host became master."""
+
+ACCESSION_UNSPECIFIED: Accession.ValueType  # 0
+"""Not set."""
+ACCESSION_FOUNDED: Accession.ValueType  # 1
+"""It founded the pool."""
+ACCESSION_RESTARTED: Accession.ValueType  # 2
+"""Its daemon, or its mastership alone, was started again."""
+ACCESSION_ELECTED: Accession.ValueType  # 3
+"""The pool's hosts elected it."""
+ACCESSION_DESIGNATED: Accession.ValueType  # 4
+"""A person designated it."""
+ACCESSION_HANDED_OVER: Accession.ValueType  # 5
+"""The master before it handed over as it ended."""
+ACCESSION_EMERGENCY: Accession.ValueType  # 6
+"""A person made it master without a quorum."""
+ACCESSION_SUCCESSION: Accession.ValueType  # 7
+"""The pool's store was succeeded by another one."""
+Global___Accession: _TypeAlias = Accession  # noqa: Y015
 
 @_typing.final
 class Reservation(_message.Message):
@@ -706,6 +754,7 @@ class Host(_message.Message):
     STORAGE_TYPES_FIELD_NUMBER: _builtins.int
     NETWORK_BACKEND_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
+    FAILOVER_PRIORITY_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -716,6 +765,10 @@ class Host(_message.Message):
     """bridge or openvswitch."""
     enabled: _builtins.bool
     """Whether it may run VMs; false in maintenance."""
+    failover_priority: _builtins.int
+    """Which of several hosts with the same revision becomes master: the larger number, from 0 to
+    1,000; 0 never does.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels without a value, in sorted order."""
@@ -764,13 +817,16 @@ class Host(_message.Message):
         storage_types: _abc.Iterable[_builtins.str] | None = ...,
         network_backend: _builtins.str | None = ...,
         enabled: _builtins.bool | None = ...,
+        failover_priority: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "cpu", b"cpu", "enabled", b"enabled", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "software_version", b"software_version", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "software_version", b"software_version", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "addresses", b"addresses", "capabilities", b"capabilities", "cpu", b"cpu", "enabled", b"enabled", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "other_config", b"other_config", "software_version", b"software_version", "storage_types", b"storage_types", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "addresses", b"addresses", "capabilities", b"capabilities", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "other_config", b"other_config", "software_version", b"software_version", "storage_types", b"storage_types", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__failover_priority: _TypeAlias = _typing.Literal["failover_priority"]  # noqa: Y015
+    _WhichOneofArgType__failover_priority: _TypeAlias = _typing.Literal["_failover_priority", b"_failover_priority"]  # noqa: Y015
     _WhichOneofReturnType__name_description: _TypeAlias = _typing.Literal["name_description"]  # noqa: Y015
     _WhichOneofArgType__name_description: _TypeAlias = _typing.Literal["_name_description", b"_name_description"]  # noqa: Y015
     _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
@@ -781,6 +837,8 @@ class Host(_message.Message):
     _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failover_priority) -> _WhichOneofReturnType__failover_priority | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name_description) -> _WhichOneofReturnType__name_description | None: ...
     @_typing.overload
@@ -2155,6 +2213,69 @@ class Lock(_message.Message):
 Global___Lock: _TypeAlias = Lock  # noqa: Y015
 
 @_typing.final
+class MasterRecord(_message.Message):
+    """That a host became master; it was until the next one did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Identity of the object."""
+    incarnation: _builtins.int
+    """Counter of the incarnation that the term is counted in."""
+    term: _builtins.int
+    """Which mastership."""
+    host: _builtins.str
+    """Uuid of the host; it may have left the pool since."""
+    why: Global___Accession.ValueType
+    """How it became master."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it became master."""
+
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        incarnation: _builtins.int | None = ...,
+        term: _builtins.int | None = ...,
+        host: _builtins.str | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        why: Global___Accession.ValueType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_incarnation", b"_incarnation", "_term", b"_term", "_uuid", b"_uuid", "_why", b"_why", "host", b"host", "incarnation", b"incarnation", "since", b"since", "term", b"term", "uuid", b"uuid", "why", b"why"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_incarnation", b"_incarnation", "_term", b"_term", "_uuid", b"_uuid", "_why", b"_why", "host", b"host", "incarnation", b"incarnation", "since", b"since", "term", b"term", "uuid", b"uuid", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    _WhichOneofReturnType__term: _TypeAlias = _typing.Literal["term"]  # noqa: Y015
+    _WhichOneofArgType__term: _TypeAlias = _typing.Literal["_term", b"_term"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    _WhichOneofReturnType__why: _TypeAlias = _typing.Literal["why"]  # noqa: Y015
+    _WhichOneofArgType__why: _TypeAlias = _typing.Literal["_why", b"_why"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__term) -> _WhichOneofReturnType__term | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__why) -> _WhichOneofReturnType__why | None: ...
+
+Global___MasterRecord: _TypeAlias = MasterRecord  # noqa: Y015
+
+@_typing.final
 class Object(_message.Message):
     """One object of any class."""
 
@@ -2177,6 +2298,7 @@ class Object(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     LOCK_FIELD_NUMBER: _builtins.int
+    MASTER_RECORD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pool(self) -> Global___Pool:
         """The pool."""
@@ -2245,6 +2367,10 @@ class Object(_message.Message):
     def lock(self) -> Global___Lock:
         """A lock."""
 
+    @_builtins.property
+    def master_record(self) -> Global___MasterRecord:
+        """That a host became master."""
+
     def __init__(
         self,
         *,
@@ -2265,12 +2391,13 @@ class Object(_message.Message):
         task: Global___Task | None = ...,
         message: Global___Message | None = ...,
         lock: Global___Lock | None = ...,
+        master_record: Global___MasterRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "lock", b"lock", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "lock", b"lock", "master_record", b"master_record", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "lock", b"lock", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bond", b"bond", "host", b"host", "host_metrics", b"host_metrics", "lock", b"lock", "master_record", b"master_record", "message", b"message", "network", b"network", "object", b"object", "pbd", b"pbd", "pif", b"pif", "pool", b"pool", "sr", b"sr", "task", b"task", "tunnel", b"tunnel", "vbd", b"vbd", "vdi", b"vdi", "vif", b"vif", "vlan", b"vlan", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["pool", "host", "host_metrics", "sr", "pbd", "vdi", "network", "pif", "bond", "vlan", "tunnel", "vm", "vbd", "vif", "task", "message", "lock"]  # noqa: Y015
+    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["pool", "host", "host_metrics", "sr", "pbd", "vdi", "network", "pif", "bond", "vlan", "tunnel", "vm", "vbd", "vif", "task", "message", "lock", "master_record"]  # noqa: Y015
     _WhichOneofArgType_object: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_object) -> _WhichOneofReturnType_object | None: ...
 
