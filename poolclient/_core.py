@@ -25,8 +25,8 @@ class Options(TypedDict, total=False):
       Without it all addresses must be of one pool.
     * `require_fresh`: a read for which only a stale answer is to be had raises `StaleAnswer`.
     * `on_stale`: told of each stale answer otherwise.
-    * `master_patience_seconds`: how long a write waits for a pool without a master to get one;
-      3 s.
+    * `master_patience_seconds`: how long a write, or a read with `require_fresh`, waits for a pool
+      without a master to get one; 3 s.
     """
 
     timeout_seconds: float

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -29,6 +30,7 @@ from poolclient._errors import (
     StaleAnswer,
 )
 from poolclient._freshness import Cursor, Freshness, Horizon
+from poolclient._hanging import STATUS_SECONDS, Attended, HostHangs
 from poolclient._owned import OwnedTasks
 from poolcore.errors import Reason
 from poolcore.replica import Head
@@ -44,14 +46,17 @@ FRESH_GRACE_SECONDS = 0.3
 AGREE_SECONDS = 0.1
 """How long to wait for further hosts to say that they are of the same pool, when it is not known
 yet which pool is meant: addresses of two pools are a mistake that must not be left to chance."""
-RECONNECT_SECONDS = 1.0
-"""How long a broken connection may take to come back before the other addresses are asked."""
+RECONNECT_SECONDS, RECONNECT_ALONE_SECONDS = 0.05, 1.0
+"""How long a broken connection may take to come back before all addresses are asked; with others,
+and when it is the only one."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+LONGEST_REPEAT_SECONDS = 0.2
+"""Between two attempts of a call that hosts answer: a new master may come at any moment."""
 
 UNCERTAIN = frozenset({Reason.OUTCOME_UNKNOWN, Reason.DEADLINE_PASSED})
 """Reasons after which a write may have been made or not."""
 NOT_AT_THIS_HOST = frozenset({Reason.NO_MASTER, Reason.HOST_IS_SLAVE})
-"""Reasons that say that the write was not made here and may succeed elsewhere or later."""
+"""Reasons that say that the call was not served here and may be elsewhere or later."""
 
 
 Rpc = Callable[[Connection], Callable[..., Awaitable[A]]]
@@ -89,6 +94,9 @@ class Transport:
         self._current: Connection | None = None
         self._selecting = asyncio.Lock()
         self._reselected_at = 0.0
+        self._owned = OwnedTasks()
+        self._looking: dict[Connection, asyncio.Task[bool]] = {}
+        """Which hosts are just looked at because they may hang."""
         self.closed = False
 
     @property
@@ -103,6 +111,7 @@ class Transport:
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
         self.closed = True
+        await self._owned.close()
         for connection in self._connections:
             await connection.channel.close()
 
@@ -199,12 +208,14 @@ class Transport:
         if not any(problem.reason in silent for problem in problems.values()):
             return next(iter(problems.values()))
         # The host that is meant may be the one that is silent now and answers next time.
-        return NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=self._addresses)
+        return self._no_answer(self._addresses)
 
     # -- calls ------------------------------------------------------------------------------------
 
     async def read(self, rpc: Rpc[A], request: object, deadline: Deadline) -> tuple[A, Freshness]:
         """Call a method that changes nothing and whose answer carries `freshness`."""
+        patience = self._patience(deadline)
+        pause = FIRST_PAUSE_SECONDS
         while True:
             asked_at = self.horizon.newest
             connection, answer = await self._call(rpc, request, deadline, request_id=None)
@@ -212,6 +223,10 @@ class Transport:
             if not freshness.stale:
                 self.horizon.advance(freshness.incarnation, freshness.revision)
             elif await self._found_another(connection, deadline):
+                continue
+            elif self._require_fresh and patience.remaining > pause:
+                await self._look_elsewhere(connection, patience, pause)
+                pause = min(2 * pause, LONGEST_REPEAT_SECONDS)
                 continue
             elif self._require_fresh:
                 raise StaleAnswer(
@@ -243,7 +258,7 @@ class Transport:
         self, rpc: Rpc[A], request: object, deadline: Deadline, *, request_id: str | None
     ) -> tuple[Connection, A]:
         writes, may_be_made = request_id is not None, False
-        patience = Deadline.after(min(self._patience_seconds, deadline.remaining))
+        patience = self._patience(deadline)
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -253,9 +268,11 @@ class Transport:
                     raise self._unknown(request_id) from error
                 raise
             try:
-                return connection, await self._once(rpc(connection), request, deadline)
+                return connection, await self._once(rpc, connection, request, deadline)
             except grpc.aio.AioRpcError as error:
                 problem, lost = failure(error, connection)
+            except HostHangs:
+                problem, lost = self._no_answer(connection.address), True
             if lost:
                 self.lost(connection)
             uncertain = writes and (lost or problem.reason in UNCERTAIN)
@@ -263,37 +280,72 @@ class Transport:
             until: Deadline | None = None
             if lost or uncertain:
                 until = deadline
-            elif writes and problem.reason in NOT_AT_THIS_HOST:
+            elif problem.reason in NOT_AT_THIS_HOST:
                 until = patience
             if until is None:
                 raise deadline.error() if problem.reason is Reason.DEADLINE_PASSED else problem
-            if until.passed:
+            # What is asked again right before the deadline would only be left unanswered.
+            if until.remaining <= (pause if until is patience else 0.0):
                 raise self._unknown(request_id) if may_be_made else problem
             await self._look_elsewhere(connection, until, pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, LONGEST_REPEAT_SECONDS)
+
+    def _patience(self, deadline: Deadline) -> Deadline:
+        """Until when a call waits for a master from now on."""
+        return Deadline.after(min(self._patience_seconds, deadline.remaining))
 
     async def _ready(self, deadline: Deadline) -> Connection:
         """A connection that is up: what fails before that has certainly not reached the host."""
+        alone = len(self._connections) == 1
+        seconds = RECONNECT_ALONE_SECONDS if alone else RECONNECT_SECONDS
         while True:
             connection = await self.connection(deadline)
-            if await connection.ready(min(deadline.remaining, RECONNECT_SECONDS)):
+            if await connection.ready(min(deadline.remaining, seconds)):
                 return connection
             self.lost(connection)
             if deadline.passed:
-                raise NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=self._addresses)
+                raise self._no_answer(self._addresses)
 
     async def _once(
-        self, call: Callable[..., Awaitable[A]], request: object, deadline: Deadline
+        self, rpc: Rpc[A], connection: Connection, request: object, deadline: Deadline
     ) -> A:
-        try:
-            return await call(request, timeout=deadline.remaining)
-        except asyncio.CancelledError:
-            # grpc cancels the calls of a channel that is closed; only a cancellation of the
-            # caller's own task is one.
-            task = asyncio.current_task()
-            if self.closed and (task is None or not task.cancelling()):
-                raise RuntimeError("this client was closed during a call") from None
-            raise
+        call = rpc(connection)(request, timeout=deadline.remaining)
+        hangs = partial(self._hangs, connection) if len(self._connections) > 1 else None
+        with Attended(call, hangs, self._owned) as attended:
+            try:
+                return await call
+            except asyncio.CancelledError:
+                # grpc cancels the calls of a channel that is closed, and we those that we give
+                # up; only a cancellation of the caller's own task is one.
+                task = asyncio.current_task()
+                if task is None or not task.cancelling():
+                    if self.closed:
+                        raise RuntimeError("this client was closed during a call") from None
+                    if attended.given_up:
+                        raise HostHangs from None
+                raise
+
+    async def _hangs(self, connection: Connection) -> bool:
+        """Whether a host hangs; all calls to it that ask at the same time look together."""
+        looking = self._looking.get(connection)
+        if looking is None:
+            looking = self._owned.task(self._does_not_answer(connection))
+            self._looking[connection] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(connection))
+        return await asyncio.shield(looking)
+
+    async def _does_not_answer(self, connection: Connection) -> bool:
+        """Whether a host does not say its status now, while another one has a master."""
+        async with OwnedTasks() as owned:
+            probes = {c: owned.task(self._probe(c, STATUS_SECONDS)) for c in self._connections}
+            await asyncio.wait(probes.values())
+            if probes.pop(connection).exception() is None:
+                return False
+            answers = (task.result() for task in probes.values() if task.exception() is None)
+            return any(not a.stale and a.pool == self.pool_uuid for a in answers)
+
+    def _no_answer(self, addresses: str) -> NoHostAnswers:
+        return NoHostAnswers(Reason.NO_HOST_ANSWERS, addresses=addresses)
 
     async def _look_elsewhere(
         self, connection: Connection, deadline: Deadline, pause: float

@@ -196,6 +196,9 @@ class Contender:
         follower, state = self._follower, self._follower.state
         if follower.following is not None and not self._silent():
             self._round = None
+        if self._head is not None and self._head.term > follower.term:
+            # The session that has ended was with the master before the one that is looked for.
+            follower.lost.clear()
         return Facts(
             now=self._parts.clock.monotonic(),
             hosts=1 if state is None else sum(1 for _ in state.all(Host)),

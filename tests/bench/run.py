@@ -1,6 +1,6 @@
 """Measures the project on this machine, and writes `docs/benchmarks.md` when all was measured.
 
-    make bench                         everything, in under five minutes
+    make bench                         everything, in about seven minutes
     make bench ARGS="--only commits"   a part alone; prints and writes nothing
 
 Run it on a machine that does nothing else: the daemon, the client and the members of the larger
@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from bench.commits import commits
+from bench.failover import failover
 from bench.feeding import feeding
 from bench.figures import Section
 from bench.joining import joining
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[Path], Awaitable[Section]]] = {
     "commits": commits,
     "feeding": feeding,
     "joining": joining,
+    "failover": failover,
     "scale": scale,
 }
 REPORT = Path(__file__).parents[2] / "docs" / "benchmarks.md"

@@ -123,6 +123,43 @@ async def test_a_write_that_nobody_answers_has_an_unknown_outcome_and_its_id_rep
         assert host.pool.executed[request_id] == 1
 
 
+@pytest.mark.parametrize("method", ["ListVms", "BatchUpdate", "UpdatePool"])
+async def test_a_host_that_hangs_is_left_for_one_that_answers(method: str) -> None:
+    async with fake_hosts(2) as [one, two], PoolClient.connect(one.address, two.address) as pool:
+        hanging = one if pool.address == one.address else two
+        for silent in (method, "GetStatus", "GetStatus"):
+            hanging.fault(silent, Fault.SILENT)
+        if method == "ListVms":
+            assert not (await pool.vms.list()).freshness.stale
+        elif method == "BatchUpdate":
+            await pool.vms.set("web1", name_label="x")
+        else:
+            await pool.set(name_label="x")
+        assert pool.address != hanging.address
+        assert all(times == 1 for times in hanging.pool.executed.values())
+
+
+async def test_a_host_that_is_only_slow_is_not_left() -> None:
+    async with fake_hosts(2) as [one, two], PoolClient.connect(one.address, two.address) as pool:
+        slow, other = (one, two) if pool.address == one.address else (two, one)
+        slow.fault("ListVms", Fault.SILENT)
+        with pytest.raises(TimedOut):
+            await pool.vms.list(timeout_seconds=1.5)
+        assert pool.address == slow.address
+        assert other.calls["ListVms"] == 0
+
+
+async def test_a_host_that_hangs_is_waited_for_when_no_other_has_a_master() -> None:
+    async with fake_hosts(2) as [one, two], PoolClient.connect(one.address, two.address) as pool:
+        hanging, other = (one, two) if pool.address == one.address else (two, one)
+        hanging.fault("ListVms", Fault.SILENT)
+        hanging.fault("GetStatus", *[Fault.SILENT] * 20)
+        other.stale = True
+        with pytest.raises(TimedOut):
+            await pool.vms.list(timeout_seconds=1.5)
+        assert other.calls["ListVms"] == 0
+
+
 async def test_a_write_that_never_left_is_no_unknown_outcome() -> None:
     async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
         await host.stop()
@@ -175,10 +212,39 @@ async def test_a_stale_answer_is_marked_and_told() -> None:
 async def test_a_stale_answer_is_refused_where_a_fresh_one_is_required() -> None:
     async with fake_hosts() as [host]:
         host.stale = True
-        async with PoolClient.connect(host.address, require_fresh=True) as pool:
+        async with PoolClient.connect(
+            host.address, require_fresh=True, master_patience_seconds=0.2
+        ) as pool:
             with pytest.raises(StaleAnswer) as error:
                 await pool.hosts.list()
             assert error.value.params == {"revision": "10", "age_seconds": "12.5"}
+
+
+async def test_a_read_that_must_be_fresh_waits_a_little_for_a_master() -> None:
+    async with fake_hosts() as [host]:
+        host.stale = True
+        async with PoolClient.connect(host.address, require_fresh=True) as pool:
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(pool.hosts.list())
+                await host.until_called("ListHosts")
+                host.stale = False
+            assert not reading.result().freshness.stale
+
+
+async def test_a_read_at_a_master_that_has_just_ended_is_asked_again() -> None:
+    async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
+        host.fault("ListVms", Fault.NO_MASTER, Fault.NO_MASTER)
+        assert len(await pool.vms.list()) == 2
+
+
+async def test_without_a_master_calls_with_little_time_say_so_before_it_ends() -> None:
+    async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
+        host.fault("UpdatePool", *[Fault.NO_MASTER] * 20)
+        host.fault("ListVms", *[Fault.NO_MASTER] * 20)
+        with pytest.raises(NoMaster):
+            await pool.set(name_label="x", timeout_seconds=0.3)
+        with pytest.raises(NoMaster):
+            await pool.vms.list(timeout_seconds=0.3)
 
 
 async def test_a_host_that_turns_stale_is_left_for_a_fresh_one() -> None:

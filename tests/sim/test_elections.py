@@ -19,7 +19,12 @@ SHARED = "sqlite:///shared.db"
 
 async def trio(world: World) -> list[SimHost]:
     """Three hosts of one pool on a shared store; the first is the master."""
-    hosts = world.add("phantom", "ignite", "specter", founds_in=SHARED)
+    return await pool_of(world, "phantom", "ignite", "specter")
+
+
+async def pool_of(world: World, *names: str) -> list[SimHost]:
+    """The hosts of one pool on a shared store; the first is the master."""
+    hosts = world.add(*names, founds_in=SHARED)
     await world.settle()
     for joining in hosts[1:]:
         await world.join(hosts[0], joining)
@@ -46,6 +51,26 @@ def test_a_master_that_loses_its_power_is_replaced_within_a_second(seed: int) ->
         assert phantom.mastership is None, "it came back as a member"
 
     played(f"replaced {seed}", scenario)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 11, 19])
+def test_a_master_that_falls_silent_is_replaced_once(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        phantom, *others = await pool_of(world, "phantom", "ignite", "specter", "wraith", "shade")
+        master = phantom.mastership
+        assert master is not None
+        term = master.ledger.head.term
+        # Its sessions do not end; nothing comes of them any more.
+        for other in others:
+            world.network.cut(phantom.endpoint, other.endpoint)
+        await world.until(lambda: any(o.mastership for o in others), seconds=2.0)
+        await world.let_pass(5.0)
+        masters = [o.mastership for o in others if o.mastership]
+        assert [m.ledger.head.term for m in masters] == [term + 1]
+        world.network.heal()
+        await world.settle()
+
+    played(f"silent {seed}", scenario)
 
 
 async def mastered(world: World) -> SimHost:

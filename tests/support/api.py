@@ -187,13 +187,13 @@ class Api:
     # -- writing ----------------------------------------------------------------------------------
 
     async def update_pool(
-        self, *, asked: str | None = None, **patch: Any
+        self, *, asked: str | None = None, timeout_seconds: float = CALL_SECONDS, **patch: Any
     ) -> pool_service_pb2.UpdatePoolResponse:
         """Change the pool object; `patch` are fields of `MetadataPatch`."""
         request = pool_service_pb2.UpdatePoolRequest(
             request_id=asked, patch=patch_pb2.MetadataPatch(**patch)
         )
-        return await self.call(self.pools.UpdatePool, request)
+        return await self.call(self.pools.UpdatePool, request, timeout_seconds=timeout_seconds)
 
     async def tag_sr(self, sr: str, tag: str) -> SR:
         """Put a tag on an SR."""

@@ -1,0 +1,144 @@
+"""How long a pool takes no writes when its master dies or freezes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from bench.figures import Aim, Section, Spread, Table, milliseconds
+from bench.progress import tell
+from poolclient import PoolClient
+from poolcore.clock import SystemClock
+from poolcore.replica import Put, State
+from poolmaster.claiming import claim
+from poolmaster.layout import load
+from poolmaster.ledger import Decision, Ledger
+from poolmaster.store.sqlite import SqliteStore
+from support.daemons import Loopback, ProcessHost, running_cluster
+from support.shared_pool import STORE_FILE, SharedPool, shared_pool
+
+KILLS = 20
+FREEZES = 5
+CLAIMS = 20
+BETWEEN_SECONDS = 4.0
+"""Between two trials: masters that change soon after each other are replaced with more care."""
+ALIVE_SECONDS = 5.0
+AIM_P50_SECONDS = 0.4
+AIM_LONGEST_SECONDS = 1.0
+
+METHOD = f"""\
+Three daemons with simulated hypervisors share their pool's store. A client that knows all their
+addresses, and has been using the pool, writes once right after the master is gone; the time ends
+when that write is acknowledged, by another master. At least {BETWEEN_SECONDS:g} s, and a pool that
+is whole again, lie between two trials. *Killed*: `kill -9` of the master's process. *Frozen*:
+SIGSTOP; connections stay open and nothing answers, so that only silence tells. *Claim and commit*,
+the reference: what a change of master costs in the store alone, in one process on the same file
+when all daemons have ended. It reads `head`, swaps it, reads what the replica lacks, and makes the
+first commit of the new term."""
+
+
+async def failover(folder: Path) -> Section:
+    """Run the part in `folder`."""
+    async with running_cluster(folder, Loopback(4)) as cluster:
+        async with shared_pool(cluster, folder) as pool:
+            killed = await _trials(pool, KILLS, _kill, _start)
+            tell(f"failover: killed, {killed}")
+            frozen = await _trials(pool, FREEZES, _freeze, _thaw)
+            tell(f"failover: frozen, {frozen}")
+        await asyncio.gather(*(host.stop() for host in pool.hosts))
+        claims = await _claims(folder / STORE_FILE)
+    return _section(killed, frozen, claims)
+
+
+async def _kill(_: SharedPool, master: ProcessHost) -> None:
+    await master.kill()
+
+
+async def _start(master: ProcessHost) -> None:
+    await master.start()
+
+
+async def _freeze(pool: SharedPool, master: ProcessHost) -> None:
+    await pool.freeze(master)
+
+
+async def _thaw(master: ProcessHost) -> None:
+    master.signal(signal.SIGCONT)
+
+
+async def _trials(
+    pool: SharedPool,
+    number: int,
+    stop: Callable[[SharedPool, ProcessHost], Awaitable[None]],
+    bring_back: Callable[[ProcessHost], Awaitable[None]],
+) -> Spread:
+    seconds = []
+    for trial in range(number):
+        await asyncio.sleep(BETWEEN_SECONDS)
+        master = await pool.master()
+        async with PoolClient.connect(*pool.endpoints, timeout_seconds=30.0) as client:
+            await client.hosts.set(master.name, other_config={"bench": "before"})
+            began = time.perf_counter()
+            await stop(pool, master)
+            done = await client.hosts.set(master.name, other_config={"bench": str(trial)})
+            seconds.append(time.perf_counter() - began)
+        successor = await pool.another_master(than=master)
+        await pool.chain.read_on()
+        made_in = pool.chain.deltas[done.revision - 1].commit.term
+        if made_in != (await pool.chain.head()).term:
+            raise RuntimeError("the write was not made by the new master")
+        await bring_back(master)
+        await pool.attached(successor)
+    return Spread.of(seconds)
+
+
+async def _claims(file: Path) -> Spread:
+    """Changes of master without hosts; each begins from the state that the last one left."""
+    store = await SqliteStore.open(file, pool=None, incarnation=None, shared=True)
+    seconds = []
+    try:
+        head, state = await load(store)
+        for number in range(CLAIMS):
+            began = time.perf_counter()
+            claimed = await claim(store, head.master, replica=state, alive_seconds=ALIVE_SECONDS)
+            ledger = Ledger(store, claimed.head, claimed.state, clock=SystemClock())
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(ledger.run())
+                await ledger.write(partial(_described, text=f"claim {number}"))
+                seconds.append(time.perf_counter() - began)
+                running.cancel()
+            state = ledger.state
+    finally:
+        await store.close()
+    return Spread.of(seconds)
+
+
+def _described(state: State, text: str) -> Decision:
+    return Decision((Put(replace(state.pool, name_description=text)),))
+
+
+def _section(killed: Spread, frozen: Spread, claims: Spread) -> Section:
+    rows = tuple(
+        (what, str(trials), *spread.cells())
+        for what, trials, spread in (
+            ("Killed", KILLS, killed),
+            ("Frozen", FREEZES, frozen),
+            ("Claim and commit", CLAIMS, claims),
+        )
+    )
+    return Section(
+        title="Failover",
+        method=METHOD,
+        tables=[Table(("", "trials", "p50", "longest"), rows)],
+        aims=[
+            Aim("Kill of the master to the next accepted write, p50", "≤ 400 ms",
+                milliseconds(killed.p50), killed.p50 <= AIM_P50_SECONDS),
+            Aim("Kill of the master to the next accepted write, longest", "≤ 1 s",
+                milliseconds(killed.p99), killed.p99 <= AIM_LONGEST_SECONDS),
+        ],
+    )  # fmt: skip

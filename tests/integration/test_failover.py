@@ -1,0 +1,271 @@
+"""Masters that die or freeze while clients write, in a pool of three that share their store.
+
+How often the master is killed in a row: `FAILOVERS` in the environment, 5 without it.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+from poolclient import PoolClient
+from poolcore.errors import PoolError, Reason
+from poolcore.model import VM
+from poolcore.replica import CommitId
+from poolcore.requests import request_id
+from poolmanager.v1 import pool_service_pb2
+from support.api import Api
+from support.daemons import Cluster, ProcessHost
+from support.marked_writes import Book, writers
+from support.shared_pool import SharedPool, shared_pool
+from support.wholeness import same_replicas
+
+FAILOVERS = int(os.environ.get("FAILOVERS", "5"))
+CLIENTS = 16
+ALONE_FROM = 10
+"""The clients from this one on know a single host each."""
+READERS = 4
+WATCH_SECONDS = 20.0
+"""In which a watcher is told of everything: a stream that is silent for 15 s is opened anew."""
+FROZEN_ON_SECONDS = 2.0
+"""How much longer a master stays frozen when another host has become one."""
+BUSY_SECONDS = 10.0
+
+
+def addresses_of_clients(pool: SharedPool) -> list[tuple[str, ...]]:
+    """What each client knows: all hosts, or one of them."""
+    ends = pool.endpoints
+    return [
+        ends if number < ALONE_FROM else (ends[number % len(ends)],) for number in range(CLIENTS)
+    ]
+
+
+class Watcher:
+    """What a client is told of the pool's whole history."""
+
+    def __init__(self) -> None:
+        self.seen: list[CommitId] = []
+        self._told = asyncio.Event()
+
+    async def run(self, pool: PoolClient) -> None:
+        """Follow, from the first commit on."""
+        async with aclosing(pool.events(since=0)) as events:
+            async for event in events:
+                self.seen.append(event.commit)
+                self._told.set()
+
+    async def until(self, revision: int) -> None:
+        """Until it was told of a revision."""
+        while not self.seen or self.seen[-1].revision < revision:
+            self._told.clear()
+            await self._told.wait()
+
+
+@asynccontextmanager
+async def watcher(pool: SharedPool) -> AsyncIterator[Watcher]:
+    """A client that knows all hosts and follows the pool as long as the block runs."""
+    found = Watcher()
+    async with PoolClient.connect(*pool.endpoints) as client, asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(found.run(client))
+        yield found
+        following.cancel()
+
+
+async def check_told(pool: SharedPool, watching: Watcher) -> None:
+    """That the watcher is told of every commit exactly once and in order, the newest too."""
+    await pool.chain.read_on()
+    commits = [delta.commit for delta in pool.chain.deltas]
+    async with asyncio.timeout(WATCH_SECONDS):
+        await watching.until(commits[-1].revision)
+    assert watching.seen[: len(commits)] == commits
+
+
+async def test_no_write_is_lost_or_made_twice_when_masters_are_killed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with shared_pool(cluster, tmp_path) as pool:
+        first_term = (await pool.chain.head()).term
+        async with watcher(pool) as watching:
+            async with writers(addresses_of_clients(pool)) as book:
+                await book.goes_on(CLIENTS)
+                for _ in range(FAILOVERS):
+                    master = await pool.master()
+                    await master.kill()
+                    successor = await pool.another_master(than=master)
+                    async with asyncio.timeout(5):
+                        await book.goes_on(CLIENTS)
+                    await master.start()
+                    await pool.attached(successor)
+                    await pool.chain.read_on()
+            await check_told(pool, watching)
+        book.check(pool.chain.requests)
+        assert (await pool.chain.head()).term == first_term + FAILOVERS
+        pool.check_masterships()
+        await same_replicas(*pool.hosts)
+
+
+class Reader:
+    """Clients of one host that read all the time, and check every answer.
+
+    Revisions of fresh answers never go back, and each contains what was acknowledged to anybody
+    before the read began.
+    """
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self.fresh = 0
+        """How many answers said that they were."""
+        self.terms: set[int] = set()
+
+    async def run(self, host: ProcessHost) -> None:
+        """One client, until cancelled."""
+        newest = 0
+        async with host.api() as api:
+            while True:
+                acknowledged = self._book.newest
+                try:
+                    request = pool_service_pb2.GetStatusRequest()
+                    status = await api.call(api.pools.GetStatus, request, timeout_seconds=30.0)
+                except PoolError:
+                    await asyncio.sleep(0.005)
+                    continue
+                if status.freshness.stale:
+                    continue
+                revision = status.freshness.revision
+                assert revision >= newest, "an answer that is called fresh is older than the last"
+                assert revision >= acknowledged, "an answer that is called fresh lacks a write"
+                newest = revision
+                self.fresh += 1
+                self.terms.add(status.head.term)
+
+
+async def test_a_master_that_was_frozen_neither_writes_nor_answers_as_if_it_were_one(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with (
+        shared_pool(cluster, tmp_path) as pool,
+        watcher(pool) as watching,
+        asyncio.TaskGroup() as tasks,
+    ):
+        old = await pool.master()
+        async with writers(addresses_of_clients(pool)) as book, old.api() as at_old:
+            reader = Reader(book)
+            reading = [tasks.create_task(reader.run(old)) for _ in range(READERS)]
+            await book.goes_on(CLIENTS)
+            before = await pool.chain.head()
+            await at_old.status()  # It has a connection, which a frozen host would not take.
+            await pool.freeze(old)
+            # What it finds when it goes on: a write that it was sent while it was the master.
+            late = request_id(before.revision, secrets.token_hex(8))
+            writing = tasks.create_task(outcome_of(at_old, late))
+            successor = await pool.another_master(than=old)
+            async with asyncio.timeout(5):
+                await book.goes_on(CLIENTS)
+            await asyncio.sleep(FROZEN_ON_SECONDS)
+            assert not writing.done()
+            old.signal(signal.SIGCONT)
+            await old.says("following")
+            await pool.attached(successor)
+            fresh = reader.fresh
+            await book.goes_on(10 * CLIENTS)
+            for task in reading:
+                task.cancel()
+        await check_told(pool, watching)
+        book.check(pool.chain.requests)
+        assert (late in pool.chain.requests) is (await writing)
+        assert reader.fresh > fresh, "it answers again, by passing on to the new master"
+        assert reader.terms == {before.term, before.term + 1}
+        assert (await pool.chain.head()).term == before.term + 1
+        pool.check_masterships()
+        await same_replicas(successor, *pool.others(successor))
+
+
+async def outcome_of(api: Api, asked: str) -> bool:
+    """Whether a write at a host was acknowledged in the end."""
+    try:
+        await api.update_pool(asked=asked, add_tags=["late"], timeout_seconds=30.0)
+    except PoolError as error:
+        if error.reason not in {Reason.NO_MASTER, Reason.HOST_IS_SLAVE}:
+            raise
+        return False
+    return True
+
+
+async def test_a_master_that_was_killed_comes_back_as_a_member_that_has_everything(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with shared_pool(cluster, tmp_path) as pool:
+        old = await pool.master()
+        await old.kill()
+        successor = await pool.another_master(than=old)
+        async with successor.api() as api:
+            await api.commits(200)
+        await old.start()
+        await old.says("following")
+        await pool.attached(successor)
+        await same_replicas(successor, *pool.others(successor))
+        async with old.api() as api:
+            status = await api.status()
+            roles = {host.name: host.role for host in status.hosts}
+            assert not status.freshness.stale
+            assert roles[old.name] == pool_service_pb2.ROLE_MEMBER
+            assert roles[successor.name] == pool_service_pb2.ROLE_MASTER
+            await api.update_pool(add_tags=["through-the-old-master"])
+
+
+async def test_the_last_host_takes_over_when_the_key_of_the_dead_master_has_expired(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with shared_pool(cluster, tmp_path) as pool:
+        master = await pool.master()
+        member, last = pool.others(master)
+        async with writers([pool.endpoints] * 4) as book:
+            await book.goes_on(4)
+            await asyncio.gather(master.kill(), member.kill())
+            assert await pool.another_master(than=master) is last
+            async with asyncio.timeout(5):
+                await book.goes_on(20)
+            await asyncio.gather(master.start(), member.start())
+            await pool.attached(last)
+        await pool.chain.read_on()
+        book.check(pool.chain.requests)
+        assert (await pool.master()) is last
+        pool.check_masterships()
+        await same_replicas(last, *pool.others(last))
+
+
+@asynccontextmanager
+async def busy_processors() -> AsyncIterator[None]:
+    """A process for each processor that does nothing but keep it busy."""
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
+        for _ in range(os.cpu_count() or 1)
+    ]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            await process.wait()
+
+
+async def test_no_master_is_replaced_because_the_machine_is_busy(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    vms = '[[vm]]\nname = "vm"\ncount = 2000\n[[vm.disk]]\n[[vm.nic]]\n'
+    async with shared_pool(cluster, tmp_path, sims=(vms, "", "")) as pool:
+        async with pool.hosts[0].api() as api:
+            await api.until(lambda state: sum(1 for _ in state.all(VM)) == 2000)
+        before = await pool.chain.head()
+        async with busy_processors(), writers([pool.endpoints] * CLIENTS) as book:
+            await asyncio.sleep(BUSY_SECONDS)
+            await book.goes_on(CLIENTS)
+        await pool.chain.read_on()
+        book.check(pool.chain.requests)
+        after = await pool.chain.head()
+        assert (after.term, after.master) == (before.term, before.master)
+        assert not book.refused

@@ -1,0 +1,174 @@
+"""Daemons that share the file of their pool's store, and so elect their master."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from poolcore.model import Host
+from poolcore.replica import Delta, Head
+from poolmaster.layout import PAGE, read_head, read_log
+from poolmaster.store.sqlite import SqliteStore
+from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
+
+STORE_FILE = "pool.db"
+NAMES = ("phantom", "ignite", "specter")
+
+
+class Chain:
+    """The log of commits in the store's file, from revision 1 on, as it is read meanwhile.
+
+    Has to be read before the pool forgets what was not: it keeps 10,000 commits.
+    """
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.deltas: list[Delta] = []
+
+    async def head(self) -> Head:
+        """The register, now."""
+        head = await read_head(self._store)
+        assert head is not None
+        return head
+
+    async def read_on(self) -> None:
+        """Take what was committed since; checks that nothing is missing in between."""
+        while page := await read_log(self._store, after=len(self.deltas), limit=PAGE):
+            for delta, _ in page:
+                assert delta.commit.revision == len(self.deltas) + 1, "a revision is missing"
+                if self.deltas:
+                    assert delta.predecessor == self.deltas[-1].commit
+                    assert delta.commit.term >= self.deltas[-1].commit.term
+                self.deltas.append(delta)
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """Which revision each request has become; checks that none became two."""
+        made: dict[str, int] = {}
+        for delta in self.deltas:
+            if delta.request is not None:
+                assert delta.request.id not in made, f"{delta.request.id} was made twice"
+                made[delta.request.id] = delta.commit.revision
+        return made
+
+
+@dataclass
+class SharedPool:
+    """Three hosts of one pool, each a daemon of its own."""
+
+    hosts: tuple[ProcessHost, ...]
+    file: Path
+    """The store's."""
+    chain: Chain
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where all of them answer."""
+        return tuple(host.endpoint for host in self.hosts)
+
+    def others(self, *hosts: ProcessHost) -> list[ProcessHost]:
+        """All but these."""
+        return [host for host in self.hosts if host not in hosts]
+
+    async def master(self) -> ProcessHost:
+        """The host that the register names."""
+        head = await self.chain.head()
+        host = next(h for h in self._members() if h.uuid == head.master)
+        return next(h for h in self.hosts if h.name == host.name_label)
+
+    def _members(self) -> Iterable[Host]:
+        # Hosts never change their names here, so the newest of each will do.
+        for delta in self.chain.deltas:
+            for change in delta.changes:
+                obj = getattr(change, "object", None)
+                if isinstance(obj, Host):
+                    yield obj
+
+    async def another_master(self, than: ProcessHost) -> ProcessHost:
+        """Until another host is named in the register, and says that it leads; that host."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            # The register is watched by looking, as the daemons do.
+            while (host := await self.master()) is than:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await host.says("master of pool")
+        return host
+
+    async def freeze(self, host: ProcessHost) -> None:
+        """Stop a daemon, but not in the middle of a transaction.
+
+        It would keep the store's lock then, and nobody could take over: a limit of hosts that
+        share a file.
+        """
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                host.signal(signal.SIGSTOP)
+                while not _stands_still(host.process.pid):  # noqa: ASYNC110 - /proc tells nobody
+                    await asyncio.sleep(0.001)
+                if self._may_be_written():
+                    return
+                host.signal(signal.SIGCONT)
+                await asyncio.sleep(0.003)
+
+    def _may_be_written(self) -> bool:
+        with closing(sqlite3.connect(self.file, timeout=0.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
+
+    async def attached(self, master: ProcessHost) -> None:
+        """Until every host has a session with the master and is less than a second behind."""
+        async with master.api() as api, asyncio.timeout(WAIT_SECONDS):
+            while True:
+                status = await api.status()
+                if all(host.live and host.lag_seconds < 1.0 for host in status.hosts):
+                    return
+                await asyncio.sleep(0.02)
+
+    def check_masterships(self) -> None:
+        """That one host led in each term, as the daemons' logs tell it."""
+        found: dict[int, str] = {}
+        pool = f" is master of pool {NAMES[0]}, term "
+        for host in self.hosts:
+            for line in host.log.splitlines():
+                if pool in line:
+                    term = int(line.rpartition(pool)[2])
+                    assert term not in found, f"term {term}: {found[term]} and {host.name}"
+                    found[term] = host.name
+        assert found.keys() >= {delta.commit.term for delta in self.chain.deltas} - {1}
+
+
+def _stands_still(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
+
+
+@asynccontextmanager
+async def shared_pool(
+    cluster: Cluster, folder: Path, *, sims: Sequence[str] = ("", "", "")
+) -> AsyncIterator[SharedPool]:
+    """A pool of three whose store is `STORE_FILE` in `folder`; phantom is the master."""
+    file = folder / STORE_FILE
+    first, *others = (
+        cluster.process(name, sim=sim, options=() if nth else [f"--store=sqlite://{file}"])
+        for nth, (name, sim) in enumerate(zip(NAMES, sims, strict=True))
+    )
+    await cluster.start(first, *others)
+    async with first.api() as api:
+        for other in others:
+            await api.join(other.endpoint)
+        await api.in_step()
+    store = await SqliteStore.open(file, pool=None, incarnation=None, shared=True)
+    try:
+        chain = Chain(store)
+        await chain.read_on()
+        yield SharedPool((first, *others), file, chain)
+    finally:
+        await store.close()
