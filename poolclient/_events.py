@@ -32,8 +32,8 @@ from poolcore.wire.chain import SnapshotAssembler
 from poolcore.wire.codec import enum_from_proto, enum_to_proto, from_proto, object_from_proto
 from poolmanager.v1 import event_service_pb2
 
-SILENCE_SECONDS = 15.0
-"""A stream tells the head every 5 s; one that is silent for longer than this has broken."""
+SILENCE_SECONDS = 4.0
+"""A stream tells the head every second; one that is silent for longer than this has broken."""
 
 
 @dataclass(frozen=True, slots=True)

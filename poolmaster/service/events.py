@@ -15,7 +15,7 @@ from poolmanager.v1 import event_service_pb2 as pb
 from poolmaster.feed import Commit
 from poolmaster.mastership import Mastership
 
-HEAD_SECONDS = 5.0
+HEAD_SECONDS = 1.0
 
 
 async def watch(master: Mastership, request: pb.WatchRequest, send: Send) -> None:

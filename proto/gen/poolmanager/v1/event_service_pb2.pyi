@@ -184,7 +184,7 @@ class WatchResponse(_message.Message):
 
     @_builtins.property
     def head(self) -> _chain_pb2.Head:
-        """The newest commit the host knows: sent first, after a snapshot, and at least every 5 s in
+        """The newest commit the host knows: sent first, after a snapshot, and at least every second in
         between.
         """
 
