@@ -6,9 +6,9 @@ import secrets
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from poolcore.model import HostId
+from poolcore.model import HostId, Kind
 from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
-from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, read_head, read_log
+from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, object_key, read_head, read_log
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import (
     Compare,
@@ -41,23 +41,30 @@ async def claim(
     of: Head | None = None,
     replica: State | None = None,
     alive_seconds: float | None = None,
+    members_only: bool = False,
 ) -> Claimed:
     """Make `host` the master.
 
     `of`: only if the mastership that is replaced is still this one. `replica`: what the host has
     already; only what is missing of it is read. `alive_seconds`: also write the `alive` key, under
-    a lease of so long.
+    a lease of so long. `members_only`: only if the pool still has the host; its replica may be from
+    before it was ejected.
 
-    Raises `SteppedDown` when somebody else moved `head` to another term, `StoreUnavailable`,
-    `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name `host` even later, and whoever
+    Raises `SteppedDown` when somebody else moved `head` to another term, or the host has been
+    ejected, `StoreUnavailable`, `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name `host` even later, and whoever
     finds it so may claim again.
     """
     lease = None if alive_seconds is None else await store.grant_lease(alive_seconds)
+    refusal = "somebody else moved head"
     for _ in range(ATTEMPTS):
         before = await read_head(store)
         if before is None:
             raise StoreFailed("the store holds no pool")
         if of is not None and (before.incarnation, before.term) != (of.incarnation, of.term):
+            break
+        # After `head`: as long as that has not moved, this has not changed either.
+        if members_only and not (await store.read(object_key(Kind.HOST, host))).items:
+            refusal = "this host is no longer of the pool"
             break
         claimed = replace(before, term=before.term + 1, master=host)
         if await _swap(store, before, claimed, lease):
@@ -65,7 +72,7 @@ async def claim(
         of = before
     if lease is not None:
         await store.revoke(lease)
-    raise SteppedDown("somebody else moved head")
+    raise SteppedDown(refusal)
 
 
 async def _swap(store: Store, before: Head, claimed: Head, lease: LeaseId | None) -> bool:

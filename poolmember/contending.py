@@ -286,6 +286,7 @@ class Contender:
                     of=of,
                     replica=self._follower.state,
                     alive_seconds=self._timings.alive_seconds,
+                    members_only=True,
                 )
                 self._why = why
                 return claimed

@@ -1,0 +1,41 @@
+"""Hosts that contend for a mastership, at the moments at which that goes wrong most easily."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from poolcore.errors import PoolError
+from poolmaster.store.memory import MemoryStore
+from sim.host import SimHost
+from sim.test_elections import trio
+from sim.world import Crash, World, play
+
+
+def handles_of(world: World) -> dict[str, MemoryStore]:
+    """The store handle that each host has opened last, by the host's name."""
+    handles: dict[str, MemoryStore] = {}
+
+    def keep(host: SimHost, handle: MemoryStore) -> None:
+        handles[host.name] = handle
+
+    world.on_handle = keep
+    return handles
+
+
+def test_a_host_that_was_ejected_unawares_never_leads_the_pool() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        ignite.cut_power()
+        # The commit that removes the host is the last thing that the master does.
+        world.crash = Crash("host.eject:evicted", "unanswered", ("phantom",))
+        with suppress(PoolError):
+            await world.eject(phantom, specter)
+        await world.until(lambda: phantom.life is None)
+        for _ in range(200):
+            assert specter.mastership is None, "it leads a pool that it is not of"
+            await world.let_pass(0.05)
+        world.crash = None
+        await world.settle()
+        assert world.members(phantom) == {phantom.uuid, ignite.uuid}
+
+    play("ejected unawares", scenario)
