@@ -51,8 +51,8 @@ async def claim(
     before it was ejected.
 
     Raises `SteppedDown` when somebody else moved `head` to another term, or the host has been
-    ejected, `StoreUnavailable`, `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name `host` even later, and whoever
-    finds it so may claim again.
+    ejected, `StoreUnavailable`, `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name
+    `host` even later, and whoever finds it so may claim again.
     """
     lease = None if alive_seconds is None else await store.grant_lease(alive_seconds)
     refusal = "somebody else moved head"

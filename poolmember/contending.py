@@ -214,11 +214,16 @@ class Contender:
     # -- asking -----------------------------------------------------------------------------------
 
     async def _ask(self) -> Round:
-        """Ask everybody, and the store, within the time for a vote."""
+        """Ask everybody, within the time for a vote, and the store.
+
+        The store may take longer: as long as a master may be without a confirmed `head`, so that
+        one that is slow for everybody does not leave the pool without a master.
+        """
         seconds, state = self._timings.vote_seconds, self._follower.state
+        patience = self._timings.confirm_seconds
         others = [] if state is None else [h for h in state.all(Host) if h.uuid != self._host]
         looking = asyncio.gather(
-            self._register_and_alive(seconds), self.standing(self._follower.term)
+            self._register_and_alive(patience), self._standing(self._follower.term, patience)
         )
         asking = asyncio.gather(*(self._ask_one(host, seconds) for host in others))
         (alive, own), answers = await asyncio.gather(looking, asking)
@@ -310,6 +315,9 @@ class Contender:
 
     async def standing(self, term: int) -> Standing:
         """Where this host stands, asked by one that does not hear the master of `term`."""
+        return await self._standing(term, self._timings.vote_seconds / 2)
+
+    async def _standing(self, term: int, seconds: float) -> Standing:
         follower, master = self._follower, self._parts.mastership
         following = follower.following
         hears = following is not None and following.term >= term and not self._silent()
@@ -320,7 +328,7 @@ class Contender:
             revision=follower.state.revision if follower.state is not None else 0,
             priority=self._priority,
             hears_master=hears,
-            reaches_store=await self._reaches_store(),
+            reaches_store=await self._reaches_store(seconds),
         )
 
     @property
@@ -336,9 +344,9 @@ class Contender:
             await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
         await master.fresh()
 
-    async def _reaches_store(self) -> bool:
+    async def _reaches_store(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(self._timings.vote_seconds / 2):
+            async with asyncio.timeout(seconds):
                 return await read_head(self._store) is not None
         except (TimeoutError, StoreError):
             return False

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
+
 from poolcore.errors import PoolError
 from poolmaster.store.memory import MemoryStore
 from sim.host import SimHost
-from sim.test_elections import trio
+from sim.test_elections import mastered, trio
 from sim.world import Crash, World, play
 
 
@@ -39,3 +41,17 @@ def test_a_host_that_was_ejected_unawares_never_leads_the_pool() -> None:
         assert world.members(phantom) == {phantom.uuid, ignite.uuid}
 
     play("ejected unawares", scenario)
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.3])
+def test_a_slow_store_delays_a_new_master_and_does_not_prevent_it(seconds: float) -> None:
+    async def scenario(world: World) -> None:
+        handles = handles_of(world)
+        phantom, ignite, specter = await trio(world)
+        for handle in handles.values():
+            handle.faults.latency_seconds = seconds
+        phantom.cut_power()
+        await world.until(lambda: ignite.mastership or specter.mastership, seconds=10.0)
+        await world.tag(await mastered(world), "slowly")
+
+    play(f"slow store {seconds}", scenario)
