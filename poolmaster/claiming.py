@@ -39,16 +39,18 @@ async def claim(
     host: HostId,
     *,
     of: Head | None = None,
+    unmoved: bool = False,
     replica: State | None = None,
     alive_seconds: float | None = None,
     members_only: bool = False,
 ) -> Claimed:
     """Make `host` the master.
 
-    `of`: only if the mastership that is replaced is still this one. `replica`: what the host has
-    already; only what is missing of it is read. `alive_seconds`: also write the `alive` key, under
-    a lease of so long. `members_only`: only if the pool still has the host; its replica may be from
-    before it was ejected.
+    `of`: only if the mastership that is replaced is still this one; `unmoved`: and has committed
+    nothing since, so that its next commit shuts the claim out, however late it lands. `replica`:
+    what the host has already; only what is missing of it is read. `alive_seconds`: also write the
+    `alive` key, under a lease of so long. `members_only`: only if the pool still has the host; its
+    replica may be from before it was ejected.
 
     Raises `SteppedDown` when somebody else moved `head` to another term, or the host has been
     ejected, `StoreUnavailable`, `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name
@@ -60,7 +62,7 @@ async def claim(
         before = await read_head(store)
         if before is None:
             raise StoreFailed("the store holds no pool")
-        if of is not None and (before.incarnation, before.term) != (of.incarnation, of.term):
+        if of is not None and not _is_still(before, of, unmoved=unmoved):
             break
         # After `head`: as long as that has not moved, this has not changed either.
         if members_only and not (await store.read(object_key(Kind.HOST, host))).items:
@@ -69,10 +71,15 @@ async def claim(
         claimed = replace(before, term=before.term + 1, master=host)
         if await _swap(store, before, claimed, lease):
             return Claimed(claimed, await _state_at(store, claimed, replica), lease)
-        of = before
+        of = of or before
     if lease is not None:
         await store.revoke(lease)
     raise SteppedDown(refusal)
+
+
+def _is_still(found: Head, of: Head, *, unmoved: bool) -> bool:
+    same = (found.incarnation, found.term) == (of.incarnation, of.term)
+    return found == of if unmoved else same
 
 
 async def _swap(store: Store, before: Head, claimed: Head, lease: LeaseId | None) -> bool:

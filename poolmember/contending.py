@@ -12,6 +12,7 @@ import logging
 import math
 import random
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
@@ -67,6 +68,16 @@ async def _opened(parts: Parts, membership: Membership) -> Store:
         await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
 
 
+@dataclass(slots=True)
+class _Summons:
+    """A master wants to be replaced by this host."""
+
+    head: Head
+    """Behind which its writes wait."""
+    why: Accession
+    given_up: bool = False
+
+
 class Contender:
     """One host among those that share a store."""
 
@@ -90,8 +101,7 @@ class Contender:
         self._claiming = asyncio.Lock()
         self._why = Accession.RESTARTED
         """Of the last claim."""
-        self._summons: asyncio.Queue[tuple[Head, Accession]] = asyncio.Queue()
-        """Of masters that want to be replaced by this host."""
+        self._summons: asyncio.Queue[_Summons] = asyncio.Queue()
         parts.contender = self
 
     async def run(self) -> Change:
@@ -171,9 +181,12 @@ class Contender:
 
     async def _obey_summons(self) -> Claimed:
         while True:
-            head, why = await self._summons.get()
-            log.info("asked to take over from the master of term %d", head.term)
-            claimed = await self._claim(head, why)
+            summons = await self._summons.get()
+            if summons.given_up:
+                continue
+            log.info("asked to take over from the master of term %d", summons.head.term)
+            # Its writes wait. It has gone on if there is another commit: then it is to stay.
+            claimed = await self._claim(summons.head, summons.why, unmoved=True)
             if claimed is not None:
                 return claimed
 
@@ -280,7 +293,9 @@ class Contender:
             self._follower.looks_for_a_master()
             self._directions.point_to(master.address)
 
-    async def _claim(self, of: Head | None, why: Accession) -> Claimed | None:
+    async def _claim(
+        self, of: Head | None, why: Accession, *, unmoved: bool = False
+    ) -> Claimed | None:
         """Replace the mastership `of`; none if that failed."""
         try:
             # One at a time: a second one of the same mastership finds that it is over.
@@ -289,6 +304,7 @@ class Contender:
                     self._store,
                     self._host,
                     of=of,
+                    unmoved=unmoved,
                     replica=self._follower.state,
                     alive_seconds=self._timings.alive_seconds,
                     members_only=True,
@@ -339,10 +355,17 @@ class Contender:
 
     async def take_over(self, head: Head, why: Accession) -> None:
         """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
-        self._summons.put_nowait((head, why))
-        while (master := self._parts.mastership) is None or master.ledger.head.term <= head.term:
-            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
-        await master.fresh()
+        summons = _Summons(head, why)
+        self._summons.put_nowait(summons)
+        try:
+            while (
+                master := self._parts.mastership
+            ) is None or master.ledger.head.term <= head.term:
+                await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
+            await master.fresh()
+        finally:
+            # Answered, or nobody waits any more.
+            summons.given_up = True
 
     async def _reaches_store(self, seconds: float) -> bool:
         try:

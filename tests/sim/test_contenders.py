@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from poolcore.errors import PoolError
+from poolcore.model import TaskStatus
 from poolmaster.store.memory import MemoryStore
 from sim.host import SimHost
 from sim.test_elections import mastered, trio
@@ -55,3 +56,17 @@ def test_a_slow_store_delays_a_new_master_and_does_not_prevent_it(seconds: float
         await world.tag(await mastered(world), "slowly")
 
     play(f"slow store {seconds}", scenario)
+
+
+def test_a_handover_that_was_told_as_failed_does_not_happen_later() -> None:
+    async def scenario(world: World) -> None:
+        handles = handles_of(world)
+        phantom, ignite, _ = await trio(world)
+        handles["ignite"].faults.latency_seconds = 1.2
+        ended = await world.finished(phantom, await world.designate(phantom, ignite))
+        assert ended.status is TaskStatus.FAILURE
+        assert phantom.mastership is not None
+        await world.let_pass(10.0)
+        assert phantom.mastership is not None, "what was told as failed has happened"
+
+    play("given up", scenario)
