@@ -111,7 +111,7 @@ class Contender:
             # Nobody has taken over since this host was the master: there is nothing to look for.
             end: Claimed | Change | None = None
             if self._is_ours:
-                end = await self._claim(self._head, Accession.RESTARTED)
+                end = await self._reclaim()
             if end is None:
                 end = await self._until_claimed_or_ejected()
             if isinstance(end, Change):
@@ -120,6 +120,14 @@ class Contender:
             await self._read_register()
             if self._is_ours:
                 await self._parts.clock.sleep(PAUSE_SECONDS)
+
+    async def _reclaim(self) -> Claimed | None:
+        try:
+            async with asyncio.timeout(self._timings.alive_seconds):
+                return await self._claim(self._head, Accession.RESTARTED)
+        except TimeoutError:
+            # Somebody else may be master by now: this host is not to miss that.
+            return None
 
     @property
     def _is_ours(self) -> bool:
@@ -270,14 +278,17 @@ class Contender:
 
         `StoreFailed` when that can never be seen again through this store.
         """
-        with suppress(StoreUnavailable):
-            before, self._head = self._head, await read_head(self._store)
-            if self._head is None or self._head == before or self._head.master == self._host:
+        with suppress(StoreUnavailable, TimeoutError):
+            # Without a limit a store that hangs would keep this host from following anybody.
+            async with asyncio.timeout(self._timings.confirm_seconds):
+                found = await read_head(self._store)
+            before, self._head = self._head, found
+            if found is None or found == before or found.master == self._host:
                 return
-            if before is not None and self._head.term != before.term:
+            if before is not None and found.term != before.term:
                 self._count_change()
-            if before is None or self._head.term != before.term:
-                self._point_to_master(self._head)
+            if before is None or found.term != before.term:
+                self._point_to_master(found)
 
     def _count_change(self) -> None:
         now = self._parts.clock.monotonic()

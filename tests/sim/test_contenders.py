@@ -70,3 +70,21 @@ def test_a_handover_that_was_told_as_failed_does_not_happen_later() -> None:
         assert phantom.mastership is not None, "what was told as failed has happened"
 
     play("given up", scenario)
+
+
+def test_a_master_that_hangs_at_its_store_follows_its_successor() -> None:
+    async def scenario(world: World) -> None:
+        handles = handles_of(world)
+        phantom, ignite, specter = await trio(world)
+        handles["phantom"].faults.latency_seconds = 60.0
+        await world.until(lambda: ignite.mastership or specter.mastership, seconds=5.0)
+        new = ignite if ignite.mastership else specter
+
+        def follows() -> bool:
+            return (
+                new.mastership is not None and new.mastership.sessions.get(phantom.uuid) is not None
+            )
+
+        await world.until(follows, seconds=10.0)
+
+    play("hangs", scenario)
