@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.model import TaskStatus
 from poolmaster.store.memory import MemoryStore
 from sim.host import SimHost
@@ -88,3 +88,16 @@ def test_a_master_that_hangs_at_its_store_follows_its_successor() -> None:
         await world.until(follows, seconds=10.0)
 
     play("hangs", scenario)
+
+
+def test_a_join_that_finds_the_store_away_is_refused_with_that_reason() -> None:
+    async def scenario(world: World) -> None:
+        handles = handles_of(world)
+        phantom, *_ = await trio(world)
+        assert phantom.mastership is not None
+        handles["phantom"].faults.cut_off = True
+        with pytest.raises(PoolError) as refused:
+            await phantom.mastership.examiner.own_nonce()
+        assert refused.value.reason is Reason.STORE_UNAVAILABLE
+
+    play("store away", scenario)
