@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from poolcore.errors import PoolError
+from poolcore.model import PoolId
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.mastership import Mastership
 from poolmaster.store.contract import Store
 from poolmaster.store.memory import Fate, MemoryStore
 from sim.chaos import NOT_DONE
 from sim.host import SimHost
-from sim.register import Register
 from sim.world import World, play
 
 SHARED = "sqlite:///shared.db"
@@ -60,6 +60,7 @@ class SharedChaos:
         world = self.world
         names = ["phantom", "ignite", "specter", "banshee"][: self.dice.choice([2, 3, 3, 4])]
         first, *others = world.add(*names, founds_in=SHARED)
+        (self.guest,) = world.add("guest")
         await world.settle()
         for joining in others:
             await world.join(first, joining)
@@ -77,6 +78,7 @@ class SharedChaos:
             self._slowness,
             self._designate,
             self._land_late,
+            self._come_and_go,
         ]
         # Not everything at once in every run: what one misfortune ends another cannot meet.
         chosen = [misfortune for misfortune in misfortunes if self.dice.random() < 0.5]
@@ -98,16 +100,11 @@ class SharedChaos:
         self._check_answers()
 
     @property
-    def _register(self) -> Register:
-        (register,) = (r for r in self.world.rules.registers.values() if r.data is self._data)
-        return register
-
-    @property
-    def _data(self) -> object:
-        return self.world.shared[SHARED].data
+    def _pool(self) -> PoolId:
+        return self.world.shared[SHARED].pool
 
     def _check_answers(self) -> None:
-        register, expect = self._register, self.world.rules.expect
+        register, expect = self.world.rules.registers[self._pool], self.world.rules.expect
         for tag, since in self.acknowledged.items():
             lacking = [
                 r for r, s in register.states.items() if r >= since and tag not in s.pool.tags
@@ -178,6 +175,20 @@ class SharedChaos:
             async with asyncio.timeout(self.dice.choice([0.05, 3.0])):
                 await self.world.designate(self._any_host(), self._any_host())
 
+    async def _come_and_go(self) -> None:
+        """A host is taken in, or ejected."""
+        at = self.dice.choice(self._insiders)
+        inside = self.guest.uuid in self.world.members(at)
+        command = self.world.eject if inside else self.world.add_host
+        with suppress(PoolError, TimeoutError):
+            async with asyncio.timeout(self.dice.choice([0.2, 3.0])):
+                await command(at, self.guest)
+
+    @property
+    def _insiders(self) -> list[SimHost]:
+        """The hosts that are of the pool all the time."""
+        return [host for host in self.world.hosts.values() if host is not self.guest]
+
     def _any_host(self) -> SimHost:
         return self.dice.choice(list(self.world.hosts.values()))
 
@@ -192,7 +203,7 @@ class SharedChaos:
     async def _watch_masters(self) -> None:
         """No two hosts believe to be master of the same term."""
         while True:
-            terms = [m.ledger.head.term for m in self._masterships()]
+            terms = [m.ledger.head.term for m in self._masterships() if m.pool == self._pool]
             self.world.rules.expect(len(terms) == len(set(terms)), f"masters of terms {terms}")
             await self.world.clock.sleep(0.02)
 
@@ -205,7 +216,7 @@ class SharedChaos:
         while True:
             await self.world.clock.sleep(dice.uniform(0.0, 0.1))
             before = max(self.acknowledged.values(), default=0)
-            host = dice.choice(list(self.world.hosts.values()))
+            host = dice.choice(self._insiders)
             try:
                 async with asyncio.timeout(1.0):
                     answer = await self.world.ask(host, "PoolService/GetPool", pb.GetPoolRequest())
@@ -229,7 +240,7 @@ class SharedChaos:
         asked = self.world.new_request(next(iter(self.world.hosts.values())))
         may_be_done = False
         for _ in range(6):
-            host = dice.choice(list(self.world.hosts.values()))
+            host = dice.choice(self._insiders)
             try:
                 async with asyncio.timeout(2.0):
                     self.acknowledged[tag] = await self.world.tag(host, tag, asked=asked)
