@@ -292,7 +292,7 @@ class FirstClaimLandsLate(StoreAround):
             raise
 
 
-async def test_an_earlier_claim_of_the_same_host_that_lands_late_is_not_taken_for_this_one() -> (
+async def test_an_earlier_claim_that_lands_late_is_not_taken_for_this_one() -> (
     None
 ):
     clock = VirtualClock()
