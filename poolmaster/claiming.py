@@ -6,9 +6,9 @@ import secrets
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from poolcore.model import HostId, Kind
+from poolcore.model import HostId
 from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
-from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, object_key, read_head, read_log
+from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, read_head, read_host, read_log
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import (
     Compare,
@@ -65,7 +65,7 @@ async def claim(
         if of is not None and not _is_still(before, of, unmoved=unmoved):
             break
         # After `head`: as long as that has not moved, this has not changed either.
-        if members_only and not (await store.read(object_key(Kind.HOST, host))).items:
+        if members_only and await read_host(store, host) is None:
             refusal = "this host is no longer of the pool"
             break
         claimed = replace(before, term=before.term + 1, master=host)

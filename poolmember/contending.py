@@ -21,7 +21,7 @@ from poolcore.model import Accession, FailoverTimings, Host
 from poolcore.replica import Head
 from poolmaster.claiming import Claimed, claim
 from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
-from poolmaster.layout import ALIVE, read_head
+from poolmaster.layout import ALIVE, read_head, read_host
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
 from poolmember.following import Directions, sessions
@@ -281,14 +281,16 @@ class Contender:
         with suppress(StoreUnavailable, TimeoutError):
             # Without a limit a store that hangs would keep this host from following anybody.
             async with asyncio.timeout(self._timings.confirm_seconds):
-                found = await read_head(self._store)
-            before, self._head = self._head, found
-            if found is None or found == before or found.master == self._host:
+                found, before = await read_head(self._store), self._head
+                new = found is not None and (before is None or found.term != before.term)
+                # The replica may be from before that host was taken in.
+                master = await read_host(self._store, found.master) if found and new else None
+            self._head = found
+            if found is None or not new or found.master == self._host:
                 return
-            if before is not None and found.term != before.term:
+            if before is not None:
                 self._count_change()
-            if before is None or found.term != before.term:
-                self._point_to_master(found)
+            self._point_to_master(found, master)
 
     def _count_change(self) -> None:
         now = self._parts.clock.monotonic()
@@ -296,10 +298,8 @@ class Contender:
         self._jitter = self._dice.random()
         self._changed_at = now
 
-    def _point_to_master(self, head: Head) -> None:
+    def _point_to_master(self, head: Head, master: Host | None) -> None:
         """There is a master that this host has not met: it has time to, before it is suspected."""
-        state = self._follower.state
-        master = None if state is None else state.get(Host, head.master)
         if master is not None and head.term > self._follower.term:
             self._follower.looks_for_a_master()
             self._directions.point_to(master.address)

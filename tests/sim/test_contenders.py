@@ -8,9 +8,10 @@ import pytest
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import TaskStatus
+from poolmaster.mastership import Mastership
 from poolmaster.store.memory import MemoryStore
 from sim.host import SimHost
-from sim.test_elections import mastered, trio
+from sim.test_elections import SHARED, mastered, trio
 from sim.world import Crash, World, play
 
 
@@ -23,6 +24,11 @@ def handles_of(world: World) -> dict[str, MemoryStore]:
 
     world.on_handle = keep
     return handles
+
+
+def attached(master: Mastership, *hosts: SimHost) -> list[SimHost]:
+    """Those of the hosts that have a session with the master."""
+    return [host for host in hosts if master.sessions.get(host.uuid) is not None]
 
 
 def test_a_host_that_was_ejected_unawares_never_leads_the_pool() -> None:
@@ -81,9 +87,7 @@ def test_a_master_that_hangs_at_its_store_follows_its_successor() -> None:
         new = ignite if ignite.mastership else specter
 
         def follows() -> bool:
-            return (
-                new.mastership is not None and new.mastership.sessions.get(phantom.uuid) is not None
-            )
+            return new.mastership is not None and bool(attached(new.mastership, phantom))
 
         await world.until(follows, seconds=10.0)
 
@@ -101,3 +105,26 @@ def test_a_join_that_finds_the_store_away_is_refused_with_that_reason() -> None:
         assert refused.value.reason is Reason.STORE_UNAVAILABLE
 
     play("store away", scenario)
+
+
+def test_a_host_finds_a_master_that_joined_while_it_was_away() -> None:
+    async def scenario(world: World) -> None:
+        phantom, specter = world.add("phantom", "specter", founds_in=SHARED)
+        await world.settle()
+        await world.join(phantom, specter)
+        await world.settle()
+        specter.cut_power()
+        (ignite,) = world.add("ignite")
+        await world.let_pass(4.0)
+        await world.join(phantom, ignite)
+        phantom.cut_power()
+        await world.until(lambda: ignite.mastership, seconds=20.0)
+        specter.power_on()
+
+        def found() -> bool:
+            masterships = [h.mastership for h in (ignite, specter) if h.mastership is not None]
+            return any(len(attached(m, ignite, specter)) == 2 for m in masterships)
+
+        await world.until(found, seconds=15.0)
+
+    play("joined meanwhile", scenario)
