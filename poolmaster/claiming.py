@@ -8,7 +8,7 @@ from functools import reduce
 
 from poolcore.model import HostId
 from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
-from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, read_head, read_log
+from poolmaster.layout import ALIVE, HEAD, NONCE, encode_head, load, read_head, read_host, read_log
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import (
     Compare,
@@ -39,47 +39,60 @@ async def claim(
     host: HostId,
     *,
     of: Head | None = None,
+    unmoved: bool = False,
     replica: State | None = None,
     alive_seconds: float | None = None,
+    members_only: bool = False,
 ) -> Claimed:
     """Make `host` the master.
 
-    `of`: only if the mastership that is replaced is still this one. `replica`: what the host has
-    already; only what is missing of it is read. `alive_seconds`: also write the `alive` key, under
-    a lease of so long.
+    `of`: only if the mastership that is replaced is still this one; `unmoved`: and has committed
+    nothing since, so that its next commit shuts the claim out, however late it lands. `replica`:
+    what the host has already; only what is missing of it is read. `alive_seconds`: also write the
+    `alive` key, under a lease of so long. `members_only`: only if the pool still has the host; its
+    replica may be from before it was ejected.
 
-    Raises `SteppedDown` when somebody else moved `head` to another term, `StoreUnavailable`,
-    `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name `host` even later, and whoever
-    finds it so may claim again.
+    Raises `SteppedDown` when somebody else moved `head` to another term, or the host has been
+    ejected, `StoreUnavailable`, `StoreFailed`, or `OutcomeUnknown`; then `head` may come to name
+    `host` even later, and whoever finds it so may claim again.
     """
     lease = None if alive_seconds is None else await store.grant_lease(alive_seconds)
+    refusal = "somebody else moved head"
     for _ in range(ATTEMPTS):
         before = await read_head(store)
         if before is None:
             raise StoreFailed("the store holds no pool")
-        if of is not None and (before.incarnation, before.term) != (of.incarnation, of.term):
+        if of is not None and not _is_still(before, of, unmoved=unmoved):
+            break
+        # After `head`: as long as that has not moved, this has not changed either.
+        if members_only and await read_host(store, host) is None:
+            refusal = "this host is no longer of the pool"
             break
         claimed = replace(before, term=before.term + 1, master=host)
         if await _swap(store, before, claimed, lease):
             return Claimed(claimed, await _state_at(store, claimed, replica), lease)
-        of = before
+        of = of or before
     if lease is not None:
         await store.revoke(lease)
-    raise SteppedDown("somebody else moved head")
+    raise SteppedDown(refusal)
+
+
+def _is_still(found: Head, of: Head, *, unmoved: bool) -> bool:
+    same = (found.incarnation, found.term) == (of.incarnation, of.term)
+    return found == of if unmoved else same
 
 
 async def _swap(store: Store, before: Head, claimed: Head, lease: LeaseId | None) -> bool:
-    writes = [
-        Write(HEAD, encode_head(claimed)),
-        Write(NONCE, secrets.token_hex(16).encode()),
-    ]
+    nonce = secrets.token_hex(16).encode()
+    writes = [Write(HEAD, encode_head(claimed)), Write(NONCE, nonce)]
     if lease is not None:
         writes.append(Write(ALIVE, claimed.master.encode(), lease))
     try:
         return await store.transact([Compare(HEAD, encode_head(before))], writes)
     except OutcomeUnknown:
-        # Nobody else writes this host's name. What has not landed by now may land later, though.
-        if await read_head(store) != claimed:
+        # `head` would not tell this claim from an earlier one of this host that has landed late,
+        # and has `alive` under its own lease. What has not landed by now may land later, though.
+        if all(item.value != nonce for item in (await store.read(NONCE)).items):
             raise
         return True
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from poolcore.model import Kind, Object
+from poolcore.model import Host, HostId, Kind, Object
 from poolcore.replica import CommitId, Delta, Head, Put, State, snapshot
 from poolcore.requests import RequestRecord
 from poolcore.wire.chain import decode_delta
@@ -93,6 +93,13 @@ async def read_head(store: Store) -> Head | None:
     """The register, linearizably; none when the store is empty."""
     found = await store.read(HEAD)
     return decode_head(found.items[0].value) if found.items else None
+
+
+async def read_host(store: Store, host: HostId) -> Host | None:
+    """A host as of `head`; none when the pool does not have it."""
+    items = (await store.read(object_key(Kind.HOST, host))).items
+    found = decode_object(items[0].value) if items else None
+    return found if isinstance(found, Host) else None
 
 
 async def read_log(store: Store, *, after: int, limit: int) -> list[tuple[Delta, bytes]]:

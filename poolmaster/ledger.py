@@ -270,7 +270,7 @@ class Ledger:
         if not applied:
             batch.tell(self._not_master())
             raise SteppedDown("somebody else moved head")
-        self.confirmed_at = began
+        self.confirmed_at = max(self.confirmed_at, began)
 
     async def _settle(self, batch: Batch, compares: list[Compare], writes: list[Write]) -> None:
         """Find out what became of a transaction before anything else is written."""

@@ -38,7 +38,7 @@ from poolmaster.operations.examine import Examiner
 from poolmaster.operations.join import Join
 from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
-from poolmaster.store.contract import Compare, Store, StoreFailed, Write
+from poolmaster.store.contract import Compare, Store, StoreError, StoreFailed, Write
 from poolmaster.tenure import Tenure
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,11 @@ class Mastership:
         return self.ledger.submit(_unless_reserved(decide), request=request)
 
     async def _nonce(self) -> str:
-        found = await self.store.read(NONCE)
+        try:
+            found = await self.store.read(NONCE)
+        except StoreError as error:
+            # If the mastership is over, the ledger finds out with whatever is written next.
+            raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
         return found.items[0].value.decode()
 
     def now(self) -> datetime:

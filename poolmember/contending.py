@@ -12,6 +12,7 @@ import logging
 import math
 import random
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
@@ -20,7 +21,7 @@ from poolcore.model import Accession, FailoverTimings, Host
 from poolcore.replica import Head
 from poolmaster.claiming import Claimed, claim
 from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
-from poolmaster.layout import ALIVE, read_head
+from poolmaster.layout import ALIVE, read_head, read_host
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
 from poolmember.following import Directions, sessions
@@ -67,6 +68,16 @@ async def _opened(parts: Parts, membership: Membership) -> Store:
         await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
 
 
+@dataclass(slots=True)
+class _Summons:
+    """A master wants to be replaced by this host."""
+
+    head: Head
+    """Behind which its writes wait."""
+    why: Accession
+    given_up: bool = False
+
+
 class Contender:
     """One host among those that share a store."""
 
@@ -90,8 +101,7 @@ class Contender:
         self._claiming = asyncio.Lock()
         self._why = Accession.RESTARTED
         """Of the last claim."""
-        self._summons: asyncio.Queue[tuple[Head, Accession]] = asyncio.Queue()
-        """Of masters that want to be replaced by this host."""
+        self._summons: asyncio.Queue[_Summons] = asyncio.Queue()
         parts.contender = self
 
     async def run(self) -> Change:
@@ -101,7 +111,7 @@ class Contender:
             # Nobody has taken over since this host was the master: there is nothing to look for.
             end: Claimed | Change | None = None
             if self._is_ours:
-                end = await self._claim(self._head, Accession.RESTARTED)
+                end = await self._reclaim()
             if end is None:
                 end = await self._until_claimed_or_ejected()
             if isinstance(end, Change):
@@ -110,6 +120,14 @@ class Contender:
             await self._read_register()
             if self._is_ours:
                 await self._parts.clock.sleep(PAUSE_SECONDS)
+
+    async def _reclaim(self) -> Claimed | None:
+        try:
+            async with asyncio.timeout(self._timings.alive_seconds):
+                return await self._claim(self._head, Accession.RESTARTED)
+        except TimeoutError:
+            # Somebody else may be master by now: this host is not to miss that.
+            return None
 
     @property
     def _is_ours(self) -> bool:
@@ -171,9 +189,12 @@ class Contender:
 
     async def _obey_summons(self) -> Claimed:
         while True:
-            head, why = await self._summons.get()
-            log.info("asked to take over from the master of term %d", head.term)
-            claimed = await self._claim(head, why)
+            summons = await self._summons.get()
+            if summons.given_up:
+                continue
+            log.info("asked to take over from the master of term %d", summons.head.term)
+            # Its writes wait. It has gone on if there is another commit: then it is to stay.
+            claimed = await self._claim(summons.head, summons.why, unmoved=True)
             if claimed is not None:
                 return claimed
 
@@ -217,11 +238,16 @@ class Contender:
     # -- asking -----------------------------------------------------------------------------------
 
     async def _ask(self) -> Round:
-        """Ask everybody, and the store, within the time for a vote."""
+        """Ask everybody, within the time for a vote, and the store.
+
+        The store may take longer: as long as a master may be without a confirmed `head`, so that
+        one that is slow for everybody does not leave the pool without a master.
+        """
         seconds, state = self._timings.vote_seconds, self._follower.state
+        patience = self._timings.confirm_seconds
         others = [] if state is None else [h for h in state.all(Host) if h.uuid != self._host]
         looking = asyncio.gather(
-            self._register_and_alive(seconds), self.standing(self._follower.term)
+            self._register_and_alive(patience), self._standing(self._follower.term, patience)
         )
         asking = asyncio.gather(*(self._ask_one(host, seconds) for host in others))
         (alive, own), answers = await asyncio.gather(looking, asking)
@@ -255,14 +281,19 @@ class Contender:
 
         `StoreFailed` when that can never be seen again through this store.
         """
-        with suppress(StoreUnavailable):
-            before, self._head = self._head, await read_head(self._store)
-            if self._head is None or self._head == before or self._head.master == self._host:
+        with suppress(StoreUnavailable, TimeoutError):
+            # Without a limit a store that hangs would keep this host from following anybody.
+            async with asyncio.timeout(self._timings.confirm_seconds):
+                found, before = await read_head(self._store), self._head
+                new = found is not None and (before is None or found.term != before.term)
+                # The replica may be from before that host was taken in.
+                master = await read_host(self._store, found.master) if found and new else None
+            self._head = found
+            if found is None or not new or found.master == self._host:
                 return
-            if before is not None and self._head.term != before.term:
+            if before is not None:
                 self._count_change()
-            if before is None or self._head.term != before.term:
-                self._point_to_master(self._head)
+            self._point_to_master(found, master)
 
     def _count_change(self) -> None:
         now = self._parts.clock.monotonic()
@@ -270,15 +301,15 @@ class Contender:
         self._jitter = self._dice.random()
         self._changed_at = now
 
-    def _point_to_master(self, head: Head) -> None:
+    def _point_to_master(self, head: Head, master: Host | None) -> None:
         """There is a master that this host has not met: it has time to, before it is suspected."""
-        state = self._follower.state
-        master = None if state is None else state.get(Host, head.master)
         if master is not None and head.term > self._follower.term:
             self._follower.looks_for_a_master()
             self._directions.point_to(master.address)
 
-    async def _claim(self, of: Head | None, why: Accession) -> Claimed | None:
+    async def _claim(
+        self, of: Head | None, why: Accession, *, unmoved: bool = False
+    ) -> Claimed | None:
         """Replace the mastership `of`; none if that failed."""
         try:
             # One at a time: a second one of the same mastership finds that it is over.
@@ -287,8 +318,10 @@ class Contender:
                     self._store,
                     self._host,
                     of=of,
+                    unmoved=unmoved,
                     replica=self._follower.state,
                     alive_seconds=self._timings.alive_seconds,
+                    members_only=True,
                 )
                 self._why = why
                 return claimed
@@ -312,6 +345,9 @@ class Contender:
 
     async def standing(self, term: int) -> Standing:
         """Where this host stands, asked by one that does not hear the master of `term`."""
+        return await self._standing(term, self._timings.vote_seconds / 2)
+
+    async def _standing(self, term: int, seconds: float) -> Standing:
         follower, master = self._follower, self._parts.mastership
         following = follower.following
         hears = following is not None and following.term >= term and not self._silent()
@@ -322,7 +358,7 @@ class Contender:
             revision=follower.state.revision if follower.state is not None else 0,
             priority=self._priority,
             hears_master=hears,
-            reaches_store=await self._reaches_store(),
+            reaches_store=await self._reaches_store(seconds),
         )
 
     @property
@@ -333,14 +369,21 @@ class Contender:
 
     async def take_over(self, head: Head, why: Accession) -> None:
         """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
-        self._summons.put_nowait((head, why))
-        while (master := self._parts.mastership) is None or master.ledger.head.term <= head.term:
-            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
-        await master.fresh()
-
-    async def _reaches_store(self) -> bool:
+        summons = _Summons(head, why)
+        self._summons.put_nowait(summons)
         try:
-            async with asyncio.timeout(self._timings.vote_seconds / 2):
+            while (
+                master := self._parts.mastership
+            ) is None or master.ledger.head.term <= head.term:
+                await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
+            await master.fresh()
+        finally:
+            # Answered, or nobody waits any more.
+            summons.given_up = True
+
+    async def _reaches_store(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
                 return await read_head(self._store) is not None
         except (TimeoutError, StoreError):
             return False

@@ -68,6 +68,7 @@ class Hooks:
     about_to_commit: Callable[[Sequence[Write]], None]
     committed: Callable[[Sequence[Write]], None]
     new_handle: Callable[[MemoryStore], None]
+    around: Callable[[Store], Store]
 
 
 class PoweredStore(StoreAround):
@@ -192,4 +193,4 @@ class DiskFiles:
         handle = MemoryStore(store.data, clock=self._clock)
         handle.faults.latency_seconds = 0.0005
         self._hooks.new_handle(handle)
-        return PoweredStore(handle, self._power, self._hooks)
+        return PoweredStore(self._hooks.around(handle), self._power, self._hooks)

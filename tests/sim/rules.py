@@ -168,6 +168,7 @@ class Rules:
         if reservation is None:
             return False
         stores = [other.disk.store for other in self._world.hosts.values()]
+        stores += self._world.shared.values()
         return all(store is None or store.pool != reservation.pool for store in stores)
 
     def register_of(self, host: SimHost) -> Register | None:

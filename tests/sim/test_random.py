@@ -37,8 +37,9 @@ def test_no_seed_breaks_a_rule(first: int) -> None:
     assert told.count("seed ") == AT_ONCE
 
 
-def test_one_seed_is_one_exact_run() -> None:
+@pytest.mark.parametrize("seed", [1, 2], ids=["shared store", "own stores"])
+def test_one_seed_is_one_exact_run(seed: int) -> None:
     # The second time after another one, in a process with another history.
-    alone = played("--first", "1", "--seeds", "1").splitlines()[0]
-    after_another = played("--first", "0", "--seeds", "2").splitlines()[1]
+    alone = played("--first", str(seed), "--seeds", "1").splitlines()[0]
+    after_another = played("--first", str(seed - 1), "--seeds", "2").splitlines()[1]
     assert alone == after_another

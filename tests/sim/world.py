@@ -20,7 +20,7 @@ from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
 from poolmaster.layout import OBJECTS
 from poolmaster.mastership import Mastership
-from poolmaster.store.contract import Write
+from poolmaster.store.contract import Store, Write
 from poolmaster.store.memory import MemoryStore
 from sim.disk import Hooks, StoreOnDisk
 from sim.host import SimHost
@@ -68,6 +68,8 @@ class World:
         """Stores that several hosts use, by URL."""
         self.crash: Crash | None = None
         self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
+        self.around: Callable[[Store], Store] = lambda store: store
+        """Where bugs are planted."""
         self.on_point: Callable[[SimHost, str], None] = lambda host, point: None
         self.points: list[str] = []
         """Every point that was reached, with the host's name, in order."""
@@ -108,6 +110,7 @@ class World:
             about_to_commit=lambda writes: self._committing(host, writes, "before"),
             committed=lambda writes: self._committing(host, writes, "unanswered"),
             new_handle=lambda handle: self.on_handle(host, handle),
+            around=self.around,
         )
 
     def _committing(self, host: SimHost, writes: Sequence[Write], moment: str) -> None:

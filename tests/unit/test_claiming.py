@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,15 @@ from poolcore.replica import Head, Incarnation, dump
 from poolmaster.claiming import ATTEMPTS, Claimed, claim
 from poolmaster.layout import ALIVE, load, read_head
 from poolmaster.ledger import SteppedDown
-from poolmaster.store.contract import LeaseId, OutcomeUnknown, Store, StoreError, StoreFailed
+from poolmaster.store.contract import (
+    Compare,
+    LeaseId,
+    OutcomeUnknown,
+    Store,
+    StoreError,
+    StoreFailed,
+    Write,
+)
 from poolmaster.store.memory import Fate, MemoryStore, MemoryStoreData
 from support.claims import Field, empty_field
 from support.registers import IGNITE, INCARNATION, PHANTOM, counting, found_register, leading
@@ -266,3 +274,39 @@ def test_no_term_is_ever_won_twice(
     run_in_virtual_time(main)
     terms = [claimed.head.term for claimed in won]
     assert len(set(terms)) == len(terms)
+
+
+class FirstClaimLandsLate(StoreAround):
+    """A claim that was given up lands while a later one of the same host is unanswered."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.memory = inner
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        try:
+            return await super().transact(compares, writes)
+        except OutcomeUnknown:
+            if len(self.memory.faults.late) == 2:
+                self.memory.faults.late[0].land()
+            raise
+
+
+async def test_an_earlier_claim_that_lands_late_is_not_taken_for_this_one() -> (
+    None
+):
+    clock = VirtualClock()
+    memory = MemoryStore(MemoryStoreData(), clock=clock)
+    await found_register(memory)
+    memory.faults.plan(Fate.UNKNOWN_LATE, Fate.UNKNOWN_LATE)
+    store = FirstClaimLandsLate(memory)
+    for _ in range(2):
+        # The key is under the lease of the first, which nobody keeps alive any more.
+        with pytest.raises(OutcomeUnknown):
+            await claim(store, IGNITE, alive_seconds=5.0)
+    claimed = await claim(store, IGNITE, alive_seconds=5.0)
+    assert claimed.lease is not None
+    await clock.advance(4.0)
+    assert await memory.keep_alive(claimed.lease)
+    await clock.advance(4.0)
+    assert (await memory.read(ALIVE)).items

@@ -394,3 +394,19 @@ async def test_an_object_put_twice_in_one_write_is_what_was_put_last(store: Stor
     counter = state.get(VM, COUNTER)
     assert counter is not None
     assert set(counter.other_config) == {"n", "second"}
+
+
+async def test_a_slow_commit_does_not_make_head_unconfirmed_again() -> None:
+    clock = VirtualClock()
+    store = MemoryStore(MemoryStoreData(), clock=clock)
+    await found_register(store)
+    async with leading(store, clock=clock) as leader:
+        store.faults.latency_seconds = 2.0
+        writing = asyncio.ensure_future(leader.ledger.write(counting("slow")))  # noqa: TID251 - awaited below
+        await clock.advance(1.5)
+        store.faults.latency_seconds = 0.0
+        await leader.ledger.confirm()
+        confirmed_at = leader.ledger.confirmed_at
+        await clock.advance(0.5)
+        await writing
+        assert leader.ledger.confirmed_at >= confirmed_at
