@@ -17,7 +17,6 @@ from poolcore.errors import PoolError
 from poolcore.model import PoolId
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.mastership import Mastership
-from poolmaster.store.contract import Store
 from poolmaster.store.memory import Fate, MemoryStore
 from sim.chaos import NOT_DONE
 from sim.host import SimHost
@@ -255,12 +254,10 @@ class SharedChaos:
             await self.world.clock.sleep(dice.uniform(0.0, 0.5))
 
 
-def run(seed: int, *, around: Callable[[Store], Store] | None = None) -> World:
-    """One run; AssertionError when a rule is broken. `around` is where bugs are planted."""
+def run(seed: int) -> World:
+    """One run; AssertionError when a rule is broken."""
 
     async def scenario(world: World) -> None:
-        if around is not None:
-            world.around = around
         await SharedChaos(world).play()
 
     return play(f"shared chaos {seed}", scenario)

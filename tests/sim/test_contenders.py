@@ -128,3 +128,30 @@ def test_a_host_finds_a_master_that_joined_while_it_was_away() -> None:
         await world.until(found, seconds=15.0)
 
     play("joined meanwhile", scenario)
+
+
+def test_a_host_whose_store_hangs_while_it_takes_its_mastership_up_again_follows_another() -> None:
+    async def scenario(world: World) -> None:
+        handles = handles_of(world)
+        phantom, ignite, specter = await trio(world)
+        phantom.cut_power()
+        keep = world.on_handle
+
+        def slow(host: SimHost, handle: MemoryStore) -> None:
+            keep(host, handle)
+            handle.faults.latency_seconds = 0.01
+
+        world.on_handle = slow
+        phantom.power_on()
+        # It has read that the register names it, and has begun to claim.
+        await world.clock.sleep(0.015)
+        handles["phantom"].faults.latency_seconds = 60.0
+        await world.until(lambda: ignite.mastership or specter.mastership, seconds=5.0)
+        new = ignite if ignite.mastership else specter
+
+        def follows() -> bool:
+            return new.mastership is not None and bool(attached(new.mastership, phantom))
+
+        await world.until(follows, seconds=10.0)
+
+    play("hangs while claiming", scenario)

@@ -292,9 +292,7 @@ class FirstClaimLandsLate(StoreAround):
             raise
 
 
-async def test_an_earlier_claim_that_lands_late_is_not_taken_for_this_one() -> (
-    None
-):
+async def test_an_earlier_claim_that_lands_late_is_not_taken_for_this_one() -> None:
     clock = VirtualClock()
     memory = MemoryStore(MemoryStoreData(), clock=clock)
     await found_register(memory)
