@@ -76,5 +76,5 @@ async def test_two_daemons_do_not_share_a_state_directory(cluster: Cluster) -> N
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder but for pool.json, which the daemon that runs there replaces meanwhile."""
+    """What is in a folder but for pool.json, which a daemon that runs there replaces at times."""
     return sorted(path.name for path in folder.iterdir() if "pool.json" not in path.name)
