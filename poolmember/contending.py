@@ -180,6 +180,9 @@ class Contender:
                 case Ask(why):
                     log.info("asking the other hosts for the master: %s", why)
                     self._round = await self._ask()
+                case Claim() if self._head is None:
+                    # A claim replaces a mastership that this host has seen.
+                    self._round = await self._ask()
                 case Claim(why):
                     log.warning("claiming the mastership: %s", why)
                     why_ours = Accession.RESTARTED if self._is_ours else Accession.ELECTED

@@ -33,6 +33,7 @@ from poolcore.outlook import (
     Warning,
 )
 from poolcore.replica import State
+from poolmaster.decide.leadership import preference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +60,19 @@ def last_known(state: State, *, shared_store: bool) -> LiveFacts:
 def candidates(state: State, facts: LiveFacts, *, without: Set[HostId]) -> list[Host]:
     """The hosts that could be the next master, the best first.
 
-    Attached and of a priority above 0; by newest applied revision, then by priority, then by uuid.
+    Attached and of a priority above 0, in the order in which they would claim.
     """
     able = (
         host
         for host in state.all(Host)
         if host.uuid in facts.applied and host.uuid not in without and host.failover_priority > 0
     )
-    return sorted(able, key=lambda h: (-facts.applied[h.uuid], -h.failover_priority, h.uuid))
+    return sorted(
+        able,
+        key=lambda h: preference(
+            revision=facts.applied[h.uuid], priority=h.failover_priority, host=h.uuid
+        ),
+    )
 
 
 def if_lost(state: State, lost: Set[HostId], facts: LiveFacts) -> Outlook:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from poolcore.facts import Standing
-from poolcore.model import FailoverTimings
+from poolcore.model import FailoverTimings, HostId
 
 NEXT_CANDIDATE_SECONDS = 0.15
 """How much later than the one before it each further candidate claims: time enough to win.
@@ -128,11 +128,16 @@ def _after_asking(facts: Facts, asked: Round, timings: FailoverTimings) -> Wait 
     return Claim(deaf if by_majority else "the master has not kept its key alive")
 
 
+def preference(*, revision: int, priority: int, host: HostId) -> tuple[int, int, str]:
+    """The key that sorts hosts, the best next master first: newest replica, priority, uuid."""
+    return -revision, -priority, host
+
+
 def best(candidates: Iterable[Standing]) -> list[Standing]:
-    """The candidates, the best first: newest replica, then priority, then uuid."""
+    """The candidates, the best first."""
     return sorted(
         (c for c in candidates if c.may_lead),
-        key=lambda c: (-c.revision, -c.priority, c.host),
+        key=lambda c: preference(revision=c.revision, priority=c.priority, host=c.host),
     )
 
 

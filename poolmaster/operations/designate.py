@@ -23,6 +23,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession, Host, HostId, Task, TaskId
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
+from poolmaster.decide.leadership import preference
 from poolmaster.ledger import Decide, Decision, Ledger
 from poolmaster.operations.steps import (
     Pool,
@@ -121,9 +122,11 @@ class Handover:
 
         def rank(candidate: tuple[Session, Host]) -> tuple[int, int, str]:
             session, host = candidate
-            return session.applied, host.failover_priority, host.uuid
+            return preference(
+                revision=session.applied, priority=host.failover_priority, host=host.uuid
+            )
 
-        return max(found, key=rank, default=(None, None))[1]
+        return min(found, key=rank, default=(None, None))[1]
 
 
 def _failed(host: str, problem: str) -> PoolError:

@@ -225,3 +225,18 @@ def test_the_last_of_three_hosts_takes_over_when_the_masters_key_has_expired() -
         await world.settle()
 
     played("the last of three", scenario)
+
+
+def test_the_master_hands_over_to_the_host_that_would_win_an_election() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        assert phantom.mastership is not None
+        # Of equals the one whose uuid comes first, as when they claim; they are equal when both
+        # have acknowledged everything.
+        await world.let_pass(1.0)
+        await phantom.mastership.handover.to_the_best()
+        await world.until(lambda: ignite.mastership)
+        assert specter.mastership is None
+        await world.settle()
+
+    played("the best of equals", scenario)
