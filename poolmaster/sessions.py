@@ -94,11 +94,21 @@ class Sessions:
             changed = session.progressed if session is not None else self._changed
             await changed.wait()
 
+    async def had_time(self, host: HostId) -> None:
+        """Until the host is attached, or has had the time to come since this mastership began."""
+        while host not in self._attached and not self._all_had_time:
+            await self._changed.wait()
+
     async def run(self) -> None:
         """Keep `HostMetrics.live` true to who is attached."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._give_time_to_come())
-            tasks.create_task(self._keep_liveness())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._give_time_to_come())
+                tasks.create_task(self._keep_liveness())
+        finally:
+            # Nobody comes to a mastership that is over.
+            self._all_had_time = True
+            self._notify()
 
     async def _give_time_to_come(self) -> None:
         await self._clock.sleep(RECONNECT_SECONDS)

@@ -128,6 +128,7 @@ async def eject_host(master: Mastership, request: pb.EjectHostRequest) -> pb.Eje
         task = await master.operations.asked_again(under_way, asked)
         return pb.EjectHostResponse(task=to_proto(task))
     host = select(state, Host, name)
+    await master.sessions.had_time(host.uuid)
     begin = master.eject.begin(master, TaskId(str(uuid.uuid4())), host)
     task = await master.operations.start(begin, request=asked)
     return pb.EjectHostResponse(task=to_proto(task))
@@ -142,6 +143,7 @@ async def designate_master(
     if first is not None:
         return pb.DesignateMasterResponse(task=to_proto(master.operations.of_outcome(first)))
     host = select(await master.fresh(), Host, request.host)
+    await master.sessions.had_time(host.uuid)
     begin = master.designate.begin(master, TaskId(str(uuid.uuid4())), host.uuid)
     task = await master.operations.start(begin, request=asked)
     return pb.DesignateMasterResponse(task=to_proto(task))

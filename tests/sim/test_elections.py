@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
@@ -240,3 +241,23 @@ def test_the_master_hands_over_to_the_host_that_would_win_an_election() -> None:
         await world.settle()
 
     played("the best of equals", scenario)
+
+
+@pytest.mark.parametrize("how", ["designate", "eject"])
+def test_a_new_master_gives_hosts_the_time_to_come_before_it_calls_them_offline(how: str) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        await world.designate(phantom, ignite)
+        specter.cut_power()
+        await world.until(lambda: ignite.mastership)
+        asking = world.designate(ignite, specter) if how == "designate" else None
+        asked = asyncio.ensure_future(  # noqa: TID251 - awaited below
+            asking or world.eject(ignite, specter)
+        )
+        await world.let_pass(0.2)
+        assert not asked.done()
+        specter.power_on()
+        task = await asked
+        assert (await world.finished(ignite, task)).status is TaskStatus.SUCCESS
+
+    played(f"{how} at once", scenario)
