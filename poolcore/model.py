@@ -130,6 +130,8 @@ class FailoverTimings:
     """A master that could not confirm its `head` for so long ends its mastership."""
     alive_seconds: float = 5.0
     """When a master's `alive` key expires: a host without a majority may take over then."""
+    in_step_seconds: float = 1.0
+    """How long writes wait for the replica that is kept in step; then the master goes on alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,9 @@ class Pool(Described):
     """How many deltas, and with them request ids, are kept. Set when the pool is founded."""
     reservation: Reservation | None = None
     failover: FailoverTimings = FailoverTimings()
+    in_step: HostId | None = None
+    """The host whose replica has every commit before it is acknowledged (design §4.3), so that
+    nothing is lost with the host that has the store. None: there is no such host just now."""
 
 
 class AddressPurpose(StrEnum):

@@ -76,15 +76,25 @@ Change = Put | Remove
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    """That the chain goes on in another store: in which incarnation, and who has that store."""
+
+    incarnation: Incarnation
+    heir: HostId
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One commit: what it changed, on top of which predecessor, on whose request."""
 
     incarnation: str
-    """The uuid of the incarnation it belongs to."""
+    """The uuid of the incarnation that it follows a commit of."""
     commit: CommitId
     predecessor: CommitId
     changes: tuple[Change, ...]
     request: RequestRecord | None = None
+    succession: Succession | None = None
+    """Every commit after this one is of that incarnation (design §5)."""
 
 
 class DeltaDoesNotFollow(Exception):
@@ -177,10 +187,11 @@ def apply(state: State, delta: Delta) -> State:
             f"delta {delta.commit} after {delta.predecessor}, state at {state.last}"
         )
     tables = changed(state.tables, delta.changes)
+    incarnation = state.incarnation if delta.succession is None else delta.succession.incarnation
     # The window's length is read after the change: every host reads it from the same state.
-    after = State(state.incarnation, delta.commit, tables)
+    after = State(incarnation, delta.commit, tables)
     return State(
-        state.incarnation,
+        incarnation,
         delta.commit,
         tables,
         state.requests.advanced(delta.commit.revision, after.history_revisions, delta.request),

@@ -91,7 +91,7 @@ class Batch:
         self.state = state
         self.commits: list[Commit] = []
         self.taken: list[PendingWrite] = []
-        self._before = head
+        self.before = head
         self._compares: dict[bytes, Compare] = {}
         self._writes: dict[bytes, Write] = {}
         self._bytes = 0
@@ -117,7 +117,7 @@ class Batch:
 
     def compares(self) -> list[Compare]:
         """What has to hold for the transaction: our head, and none of the requests done before."""
-        return [Compare(HEAD, encode_head(self._before)), *self._compares.values()]
+        return [Compare(HEAD, encode_head(self.before)), *self._compares.values()]
 
     def writes(self) -> list[Write]:
         """What the transaction writes."""
@@ -144,7 +144,7 @@ class Batch:
         return (
             isinstance(outcome, Outcome)
             and outcome.repeated
-            and outcome.revision <= self._before.revision
+            and outcome.revision <= self.before.revision
         )
 
     def _decided(self, write: PendingWrite) -> Outcome:

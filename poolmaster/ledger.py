@@ -10,6 +10,8 @@ The rules it keeps (design §4.1, §4.2, §4.5):
 * An outcome that is not known is settled before the next write: by reading `head` and, while it
   has not moved, sending the very same transaction again. Only one of the two can pass the compare.
 * A request id that was executed is answered with its first outcome.
+* Where a second copy is kept in step, nothing is answered, published or visible to a read before
+  that copy has it, or a further commit says that it is not in step any more (design §4.3).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
@@ -60,6 +63,18 @@ class SteppedDown(Exception):
     """This mastership is over: somebody else moved `head`, or the store failed."""
 
 
+class SecondCopy(Protocol):
+    """A replica that is to have what is committed before that is acknowledged."""
+
+    async def has(self, state: State) -> bool:
+        """Whether it has come to `state`, which is committed and was offered; waits for it."""
+        ...
+
+    def without(self, state: State) -> Decision:
+        """The commit that says that from now on there is none."""
+        ...
+
+
 class Ledger:
     """The chain of commits of one mastership.
 
@@ -85,6 +100,8 @@ class Ledger:
         self.confirmed_at = clock.monotonic()
         """On the monotonic clock: since then nobody else had moved `head`, as far as is known."""
         self.feed = Feed(store, head.revision)
+        self.second_copy: SecondCopy | None = None
+        """None where the store alone is as safe as can be."""
 
     @property
     def state(self) -> State:
@@ -241,13 +258,41 @@ class Ledger:
         """
         if batch.commits:
             await self._commit(batch)
-            self._accept(batch)
+            await self._copy(batch)
             self._together = min(2 * self._together, BATCH_WRITES)
             return
         try:
             await self._ensure_ours()
         except StoreUnavailable as error:
             raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
+
+    async def _copy(self, batch: Batch) -> None:
+        """Have the second copy take a batch that is committed, or commit that there is none."""
+        copy = self.second_copy
+        if copy is None:
+            self._accept(batch)
+            return
+        self.feed.offer(batch.commits)
+        if not await copy.has(batch.state):
+            loop = asyncio.get_running_loop()
+            alone = Batch(batch.head, batch.state)
+            alone.add(PendingWrite(copy.without, None, loop.create_future()))
+            await self._insist_on(alone)
+            self._accept(batch)
+            batch = alone
+        self._accept(batch)
+
+    async def _insist_on(self, batch: Batch) -> None:
+        """Commit a batch for as long as the store refuses it: others wait for it to be there."""
+        while True:
+            try:
+                await self._commit(batch)
+            except PoolError as error:
+                if error.reason is not Reason.STORE_UNAVAILABLE:
+                    raise
+            else:
+                return
+            await self._clock.sleep(STORE_RETRY.total_seconds())
 
     def _accept(self, batch: Batch) -> None:
         """A batch has been applied: from now on it is what everybody sees."""
@@ -290,7 +335,7 @@ class Ledger:
         head = await read_head(self._store)
         if head == batch.head:
             return True
-        if head == self._head:
+        if head == batch.before:
             # Not so far. The same again: the compare lets only one of the two pass.
             if await self._store.transact(compares, writes):
                 return True

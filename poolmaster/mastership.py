@@ -21,6 +21,7 @@ from poolmaster.agents import Agents
 from poolmaster.claiming import Claimed
 from poolmaster.decide.inventory import joined
 from poolmaster.decide.masters import began, founding_record
+from poolmaster.in_step import InStep
 from poolmaster.layout import HEAD, NONCE, commit_writes, encode_head
 from poolmaster.ledger import (
     Decide,
@@ -100,7 +101,16 @@ class Mastership:
             if claimed.lease is None
             else Tenure(self.ledger, store, host=host, lease=claimed.lease, clock=clock)
         )
-        self.sessions = Sessions(self.ledger, clock=clock, may_speak=lambda: self.may_speak)
+        self.sessions = Sessions(
+            self.ledger,
+            clock=clock,
+            may_speak=lambda: self.may_speak,
+            is_ahead=lambda member: self.in_step is not None and self.in_step.is_ahead(member),
+        )
+        self.in_step = None
+        if shared_store is None:
+            self.in_step = InStep(self.ledger, self.sessions, host=host, clock=clock)
+            self.ledger.second_copy = self.in_step
         self.examiner = Examiner(agents, clock, self._nonce)
         self.agents = agents
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
@@ -141,6 +151,8 @@ class Mastership:
                 if self._tenure is not None:
                     tasks.create_task(self._tenure.run())
                 tasks.create_task(self.locks.run())
+                if self.in_step is not None:
+                    tasks.create_task(self.in_step.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)

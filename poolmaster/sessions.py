@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
@@ -67,16 +68,37 @@ class Sessions:
     """All sessions of one mastership."""
 
     def __init__(
-        self, ledger: Ledger, *, clock: Clock, may_speak: Callable[[], bool] = lambda: True
+        self,
+        ledger: Ledger,
+        *,
+        clock: Clock,
+        may_speak: Callable[[], bool] = lambda: True,
+        is_ahead: Callable[[HostId], bool] = lambda host: False,
     ) -> None:
         self._ledger = ledger
         self._may_speak = may_speak
+        self._is_ahead = is_ahead
+        """Whether a host is fed what is committed before that is acknowledged."""
         self._clock = clock
         self._attached: dict[HostId, Session] = {}
         self._changed = asyncio.Event()
+        self._news = asyncio.Event()
         self._all_had_time = False
         self._sent: tuple[Sequence[Commit], pb.SessionResponse] = ((), pb.SessionResponse())
         """The last deltas and the message they went out in."""
+
+    def all(self) -> Collection[Session]:
+        """Those of all hosts that are attached."""
+        return self._attached.values()
+
+    async def news(self) -> None:
+        """Until a host has come, gone or got further, or somebody stirs."""
+        await self._news.wait()
+
+    def stir(self) -> None:
+        """Let everybody look again who waits for news."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     def get(self, host: HostId) -> Session | None:
         """The session of a host, if it is attached."""
@@ -132,6 +154,7 @@ class Sessions:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        self.stir()
 
     # -- one session ------------------------------------------------------------------------------
 
@@ -249,18 +272,19 @@ class Sessions:
     # -- feeding ----------------------------------------------------------------------------------
 
     async def _feed(self, send: Send, session: Session, cursor: int | None) -> None:
+        ahead = partial(self._is_ahead, session.host)
         if cursor is None:
             cursor = await self._send_snapshot(send, session.host)
         while cursor is not None:
             seconds = self._ledger.state.pool.failover.heartbeat_seconds
-            if not await self._ledger.feed.wait(cursor, seconds=seconds):
+            if not await self._ledger.feed.wait(cursor, seconds=seconds, ahead=ahead):
                 if not self._may_speak():
                     continue
                 heartbeat = pb.Heartbeat(head=to_proto(self._ledger.head))
                 await send(pb.SessionResponse(heartbeat=heartbeat))
                 continue
             try:
-                commits = await self._ledger.feed.after(cursor)
+                commits = await self._ledger.feed.after(cursor, ahead=ahead)
             except PoolError as error:
                 if error.reason is not Reason.HISTORY_GONE:
                     raise
@@ -320,6 +344,7 @@ class Sessions:
         )
         session.progressed.set()
         session.progressed = asyncio.Event()
+        self.stir()
 
     async def take_reports(self, session: Session) -> None:
         """Commit what a member's reports change, one after the other, until cancelled."""

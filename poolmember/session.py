@@ -35,7 +35,7 @@ SILENCE_SECONDS = 3.0
 RECEIVED = 64
 ACKNOWLEDGE_SECONDS = 0.1
 """An acknowledgement names the last revision, so those of this time go together: a pool of 64 hosts
-would otherwise keep its master busy with them."""
+would otherwise keep its master busy with them. From a replica that is in step each goes at once."""
 APPLIED_TOGETHER = 1_024
 """Deltas that came while the last ones were made durable become durable together."""
 
@@ -112,6 +112,11 @@ class Follower:
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a session with a master has ended, until the next one is welcomed."""
 
+    @property
+    def in_step(self) -> bool:
+        """Whether the master's callers wait for this replica."""
+        return self.state is not None and self.state.pool.in_step == self.host
+
     async def load(self) -> None:
         """Begin with what the durable replica holds, unless that has been done."""
         if not self.loaded:
@@ -179,6 +184,7 @@ class Follower:
         if state is None:
             raise DeltaDoesNotFollow("deltas before any snapshot")
         deltas: list[tuple[Delta, bytes]] = []
+        incarnation = state.incarnation
         for item in data:
             delta = decode_delta(item)
             if delta.commit.term > self.term:
@@ -190,6 +196,9 @@ class Follower:
         async def write() -> None:
             await self.store.append(deltas)
             self.state = after
+            if after.incarnation != incarnation:
+                # The replica of another incarnation has forgotten the terms of the one before.
+                await self.store.obey(self.term)
 
         await _to_the_end(write())
         return after.revision
@@ -303,7 +312,8 @@ class Session:
                 reported = self._inventory
                 report = pb.InventoryReport(inventory=to_proto(reported))
                 yield pb.SessionRequest(inventory=report)
-            await self._follower.clock.sleep(ACKNOWLEDGE_SECONDS)
+            if not self._follower.in_step:
+                await self._follower.clock.sleep(ACKNOWLEDGE_SECONDS)
 
     # -- following --------------------------------------------------------------------------------
 

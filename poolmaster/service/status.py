@@ -13,6 +13,8 @@ from poolmaster.service.reads import View
 def status_of_master(master: Mastership) -> pb.GetStatusResponse:
     """The status as the master knows it."""
     state, head = master.state, master.ledger.head
+    # Where a second copy is to be kept, a host is in step when the chain says so.
+    alone = master.in_step is not None and state.pool.in_step is None and len(_ordered(state)) > 1
     hosts = []
     for host in _ordered(state):
         session = master.sessions.get(host.uuid)
@@ -24,7 +26,7 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
                 address=host.address,
                 role=pb.ROLE_MASTER if host.uuid == head.master else pb.ROLE_MEMBER,
                 live=session is not None,
-                in_step=session is not None and applied >= head.revision,
+                in_step=session is not None and applied >= head.revision and not alone,
                 applied_revision=applied,
                 lag_seconds=master.sessions.lag_seconds(session) if session is not None else 0.0,
             )

@@ -247,6 +247,36 @@ class RequestRecord(_message.Message):
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
 
 @_typing.final
+class Succession(_message.Message):
+    """That the chain goes on in another store, and who has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    HEIR_FIELD_NUMBER: _builtins.int
+    heir: _builtins.str
+    """Uuid of the host that founds the new store, and is the first master there."""
+    @_builtins.property
+    def incarnation(self) -> Global___Incarnation:
+        """Which life of the pool's store begins with this commit."""
+
+    def __init__(
+        self,
+        *,
+        incarnation: Global___Incarnation | None = ...,
+        heir: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_heir", b"_heir", "heir", b"heir", "incarnation", b"incarnation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heir", b"_heir", "heir", b"heir", "incarnation", b"incarnation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__heir: _TypeAlias = _typing.Literal["heir"]  # noqa: Y015
+    _WhichOneofArgType__heir: _TypeAlias = _typing.Literal["_heir", b"_heir"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__heir) -> _WhichOneofReturnType__heir | None: ...
+
+Global___Succession: _TypeAlias = Succession  # noqa: Y015
+
+@_typing.final
 class Delta(_message.Message):
     """One commit: what it changed, on top of which predecessor, on whose request."""
 
@@ -257,6 +287,7 @@ class Delta(_message.Message):
     PREDECESSOR_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    SUCCESSION_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Uuid of the incarnation it belongs to."""
     @_builtins.property
@@ -275,6 +306,10 @@ class Delta(_message.Message):
     def request(self) -> Global___RequestRecord:
         """The request it answers; absent if it answers none."""
 
+    @_builtins.property
+    def succession(self) -> Global___Succession:
+        """Present in the last commit of a store that has a successor, and the first of that successor."""
+
     def __init__(
         self,
         *,
@@ -283,10 +318,11 @@ class Delta(_message.Message):
         predecessor: Global___CommitId | None = ...,
         changes: _abc.Iterable[Global___Change] | None = ...,
         request: Global___RequestRecord | None = ...,
+        succession: Global___Succession | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request", "succession", b"succession"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "changes", b"changes", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "changes", b"changes", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request", "succession", b"succession"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
     _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015

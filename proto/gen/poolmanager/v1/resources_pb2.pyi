@@ -390,6 +390,7 @@ class FailoverTimings(_message.Message):
     VOTE_SECONDS_FIELD_NUMBER: _builtins.int
     CONFIRM_SECONDS_FIELD_NUMBER: _builtins.int
     ALIVE_SECONDS_FIELD_NUMBER: _builtins.int
+    IN_STEP_SECONDS_FIELD_NUMBER: _builtins.int
     heartbeat_seconds: _builtins.float
     """How often the master is heard when it has nothing else to say."""
     suspect_seconds: _builtins.float
@@ -400,6 +401,8 @@ class FailoverTimings(_message.Message):
     """A master that could not confirm its head for so long ends its mastership."""
     alive_seconds: _builtins.float
     """When a master's key in the store expires that it does not keep alive."""
+    in_step_seconds: _builtins.float
+    """How long writes wait for the replica that is kept in step, before the master goes on alone."""
     def __init__(
         self,
         *,
@@ -408,10 +411,11 @@ class FailoverTimings(_message.Message):
         vote_seconds: _builtins.float | None = ...,
         confirm_seconds: _builtins.float | None = ...,
         alive_seconds: _builtins.float | None = ...,
+        in_step_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alive_seconds: _TypeAlias = _typing.Literal["alive_seconds"]  # noqa: Y015
     _WhichOneofArgType__alive_seconds: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds"]  # noqa: Y015
@@ -419,6 +423,8 @@ class FailoverTimings(_message.Message):
     _WhichOneofArgType__confirm_seconds: _TypeAlias = _typing.Literal["_confirm_seconds", b"_confirm_seconds"]  # noqa: Y015
     _WhichOneofReturnType__heartbeat_seconds: _TypeAlias = _typing.Literal["heartbeat_seconds"]  # noqa: Y015
     _WhichOneofArgType__heartbeat_seconds: _TypeAlias = _typing.Literal["_heartbeat_seconds", b"_heartbeat_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__in_step_seconds: _TypeAlias = _typing.Literal["in_step_seconds"]  # noqa: Y015
+    _WhichOneofArgType__in_step_seconds: _TypeAlias = _typing.Literal["_in_step_seconds", b"_in_step_seconds"]  # noqa: Y015
     _WhichOneofReturnType__suspect_seconds: _TypeAlias = _typing.Literal["suspect_seconds"]  # noqa: Y015
     _WhichOneofArgType__suspect_seconds: _TypeAlias = _typing.Literal["_suspect_seconds", b"_suspect_seconds"]  # noqa: Y015
     _WhichOneofReturnType__vote_seconds: _TypeAlias = _typing.Literal["vote_seconds"]  # noqa: Y015
@@ -429,6 +435,8 @@ class FailoverTimings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confirm_seconds) -> _WhichOneofReturnType__confirm_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeat_seconds) -> _WhichOneofReturnType__heartbeat_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step_seconds) -> _WhichOneofReturnType__in_step_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__suspect_seconds) -> _WhichOneofReturnType__suspect_seconds | None: ...
     @_typing.overload
@@ -473,6 +481,7 @@ class Pool(_message.Message):
     HISTORY_REVISIONS_FIELD_NUMBER: _builtins.int
     RESERVATION_FIELD_NUMBER: _builtins.int
     FAILOVER_FIELD_NUMBER: _builtins.int
+    IN_STEP_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -487,6 +496,8 @@ class Pool(_message.Message):
     """How many hosts the pool may have."""
     history_revisions: _builtins.int
     """How many deltas and request ids are kept."""
+    in_step: _builtins.str
+    """Uuid of the host whose replica has every commit before it is acknowledged; absent if none has."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels without a value, in sorted order."""
@@ -517,10 +528,11 @@ class Pool(_message.Message):
         history_revisions: _builtins.int | None = ...,
         reservation: Global___Reservation | None = ...,
         failover: Global___FailoverTimings | None = ...,
+        in_step: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
@@ -530,6 +542,8 @@ class Pool(_message.Message):
     _WhichOneofArgType__history_revisions: _TypeAlias = _typing.Literal["_history_revisions", b"_history_revisions"]  # noqa: Y015
     _WhichOneofReturnType__host_limit: _TypeAlias = _typing.Literal["host_limit"]  # noqa: Y015
     _WhichOneofArgType__host_limit: _TypeAlias = _typing.Literal["_host_limit", b"_host_limit"]  # noqa: Y015
+    _WhichOneofReturnType__in_step: _TypeAlias = _typing.Literal["in_step"]  # noqa: Y015
+    _WhichOneofArgType__in_step: _TypeAlias = _typing.Literal["_in_step", b"_in_step"]  # noqa: Y015
     _WhichOneofReturnType__name_description: _TypeAlias = _typing.Literal["name_description"]  # noqa: Y015
     _WhichOneofArgType__name_description: _TypeAlias = _typing.Literal["_name_description", b"_name_description"]  # noqa: Y015
     _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
@@ -544,6 +558,8 @@ class Pool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__history_revisions) -> _WhichOneofReturnType__history_revisions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host_limit) -> _WhichOneofReturnType__host_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step) -> _WhichOneofReturnType__in_step | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name_description) -> _WhichOneofReturnType__name_description | None: ...
     @_typing.overload
