@@ -16,6 +16,7 @@ from poolcore.model import (
     Cpu,
     HostId,
     Hypervisor,
+    Incarnation,
     Network,
     Object,
     PoolId,
@@ -113,6 +114,10 @@ class Standing:
     hears_master: bool
     """A master of the term it is asked about or of a newer one, or it is one itself."""
     reaches_store: bool
+    leads: bool = False
+    """Whether it is the master itself."""
+    incarnation: Incarnation | None = None
+    """Of its mastership, or else of its replica; none: it has neither."""
 
     @property
     def may_lead(self) -> bool:

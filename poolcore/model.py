@@ -134,6 +134,16 @@ class FailoverTimings:
     """How long writes wait for the replica that is kept in step; then the master goes on alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """Which life of the pool's store: `counter` grows, `uuid` tells two of the same count apart."""
+
+    counter: int
+    uuid: str
+    forked_at: int = 0
+    """The revision at which it forked from its parent; 0 for the first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool(Described):
     """The pool itself: exactly one per pool."""
@@ -151,6 +161,8 @@ class Pool(Described):
     in_step: HostId | None = None
     """The host whose replica has every commit before it is acknowledged (design §4.3), so that
     nothing is lost with the host that has the store. None: there is no such host just now."""
+    lineage: tuple[Incarnation, ...] = ()
+    """The incarnations before the present one, the newest last; the oldest are dropped."""
 
 
 class AddressPurpose(StrEnum):

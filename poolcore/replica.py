@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 from immutables import Map
 
-from poolcore.model import Host, HostId, Kind, Object, Pool
+from poolcore.model import Accession, Host, HostId, Kind, Object, Pool
+from poolcore.model import Incarnation as Incarnation
 from poolcore.requests import RequestRecord, RequestWindow
 
 T = TypeVar("T", bound=Object)
@@ -27,16 +28,6 @@ T = TypeVar("T", bound=Object)
 DEFAULT_HISTORY_REVISIONS = 10_000
 
 Tables = Map[Kind, Map[str, Object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Incarnation:
-    """Which life of the pool's store: `counter` grows, `uuid` tells two of the same count apart."""
-
-    counter: int
-    uuid: str
-    forked_at: int = 0
-    """The revision at which it forked from its parent; 0 for the first."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,6 +72,7 @@ class Succession:
 
     incarnation: Incarnation
     heir: HostId
+    why: Accession
 
 
 @dataclass(frozen=True, slots=True)

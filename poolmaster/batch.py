@@ -18,7 +18,7 @@ from poolcore.replica import Change, CommitId, Delta, Head, State, apply
 from poolcore.requests import RequestRecord
 from poolcore.wire.chain import encode_delta
 from poolmaster.feed import Commit
-from poolmaster.layout import HEAD, commit_writes, encode_head, request_key
+from poolmaster.layout import HEAD, commit_writes, encode_head, log_key, request_key
 from poolmaster.store.contract import Compare, Write
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,20 @@ class Batch:
             outcome = error
         self.taken.append(write)
         self._answers.append((write.answer, outcome))
+
+    def conclude(self, delta: Delta) -> None:
+        """Make this the last batch of its store: only a commit that names the store's successor.
+
+        The objects are left as they are: nobody goes on from them, unless the commit is withdrawn.
+        """
+        succession = delta.succession
+        assert succession is not None  # noqa: S101 - or the store would go on
+        data, key = encode_delta(delta), log_key(delta.commit.revision)
+        self._writes = {key: Write(key, data)}
+        self.commits.append(Commit(delta, data))
+        self.head = Head(
+            succession.incarnation, delta.commit.term, delta.commit.revision, succession.heir
+        )
 
     def compares(self) -> list[Compare]:
         """What has to hold for the transaction: our head, and none of the requests done before."""

@@ -26,7 +26,8 @@ from typing import Protocol
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.replica import Head, State
+from poolcore.model import HostId
+from poolcore.replica import Delta, Head, State
 from poolcore.wire.chain import decode_delta
 from poolmaster.batch import (
     BATCH_WRITES,
@@ -38,7 +39,7 @@ from poolmaster.batch import (
     Request,
     executed,
 )
-from poolmaster.feed import Feed
+from poolmaster.feed import Commit, Feed
 from poolmaster.layout import log_key, read_head
 from poolmaster.store.contract import (
     Compare,
@@ -97,6 +98,8 @@ class Ledger:
         self._readers: list[asyncio.Future[None]] = []
         self._reader_arrived = asyncio.Event()
         self._over: str | None = None
+        self._concluded: Head | None = None
+        """What the register is after this store's last commit, if that was tried."""
         self.confirmed_at = clock.monotonic()
         """On the monotonic clock: since then nobody else had moved `head`, as far as is known."""
         self.feed = Feed(store, head.revision)
@@ -112,6 +115,11 @@ class Ledger:
     def head(self) -> Head:
         """The register as of the newest acknowledged commit."""
         return self._head
+
+    @property
+    def heir(self) -> HostId | None:
+        """The host that is to found the successor of this store, once that is decided."""
+        return None if self._concluded is None else self._concluded.master
 
     async def write(self, decide: Decide, *, request: Request | None = None) -> Outcome:
         """Commit what `decide` decides; returns when that is durable.
@@ -194,6 +202,25 @@ class Ledger:
         """Writes wait while the block runs; the head that they wait behind."""
         async with self._writing:
             yield self._head
+
+    async def conclude(self, delta: Delta) -> Commit:
+        """Make `delta` the last commit of this store, which names the store's successor.
+
+        To be called while writes wait (`paused`). It is neither published nor visible to reads:
+        it may yet be withdrawn, by another mastership than this one, which is to step down.
+        """
+        batch = Batch(self._head, self._state)
+        batch.conclude(delta)
+        self._concluded = batch.head
+        try:
+            await self._commit(batch)
+        except PoolError:
+            self._concluded = None
+            raise
+        except SteppedDown as error:
+            self.step_down(str(error))
+            raise self._not_master() from error
+        return batch.commits[0]
 
     def step_down(self, why: str) -> None:
         """End this mastership; what waits is answered as not done."""
@@ -404,6 +431,9 @@ class Ledger:
             head = await read_head(self._store)
         except StoreFailed as error:
             raise SteppedDown(f"the store failed: {error}") from error
+        if head is not None and head == self._concluded:
+            # Readers wait with the writers: somebody else may have written already.
+            await self._told_to_end.wait()
         ours = self._head
         if head is None or (head.incarnation, head.term) != (ours.incarnation, ours.term):
             raise SteppedDown("somebody else moved head")

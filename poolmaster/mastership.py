@@ -105,9 +105,9 @@ class Mastership:
             self.ledger,
             clock=clock,
             may_speak=lambda: self.may_speak,
-            is_ahead=lambda member: self.in_step is not None and self.in_step.is_ahead(member),
+            is_ahead=self._is_ahead,
         )
-        self.in_step = None
+        self.in_step: InStep | None = None
         if shared_store is None:
             self.in_step = InStep(self.ledger, self.sessions, host=host, clock=clock)
             self.ledger.second_copy = self.in_step
@@ -132,6 +132,12 @@ class Mastership:
     def may_speak(self) -> bool:
         """Whether members may be told that their master is there: nobody else was, a moment ago."""
         return self._tenure is None or self._tenure.may_speak
+
+    def _is_ahead(self, member: HostId) -> bool:
+        if self.ledger.heir is not None:
+            # The last commit may be withdrawn as long as nobody else has it.
+            return member == self.ledger.heir
+        return self.in_step is not None and self.in_step.is_ahead(member)
 
     @property
     def pool(self) -> PoolId:

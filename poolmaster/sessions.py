@@ -26,6 +26,7 @@ from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.decide.inventory import reported
 from poolmaster.feed import Commit
 from poolmaster.ledger import Decision, Ledger
+from poolmaster.succession import shared_revision
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,16 @@ class Session:
     progressed: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the same host has opened another session."""
+    over: bool = False
     reports: asyncio.Queue[Inventory] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     """The newest report that nobody has looked at yet."""
     inventory: Inventory | None = None
     """The newest report that was looked at."""
+
+    async def comes_to(self, revision: int) -> None:
+        """Until the member has durably applied `revision`, or the session has ended."""
+        while self.applied < revision and not self.over:
+            await self.progressed.wait()
 
     def report(self, inventory: Inventory) -> None:
         """Have a report looked at; only the newest matters."""
@@ -170,19 +177,17 @@ class Sessions:
         if self._ledger.state.get(Host, host) is None:
             await send(self._farewell(host))
             return
-        async with self.attached(host, cursor, hello) as session:
+        async with self.attached(host, cursor) as session:
             await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(head))))
             await self._until_first_ends(
                 self._read(requests, session),
-                self.take_reports(session),
+                self.take_reports(session, hello),
                 self._feed(send, session, cursor),
                 session.replaced.wait(),
             )
 
     @asynccontextmanager
-    async def attached(
-        self, host: HostId, cursor: int | None, hello: pb.Hello
-    ) -> AsyncIterator[Session]:
+    async def attached(self, host: HostId, cursor: int | None) -> AsyncIterator[Session]:
         """The session of a member of this pool, known to everybody as long as the block runs."""
         session = Session(host, applied=cursor or 0)
         if (older := self._attached.get(host)) is not None:
@@ -190,28 +195,20 @@ class Sessions:
         self._attached[host] = session
         self._notify()
         try:
-            await self._introduce(hello)
             yield session
         finally:
             if self._attached.get(host) is session:
                 del self._attached[host]
                 self._notify()
+            session.over = True
             session.progressed.set()
 
     async def _hello(self, requests: Requests) -> pb.Hello:
-        try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                first = await anext(requests)
-        except (TimeoutError, StopAsyncIteration) as error:
-            problem = "the session did not begin with a hello"
-            raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem) from error
-        if first.WhichOneof("item") != "hello":
-            problem = "the session must begin with a hello"
-            raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem)
+        hello = await first_hello(requests)
         pool = self._ledger.state.pool
-        if first.hello.pool != pool.uuid:
-            raise PoolError(Reason.HOST_NOT_IN_POOL, host=first.hello.host, pool=pool.name_label)
-        return first.hello
+        if hello.pool != pool.uuid:
+            raise PoolError(Reason.HOST_NOT_IN_POOL, host=hello.host, pool=pool.name_label)
+        return hello
 
     async def _introduce(self, hello: pb.Hello) -> None:
         try:
@@ -244,13 +241,16 @@ class Sessions:
                     expected=f"{incarnation.counter} ({incarnation.uuid})",
                     actual=f"{head.incarnation.counter} ({head.incarnation.uuid})",
                 )
-            return None
         # Terms are counted within an incarnation.
-        if hello.term > head.term:
+        elif hello.term > head.term:
             raise PoolError(Reason.HOST_IS_SLAVE, master="another host, of a newer term")
         if not hello.HasField("last") or not known:
             return None
         last: CommitId = from_proto(hello.last)
+        shared = shared_revision(self._ledger.state.pool, head.incarnation, incarnation)
+        if shared is not None:
+            # It goes on from what both have, or takes this chain instead of what it has beyond.
+            return last.revision if last.revision <= shared else None
         if last.revision > head.revision:
             raise PoolError(
                 Reason.REPLICA_AHEAD, replica=str(last.revision), store=str(head.revision)
@@ -346,8 +346,13 @@ class Sessions:
         session.progressed = asyncio.Event()
         self.stir()
 
-    async def take_reports(self, session: Session) -> None:
-        """Commit what a member's reports change, one after the other, until cancelled."""
+    async def take_reports(self, session: Session, hello: pb.Hello) -> None:
+        """Commit what a member says of itself and then what its reports change, until cancelled.
+
+        Beside the feeding, not before it: a commit may have to wait for this very member to have
+        it.
+        """
+        await self._introduce(hello)
         while True:
             inventory = session.inventory = await session.reports.get()
             while (reserved_at := await self._report(session.host, inventory)) is not None:
@@ -391,6 +396,20 @@ class Sessions:
                 return outcome.revision
             if outcome.delta is None:
                 return None
+
+
+async def first_hello(requests: Requests) -> pb.Hello:
+    """What a session begins with; `INVALID_VALUE` for anything else."""
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            first = await anext(requests)
+    except (TimeoutError, StopAsyncIteration) as error:
+        problem = "the session did not begin with a hello"
+        raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem) from error
+    if first.WhichOneof("item") != "hello":
+        problem = "the session must begin with a hello"
+        raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem)
+    return first.hello
 
 
 def _introduced(state: State, hello: pb.Hello) -> Decision:

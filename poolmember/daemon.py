@@ -29,7 +29,6 @@ from poolmaster.service.api import SERVICES
 from poolmember import config_values
 from poolmember.agent import Agent
 from poolmember.config import Config, pool_file_path
-from poolmember.contending import hand_over, standing, take_over
 from poolmember.drivers.contract import Driver
 from poolmember.files import HostFiles
 from poolmember.following import Uplinks
@@ -42,6 +41,7 @@ from poolmember.parts import Parts, handlers_while_starting
 from poolmember.place import Place, place_of
 from poolmember.roles import Roles
 from poolmember.session import Follower
+from poolmember.standing import hand_over, standing, take_over
 from poolmember.state_dir import StateDir
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,10 @@ from poolmanager.v1 import member_service_pb2_grpc
 from poolmember.founding import found_insistently
 from poolmember.gateway import Upstream, upstream_to
 from poolmember.identity import Member
-from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.inheriting import inherit, is_heir
+from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.search import Search
-from poolmember.session import Ejected, Follower, Link, Session, gone
+from poolmember.session import Ejected, Follower, Inherited, Link, Session, gone
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,11 @@ class Directions:
 
 async def follow(parts: Parts, member: Member) -> Change:
     """Follow whoever is master, until the host is ejected."""
+    parts.gateway.hold_seconds = HOLD_SECONDS
     async with parts.following(member.pool) as follower:
         await follower.load()
+        if await is_heir(follower, member):
+            return await inherit(parts, follower)
         return await sessions(parts, follower, member.addresses, Directions())
 
 
@@ -95,6 +99,9 @@ async def sessions(
                 log.warning("this host was ejected from pool %s", follower.pool)
                 parts.reached("host.eject:host-told")
                 return await found_insistently(parts, follower)
+            except Inherited:
+                log.warning("this host takes over the store of pool %s", follower.pool)
+                return await inherit(parts, follower)
             except (DeltaDoesNotFollow, MalformedMessage) as error:
                 log.warning("the replica starts over: %s", error)
                 follower.start_over()

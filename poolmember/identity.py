@@ -21,6 +21,8 @@ class Own:
     pool: PoolId
     incarnation: str
     """Uuid of the store's incarnation."""
+    counter: int = 1
+    """Of the incarnation."""
     store: str | None = None
     """URL of a shared store; none: `store.db` in the state directory."""
 
@@ -81,6 +83,7 @@ def encode(document: Document) -> str:
             "role": "own",
             "pool": membership.pool,
             "incarnation": membership.incarnation,
+            "counter": membership.counter,
             "store": membership.store,
         }
     elif isinstance(membership, Member):
@@ -103,6 +106,13 @@ def _text(plain: dict[str, Any], key: str) -> str:
     return value
 
 
+def _count(plain: dict[str, Any], key: str) -> int:
+    value = plain[key]
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{key} is {value!r}")
+    return value
+
+
 def _uuid(plain: dict[str, Any], key: str) -> str:
     return str(uuid.UUID(_text(plain, key)))
 
@@ -114,6 +124,7 @@ def _decode_membership(plain: dict[str, Any]) -> Membership:
             return Own(
                 pool=PoolId(_uuid(plain, "pool")),
                 incarnation=_uuid(plain, "incarnation"),
+                counter=_count(plain, "counter"),
                 store=store,
             )
         case "member":

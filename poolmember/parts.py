@@ -28,11 +28,15 @@ from poolmember.identity import Identity, Member, Own
 from poolmember.session import Follower, Link
 
 if TYPE_CHECKING:
+    from poolmember.ceding import Ceding
     from poolmember.contending import Contender
 
 PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """Between two attempts at the same: the first pause, and what it grows to."""
+
+HOLD_SECONDS = 2.0
+"""How long a write waits for the next master: twice what a change of master takes."""
 
 Connect = Callable[[str], AbstractAsyncContextManager[tuple[Upstream, Link]]]
 """Opens the way to the host at an endpoint."""
@@ -64,6 +68,8 @@ class Parts:
     """How many commits a pool that this host founds remembers."""
     mastership: Mastership | None = None
     follower: Follower | None = None
+    ceding: Ceding | None = None
+    """What this host is as long as its store has ended and it is not known who goes on."""
     contender: Contender | None = None
     """What this host is in an election, if it shares its pool's store with others."""
 

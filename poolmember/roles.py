@@ -67,8 +67,7 @@ class Roles:
             return await contend(self._parts, membership)
         if isinstance(membership, Member):
             return await follow(self._parts, membership)
-        await lead(self._parts, membership)
-        raise AssertionError("leading ends only by being cancelled")
+        return await lead(self._parts, membership)
 
     def _take_on(self, change: Change) -> None:
         identity = replace(self._parts.identity, membership=change.membership)

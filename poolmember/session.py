@@ -17,7 +17,7 @@ from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory
 from poolcore.model import Address, HostId, PoolId, SoftwareVersion
-from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
+from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, Succession, apply
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import from_proto, to_proto
@@ -81,6 +81,10 @@ class Replica(Protocol):
         ...
 
 
+class Inherited(Exception):
+    """The chain goes on in a store that this host has to found."""
+
+
 class Ejected(Exception):
     """The master says that this host is no longer of its pool."""
 
@@ -107,6 +111,8 @@ class Follower:
     """The last master this host had a session with, since the daemon started."""
     welcomes: int = 0
     """How many sessions a master has welcomed."""
+    succession: Succession | None = None
+    """What the last commit that came from a master says of the next incarnation, if it does."""
     from_snapshot: bool = False
     """The replica does not fit the chain: ask for a snapshot to replace it."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -123,6 +129,15 @@ class Follower:
             self.state, self.term = await self.store.load()
             self.heard = self.clock.monotonic()
             self.loaded = True
+
+    async def inherits(self) -> Succession | None:
+        """The succession that this host's replica ends with, if this host is the heir."""
+        last = self.store.head.last
+        if last is None or not last.revision:
+            return None
+        newest = await self.store.read_log(last.revision - 1, 1)
+        found = decode_delta(newest[0]).succession if newest else None
+        return found if found is not None and found.heir == self.host else None
 
     def hello(self) -> pb.SessionRequest:
         """Who this host is and what it already has."""
@@ -195,7 +210,7 @@ class Follower:
 
         async def write() -> None:
             await self.store.append(deltas)
-            self.state = after
+            self.state, self.succession = after, deltas[-1][0].succession
             if after.incarnation != incarnation:
                 # The replica of another incarnation has forgotten the terms of the one before.
                 await self.store.obey(self.term)
@@ -276,7 +291,8 @@ class Session:
     async def run(self, link: Link) -> None:
         """Until the session ends; says why by raising.
 
-        `Ejected`, `DeltaDoesNotFollow` (the replica needs a snapshot) or a `PoolError`.
+        `Ejected`, `Inherited`, `DeltaDoesNotFollow` (the replica needs a snapshot) or a
+        `PoolError`.
         """
         try:
             await side_by_side(
@@ -333,6 +349,9 @@ class Session:
                 case "deltas":
                     data = self._with_waiting(response)
                     self._tell_applied(await self._follower.apply(data))
+                    succession = self._follower.succession
+                    if succession is not None and succession.heir == self._follower.host:
+                        raise Inherited
                 case "snapshot":
                     frames.append(response.snapshot)
                     if response.snapshot.HasField("digest"):

@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from immutables import Map
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession, Host, HostId, Task, TaskId
-from poolcore.replica import Put, State
+from poolcore.replica import Head, Put, State
 from poolmaster.agents import Agents
 from poolmaster.decide.leadership import preference
 from poolmaster.ledger import Decide, Decision, Ledger
@@ -36,6 +37,7 @@ from poolmaster.operations.steps import (
     surplus,
 )
 from poolmaster.sessions import RECONNECT_SECONDS, Session, Sessions
+from poolmaster.succession import next_incarnation, succession
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +61,6 @@ class Handover:
         found = state.get(Host, host)
         if found is None:
             raise PoolError(Reason.OBJECT_NOT_FOUND, kind="host", name=host)
-        if not self._shared:
-            problem = "the pool's store is at its present master alone"
-            raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
         ours = state.host(self._ledger.head.master).software_version
         if found.software_version != ours:
             problem = (
@@ -91,15 +90,50 @@ class Handover:
             raise _failed(name, "it is too far behind") from None
         async with self._ledger.paused() as head:
             announced()
-            try:
-                async with asyncio.timeout(TAKE_OVER_SECONDS):
-                    # What it still lacks it reads from the store's log.
-                    await self._agents.take_over(host.address, head, why, seconds=TAKE_OVER_SECONDS)
-            except TimeoutError:
-                raise _failed(name, f"it did not answer for {TAKE_OVER_SECONDS:g} s") from None
-            except PoolError as error:
-                raise _failed(name, error.message.rstrip(".")) from error
+            if self._shared:
+                await self._by_claim(host, head, why)
+            else:
+                await self._by_succession(host, head, why)
             self._ledger.step_down(f"{name} has taken over")
+
+    async def _by_claim(self, host: Host, head: Head, why: Accession) -> None:
+        """Have the host claim the mastership of the store that it shares with this one."""
+        name = host.name_label
+        try:
+            async with asyncio.timeout(TAKE_OVER_SECONDS):
+                # What it still lacks it reads from the store's log.
+                await self._agents.take_over(host.address, head, why, seconds=TAKE_OVER_SECONDS)
+        except TimeoutError:
+            raise _failed(name, f"it did not answer for {TAKE_OVER_SECONDS:g} s") from None
+        except PoolError as error:
+            raise _failed(name, error.message.rstrip(".")) from error
+
+    async def _by_succession(self, host: Host, head: Head, why: Accession) -> None:
+        """End the store, with a last commit that makes the host found its successor.
+
+        When that commit is made this mastership is over, whatever becomes of the host.
+        """
+        session = self._sessions.get(host.uuid)
+        if session is None:
+            raise _failed(host.name_label, "it is not connected any more")
+        state = self._ledger.state
+        # This host has that commit, in its store: until it is found to lack behind it is in step.
+        last = succession(
+            state,
+            next_incarnation(state),
+            host.uuid,
+            why,
+            term=head.term,
+            in_step=head.master,
+        )
+        try:
+            commit = await self._ledger.conclude(last)
+        except PoolError as error:
+            raise _failed(host.name_label, error.message.rstrip(".")) from error
+        self._ledger.feed.offer([commit])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_OVER_SECONDS):
+                await session.comes_to(commit.revision)
 
     async def to_the_best(self) -> None:
         """Hand over to the best of the attached hosts; `HANDOVER_FAILED` if there is none."""

@@ -23,7 +23,6 @@ from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import pool_service_pb2
 from poolmaster.mastership import Mastership
 from poolmember.agent import ASK_SECONDS, Agent
-from poolmember.contending import standing, take_over
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
@@ -34,6 +33,7 @@ from poolmember.measurements import DiskGauge
 from poolmember.parts import Parts
 from poolmember.roles import Roles
 from poolmember.session import Follower, Link
+from poolmember.standing import standing, take_over
 from sim.asking import Asking
 from sim.disk import Disk, DiskFiles, PowerCut
 from sim.network import Connection
@@ -267,6 +267,8 @@ class Life:
         """A member's session: only the master itself has any."""
         if self.mastership is not None:
             await self.mastership.sessions.serve(requests, send)
+        elif self.parts.ceding is not None:
+            await self.parts.ceding.serve(requests, send)
         elif self.gateway.upstream is not None:
             raise PoolError(Reason.HOST_IS_SLAVE, master=self.gateway.upstream)
         else:

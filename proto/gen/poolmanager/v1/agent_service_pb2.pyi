@@ -671,6 +671,8 @@ class Standing(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     HEARS_MASTER_FIELD_NUMBER: _builtins.int
     REACHES_STORE_FIELD_NUMBER: _builtins.int
+    LEADS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Uuid of the host."""
     revision: _builtins.int
@@ -681,6 +683,12 @@ class Standing(_message.Message):
     """Whether it hears a master of that term or a newer one, or is one itself."""
     reaches_store: _builtins.bool
     """Whether it reaches the pool's store."""
+    leads: _builtins.bool
+    """Whether it is the master itself."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """Of its mastership, or else of its replica; absent if it has neither."""
+
     def __init__(
         self,
         *,
@@ -689,15 +697,19 @@ class Standing(_message.Message):
         priority: _builtins.int | None = ...,
         hears_master: _builtins.bool | None = ...,
         reaches_store: _builtins.bool | None = ...,
+        leads: _builtins.bool | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hears_master: _TypeAlias = _typing.Literal["hears_master"]  # noqa: Y015
     _WhichOneofArgType__hears_master: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__leads: _TypeAlias = _typing.Literal["leads"]  # noqa: Y015
+    _WhichOneofArgType__leads: _TypeAlias = _typing.Literal["_leads", b"_leads"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__reaches_store: _TypeAlias = _typing.Literal["reaches_store"]  # noqa: Y015
@@ -708,6 +720,8 @@ class Standing(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hears_master) -> _WhichOneofReturnType__hears_master | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leads) -> _WhichOneofReturnType__leads | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
