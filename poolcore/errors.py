@@ -96,6 +96,15 @@ class Reason(StrEnum):
     HOST_NOT_IN_POOL = "HOST_NOT_IN_POOL"
     HOST_NOT_ELIGIBLE = "HOST_NOT_ELIGIBLE"
     HANDOVER_FAILED = "HANDOVER_FAILED"
+    # emergencies
+    CONFIRMATION_MISSING = "CONFIRMATION_MISSING"
+    ALREADY_MASTER = "ALREADY_MASTER"
+    MASTER_LIVES = "MASTER_LIVES"
+    QUORUM_LIVES = "QUORUM_LIVES"
+    REPLICA_BEHIND = "REPLICA_BEHIND"
+    REPLICA_MISSING = "REPLICA_MISSING"
+    LOSS_NOT_ACCEPTED = "LOSS_NOT_ACCEPTED"
+    NOT_THE_MASTER = "NOT_THE_MASTER"
     # tasks
     TASK_NOT_CANCELLABLE = "TASK_NOT_CANCELLABLE"
     TASK_CANCELLED = "TASK_CANCELLED"
@@ -305,6 +314,49 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.ABORTED, Exit.FAILED,
         "{host} did not take over: {problem}.",
         "`pool status` tells who is master; look into the log of {host} and try again.",
+    ),
+    Reason.CONFIRMATION_MISSING: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "{command} has consequences that a person has to answer for.",
+        "Read what it says above, then give it again with `--yes`.",
+    ),
+    Reason.ALREADY_MASTER: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is the master of the pool already.",
+        "`pool recover-members` tells the other hosts so, should one not follow it.",
+    ),
+    Reason.MASTER_LIVES: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} says that the pool has a master.",
+        "`pool designate-master HOST` hands the mastership over. If that host is wrong, switch off "
+        "what it takes for the master and try again.",
+    ),
+    Reason.QUORUM_LIVES: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} reaches the pool's store: the hosts can elect a master by themselves.",
+        "`pool status` shows the hosts; `pool designate-master HOST` elects that one.",
+    ),
+    Reason.REPLICA_BEHIND: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is at revision {revision}; {better}, which answers, is at {newer}.",
+        "`pool --server {address} emergency-transition-to-master` goes on from there.",
+    ),
+    Reason.REPLICA_MISSING: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} has no replica of the pool to go on from.",
+        "Choose a host that was in the pool for longer.",
+    ),
+    Reason.LOSS_NOT_ACCEPTED: Entry(
+        Status.DATA_LOSS, Exit.CONFLICT,
+        "{hosts} may have had changes that nobody in reach has: after revision {revision} none of "
+        "those in reach is known to have been in step.",
+        "Start one of them if you can. Otherwise give `--accept-loss` as well: what they had is "
+        "then lost, or saved apart should they come back (`pool recovery list`).",
+    ),
+    Reason.NOT_THE_MASTER: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is not the master of this pool: {problem}.",
+        "`pool --server {host} status` shows what that host knows of its pool.",
     ),
     Reason.TASK_NOT_CANCELLABLE: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

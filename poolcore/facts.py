@@ -103,6 +103,52 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A member of the pool, as the host that is to be master finds it."""
+
+    uuid: HostId
+    name_label: str
+    address: str
+    """`host:port`."""
+    answers: bool
+    incarnation: Incarnation | None = None
+    """Of what it has; none if it has nothing, or does not answer."""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmergencyOutlook:
+    """What a host would go on from, were it made master in an emergency (design §5)."""
+
+    host: HostId
+    name_label: str
+    pool_name: str
+    incarnation: Incarnation
+    revision: int
+    in_step: str | None = None
+    """Name of the host that was in step when this one last heard of its master."""
+    may_lack: bool
+    """Whether the hosts that do not answer may have had commits that nobody in reach has."""
+    peers: tuple[Peer, ...] = ()
+    """The pool's other hosts, by name."""
+
+    @property
+    def to_be_off(self) -> tuple[Peer, ...]:
+        """The hosts that must be switched off: one of them may still act as the master."""
+        return tuple(peer for peer in self.peers if not peer.answers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveredMember:
+    """What became of a member that was told where its master is."""
+
+    uuid: HostId
+    name_label: str
+    follows: bool
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """Where a host stands when its pool looks for a master."""
 

@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 
 from immutables import Map
 
-from poolcore.model import Accession, Host, HostId, Kind, Object, Pool
-from poolcore.model import Incarnation as Incarnation
+from poolcore.model import Accession, Host, HostId, Incarnation, Kind, Object, Pool
 from poolcore.requests import RequestRecord, RequestWindow
 
 T = TypeVar("T", bound=Object)

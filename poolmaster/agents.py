@@ -58,6 +58,10 @@ class Agents(Protocol):
         """Have a host claim the mastership that `head` is of; returns when it has confirmed it."""
         ...
 
+    async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
+        """Tell a host where its pool's master is; returns when it follows it."""
+        ...
+
     async def read_nonce(self, endpoint: str, store: str) -> str | None:
         """The nonce that the host reads in the store of that URL; none if it cannot."""
         ...

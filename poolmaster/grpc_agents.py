@@ -94,6 +94,15 @@ class GrpcAgents:
             except grpc.aio.AioRpcError as error:
                 raise _refined(error, endpoint) from error
 
+    async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
+        """See `Agents`."""
+        async with open_channel(endpoint) as channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            try:
+                await stub.ResetMaster(pb.ResetMasterRequest(address=master), timeout=seconds)
+            except grpc.aio.AioRpcError as error:
+                raise _refined(error, endpoint) from error
+
     async def _call(
         self, endpoint: str, method: Callable[[Any], Callable[..., Awaitable[Any]]], request: Any
     ) -> Any:

@@ -14,8 +14,8 @@ from datetime import datetime
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts
-from poolcore.model import Accession, HostId, Object, Pool, PoolId
-from poolcore.replica import CommitId, Delta, Head, Incarnation, Put, State, apply, snapshot
+from poolcore.model import Accession, HostId, Incarnation, Object, Pool, PoolId
+from poolcore.replica import CommitId, Delta, Head, Put, State, apply, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.agents import Agents
 from poolmaster.claiming import Claimed

@@ -18,8 +18,8 @@ from functools import partial
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory
-from poolcore.model import Host, HostId, HostMetrics, Task
-from poolcore.replica import CommitId, Incarnation, Put, State
+from poolcore.model import Host, HostId, HostMetrics, Incarnation, Task
+from poolcore.replica import CommitId, Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb

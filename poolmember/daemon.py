@@ -30,6 +30,7 @@ from poolmember import config_values
 from poolmember.agent import Agent
 from poolmember.config import Config, pool_file_path
 from poolmember.drivers.contract import Driver
+from poolmember.emergency import Emergency
 from poolmember.files import HostFiles
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
@@ -112,6 +113,7 @@ class Daemon:
         )
         shared_store = config.store.url if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)
+        self.emergency = Emergency(self._parts, self._roles)
         self._scripts = HostScripts(
             self._place,
             pool_file=pool_file_path(config.state_dir),

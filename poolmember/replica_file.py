@@ -14,13 +14,12 @@ from pathlib import Path
 
 from poolcore.errors import PoolError, Reason
 from poolcore.filesystem import network_filesystem
-from poolcore.model import Kind, Pool, PoolId
+from poolcore.model import Incarnation, Kind, Pool, PoolId
 from poolcore.replica import (
     DEFAULT_HISTORY_REVISIONS,
     CommitId,
     Delta,
     DeltaDoesNotFollow,
-    Incarnation,
     Put,
     State,
     snapshot,

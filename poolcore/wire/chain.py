@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from poolcore.model import Kind, Object
-from poolcore.replica import Change, CommitId, Delta, Incarnation, Put, Remove, State, snapshot
+from poolcore.model import Incarnation, Kind, Object
+from poolcore.replica import Change, CommitId, Delta, Put, Remove, State, snapshot
 from poolcore.requests import RequestRecord
 from poolcore.wire.codec import (
     MalformedMessage,

@@ -103,18 +103,35 @@ def _ordered(state: State) -> list[Host]:
     return sorted(state.all(Host), key=lambda h: (h.name_label, h.uuid))
 
 
+def _second_copy(state: State) -> list[pb.Warning]:
+    """What follows from the store being at the master alone."""
+    host = state.get(Host, state.pool.in_step)
+    if host is None:
+        return [
+            pb.Warning(
+                code="REPLICA_OUT_OF_STEP",
+                message="No other host has every change: what is acknowledged now is on the "
+                "master's disk alone.",
+                remedy="Start poolmember on the other hosts, or look into their logs; a host comes "
+                "back into step by itself.",
+            )
+        ]
+    return [
+        pb.Warning(
+            code="FAILOVER_NEEDS_A_PERSON",
+            message="No host takes over by itself from a master that is lost. Nothing that was "
+            f"acknowledged is lost with it: {host.name_label} has it too.",
+            remedy="Should the master be lost: make sure that it is off, then "
+            f"`pool --server {host.address} emergency-transition-to-master --yes`.",
+        )
+    ]
+
+
 def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
     warnings = []
     hosts = _ordered(state)
     if len(hosts) > 1 and master.shared_store is None:
-        warnings.append(
-            pb.Warning(
-                code="FAILOVER_NEEDS_A_PERSON",
-                message="The pool's store is at the master alone: while the master is down nothing "
-                "can be changed, and no other host takes over by itself.",
-                remedy="Keep the master's state directory safe; it has all that was acknowledged.",
-            )
-        )
+        warnings += _second_copy(state)
     live = {m.host for m in state.all(HostMetrics) if m.live}
     warnings += [
         pb.Warning(

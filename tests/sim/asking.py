@@ -74,6 +74,10 @@ class Asking:
         request = pb.TakeOverRequest(head=to_proto(head), why=enum_to_proto(why))
         await self._ask(endpoint, "TakeOver", request, seconds=seconds)
 
+    async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
+        request = pb.ResetMasterRequest(address=master)
+        await self._ask(endpoint, "ResetMaster", request, seconds=seconds)
+
     async def read_nonce(self, endpoint: str, store: str) -> str | None:
         await self._world.network.reach(self._source, endpoint)
         found = self._world.shared[store].data.read(NONCE, None, None).items

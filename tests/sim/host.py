@@ -26,6 +26,7 @@ from poolmember.agent import ASK_SECONDS, Agent
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
+from poolmember.emergency import Emergency
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Membership
 from poolmember.measurements import Disk as DiskMeasure
@@ -156,6 +157,7 @@ class Life:
             on_role=lambda _: None,
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
+        self.emergency = Emergency(self.parts, self._roles)
         self._running = self.begin(self._run())
 
     async def _run(self) -> None:

@@ -801,3 +801,344 @@ class TakeOverResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    """A member of the pool, as the host that is to be master finds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Uuid of the host."""
+    name_label: _builtins.str
+    """Its name."""
+    address: _builtins.str
+    """Where it was asked, host:port."""
+    answers: _builtins.bool
+    """Whether it answered."""
+    revision: _builtins.int
+    """Up to which revision its replica goes; 0 if it does not answer."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """Of what it has; absent if it has nothing, or does not answer."""
+
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        address: _builtins.str | None = ...,
+        answers: _builtins.bool | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_answers", b"_answers", "_name_label", b"_name_label", "_revision", b"_revision", "_uuid", b"_uuid", "address", b"address", "answers", b"answers", "incarnation", b"incarnation", "name_label", b"name_label", "revision", b"revision", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_answers", b"_answers", "_name_label", b"_name_label", "_revision", b"_revision", "_uuid", b"_uuid", "address", b"address", "answers", b"answers", "incarnation", b"incarnation", "name_label", b"name_label", "revision", b"revision", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
+    _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
+    _WhichOneofReturnType__answers: _TypeAlias = _typing.Literal["answers"]  # noqa: Y015
+    _WhichOneofArgType__answers: _TypeAlias = _typing.Literal["_answers", b"_answers"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answers) -> _WhichOneofReturnType__answers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
+
+@_typing.final
+class EmergencyOutlook(_message.Message):
+    """What a host would go on from, were it made master in an emergency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    POOL_NAME_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    IN_STEP_FIELD_NUMBER: _builtins.int
+    MAY_LACK_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Uuid of the host."""
+    name_label: _builtins.str
+    """Its name."""
+    pool_name: _builtins.str
+    """The pool's name."""
+    revision: _builtins.int
+    """Up to which revision its replica goes."""
+    in_step: _builtins.str
+    """Name of the host that was in step when this one last heard of its master; absent if none was."""
+    may_lack: _builtins.bool
+    """Whether the hosts that do not answer may have had commits that nobody in reach has."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """Of its replica."""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
+        """The pool's other hosts, by name."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        pool_name: _builtins.str | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        revision: _builtins.int | None = ...,
+        in_step: _builtins.str | None = ...,
+        may_lack: _builtins.bool | None = ...,
+        peers: _abc.Iterable[Global___Peer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "pool_name", b"pool_name", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "peers", b"peers", "pool_name", b"pool_name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__in_step: _TypeAlias = _typing.Literal["in_step"]  # noqa: Y015
+    _WhichOneofArgType__in_step: _TypeAlias = _typing.Literal["_in_step", b"_in_step"]  # noqa: Y015
+    _WhichOneofReturnType__may_lack: _TypeAlias = _typing.Literal["may_lack"]  # noqa: Y015
+    _WhichOneofArgType__may_lack: _TypeAlias = _typing.Literal["_may_lack", b"_may_lack"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__pool_name: _TypeAlias = _typing.Literal["pool_name"]  # noqa: Y015
+    _WhichOneofArgType__pool_name: _TypeAlias = _typing.Literal["_pool_name", b"_pool_name"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step) -> _WhichOneofReturnType__in_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__may_lack) -> _WhichOneofReturnType__may_lack | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_name) -> _WhichOneofReturnType__pool_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___EmergencyOutlook: _TypeAlias = EmergencyOutlook  # noqa: Y015
+
+@_typing.final
+class EmergencyTransitionRequest(_message.Message):
+    """By a person, to one named host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIRMED_FIELD_NUMBER: _builtins.int
+    ACCEPT_LOSS_FIELD_NUMBER: _builtins.int
+    confirmed: _builtins.bool
+    """Whether to do it; otherwise only the outlook is given."""
+    accept_loss: _builtins.bool
+    """Whether to do it although commits may be lost."""
+    def __init__(
+        self,
+        *,
+        confirmed: _builtins.bool | None = ...,
+        accept_loss: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accept_loss", b"_accept_loss", "_confirmed", b"_confirmed", "accept_loss", b"accept_loss", "confirmed", b"confirmed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accept_loss", b"_accept_loss", "_confirmed", b"_confirmed", "accept_loss", b"accept_loss", "confirmed", b"confirmed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accept_loss: _TypeAlias = _typing.Literal["accept_loss"]  # noqa: Y015
+    _WhichOneofArgType__accept_loss: _TypeAlias = _typing.Literal["_accept_loss", b"_accept_loss"]  # noqa: Y015
+    _WhichOneofReturnType__confirmed: _TypeAlias = _typing.Literal["confirmed"]  # noqa: Y015
+    _WhichOneofArgType__confirmed: _TypeAlias = _typing.Literal["_confirmed", b"_confirmed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accept_loss) -> _WhichOneofReturnType__accept_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confirmed) -> _WhichOneofReturnType__confirmed | None: ...
+
+Global___EmergencyTransitionRequest: _TypeAlias = EmergencyTransitionRequest  # noqa: Y015
+
+@_typing.final
+class EmergencyTransitionResponse(_message.Message):
+    """What was found, and what was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTLOOK_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outlook(self) -> Global___EmergencyOutlook:
+        """What the host goes on from, or would."""
+
+    @_builtins.property
+    def head(self) -> _chain_pb2.Head:
+        """The register of the new incarnation; absent if it was not confirmed."""
+
+    def __init__(
+        self,
+        *,
+        outlook: Global___EmergencyOutlook | None = ...,
+        head: _chain_pb2.Head | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "outlook", b"outlook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "outlook", b"outlook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmergencyTransitionResponse: _TypeAlias = EmergencyTransitionResponse  # noqa: Y015
+
+@_typing.final
+class ResetMasterRequest(_message.Message):
+    """By a person, or by the master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Where the master is, host:port."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "address", b"address"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "address", b"address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
+    _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
+
+Global___ResetMasterRequest: _TypeAlias = ResetMasterRequest  # noqa: Y015
+
+@_typing.final
+class ResetMasterResponse(_message.Message):
+    """The host follows the master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_FIELD_NUMBER: _builtins.int
+    master: _builtins.str
+    """The master's uuid."""
+    def __init__(
+        self,
+        *,
+        master: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_master", b"_master", "master", b"master"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_master", b"_master", "master", b"master"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__master: _TypeAlias = _typing.Literal["master"]  # noqa: Y015
+    _WhichOneofArgType__master: _TypeAlias = _typing.Literal["_master", b"_master"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__master) -> _WhichOneofReturnType__master | None: ...
+
+Global___ResetMasterResponse: _TypeAlias = ResetMasterResponse  # noqa: Y015
+
+@_typing.final
+class RecoverMembersRequest(_message.Message):
+    """By a person, to the master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverMembersRequest: _TypeAlias = RecoverMembersRequest  # noqa: Y015
+
+@_typing.final
+class RecoveredMember(_message.Message):
+    """What became of one member."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Uuid of the host."""
+    name_label: _builtins.str
+    """Its name."""
+    follows: _builtins.bool
+    """Whether it follows this master now."""
+    problem: _builtins.str
+    """Why it does not; absent if it does."""
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        follows: _builtins.bool | None = ...,
+        problem: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_follows", b"_follows", "_name_label", b"_name_label", "_problem", b"_problem", "_uuid", b"_uuid", "follows", b"follows", "name_label", b"name_label", "problem", b"problem", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_follows", b"_follows", "_name_label", b"_name_label", "_problem", b"_problem", "_uuid", b"_uuid", "follows", b"follows", "name_label", b"name_label", "problem", b"problem", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__follows: _TypeAlias = _typing.Literal["follows"]  # noqa: Y015
+    _WhichOneofArgType__follows: _TypeAlias = _typing.Literal["_follows", b"_follows"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__problem: _TypeAlias = _typing.Literal["problem"]  # noqa: Y015
+    _WhichOneofArgType__problem: _TypeAlias = _typing.Literal["_problem", b"_problem"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__follows) -> _WhichOneofReturnType__follows | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__problem) -> _WhichOneofReturnType__problem | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___RecoveredMember: _TypeAlias = RecoveredMember  # noqa: Y015
+
+@_typing.final
+class RecoverMembersResponse(_message.Message):
+    """Every other host of the pool, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecoveredMember]:
+        """Those that followed the master before are among them."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___RecoveredMember] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverMembersResponse: _TypeAlias = RecoverMembersResponse  # noqa: Y015
