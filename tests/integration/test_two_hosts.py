@@ -93,7 +93,7 @@ async def test_writes_go_on_without_a_member_that_hangs(cluster: Cluster) -> Non
         assert [m.name for m in state.all(Message)][-1] == "REPLICA_OUT_OF_STEP"
         codes = [warning.code for warning in (await api.status()).warnings]
         assert "REPLICA_OUT_OF_STEP" in codes
-        assert "does not confirm commits" in phantom.log()
+        assert "does not confirm commits" in phantom.log
         ignite.signal(signal.SIGCONT)
         await api.in_step()
         assert (await api.state()).pool.in_step is not None
@@ -132,7 +132,7 @@ async def test_a_master_that_comes_back_waits_for_the_host_that_was_in_step(
         await phantom.kill()
         await ignite.kill()
         await phantom.start()
-        await phantom.says("this host does not lead yet")
+        await phantom.says("waiting for ignite")
         async with phantom.api() as api:
             assert await refusal(api.update_pool(add_tags=["alone"])) is Reason.NO_MASTER
             assert await refusal(api.emergency_transition()) is Reason.LOSS_NOT_ACCEPTED
@@ -147,7 +147,7 @@ async def test_a_master_that_waits_can_be_told_to_go_on(cluster: Cluster) -> Non
         await phantom.kill()
         await ignite.kill()
         await phantom.start()
-        await phantom.says("this host does not lead yet")
+        await phantom.says("waiting for ignite")
         async with phantom.api() as api:
             await api.emergency_transition(accept_loss=True)
             await api.update_pool(add_tags=["alone"])
