@@ -42,6 +42,7 @@ from poolclient._errors import (
 )
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
+from poolclient._gone import DeadHost, ForgetPreview, ForgottenHost, NamedObject
 from poolclient._history import Reign
 from poolclient._locks import PoolLock
 from poolclient._mirror import Mirror
@@ -74,9 +75,12 @@ __all__ = [
     "Committed",
     "Conflict",
     "Cursor",
+    "DeadHost",
     "Difference",
     "Event",
     "Failed",
+    "ForgetPreview",
+    "ForgottenHost",
     "Freshness",
     "HistoryGone",
     "HostCheck",
@@ -89,6 +93,7 @@ __all__ = [
     "LockHeld",
     "LockLost",
     "Mirror",
+    "NamedObject",
     "NoHostAnswers",
     "NoMaster",
     "NotAllowed",

@@ -3,7 +3,7 @@
 A session is served over any transport: it reads requests from an iterator and writes with `send`.
 A member is fed from the revision it has; from before the history it gets a snapshot. What the
 session is never fed is the commit that removes its own host: instead it is told that it was
-ejected, so that its replica still holds what it takes along.
+ejected, or forgotten, so that its replica still holds what it takes along.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from functools import partial
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory
-from poolcore.model import Host, HostId, HostMetrics, Task
-from poolcore.replica import CommitId, Incarnation, Put, State
+from poolcore.model import Host, HostId, HostMetrics
+from poolcore.replica import Change, CommitId, Incarnation, Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
+from poolmaster.decide.gone import ejected_by, heard
 from poolmaster.decide.inventory import reported
 from poolmaster.feed import Commit
 from poolmaster.ledger import Decision, Ledger
@@ -151,11 +152,12 @@ class Sessions:
             await changed.wait()
 
     def _liveness(self, state: State) -> Decision:
-        changes = []
+        changes: list[Change] = []
         for metrics in state.all(HostMetrics):
             live = metrics.host in self._attached
             if metrics.live != live and (live or self._all_had_time):
-                changes.append(Put(replace(metrics, live=live, last_updated=self._clock.now())))
+                now = self._clock.now()
+                changes += heard(state, metrics, live=live, now=now)
         return Decision(tuple(changes))
 
     def _notify(self) -> None:
@@ -221,10 +223,10 @@ class Sessions:
     def _farewell(self, host: HostId) -> pb.SessionResponse:
         """What a host of this pool's past is told: that a task ejected it, or an error."""
         state = self._ledger.state
-        for task in state.all(Task):
-            if task.operation == "host.eject" and task.params.get("host") == host:
-                return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
-        raise PoolError(Reason.HOST_NOT_IN_POOL, host=host, pool=state.pool.name_label)
+        task = ejected_by(state, host)
+        if task is None:
+            raise PoolError(Reason.HOST_FORGOTTEN, host=host, pool=state.pool.name_label)
+        return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
 
     def cursor(self, hello: pb.Hello) -> int | None:
         """The revision a member has and goes on from; none when it needs a snapshot.

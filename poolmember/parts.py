@@ -102,10 +102,21 @@ class Parts:
             self.follower = None
             await store.close()
 
-    def answer_from_replica(self, follower: Follower, problem: Callable[[], str]) -> Handlers:
-        """Handlers for a host without a master; `problem` says why it has none."""
+    def answer_from_replica(
+        self,
+        follower: Follower,
+        problem: Callable[[], str],
+        *,
+        refusal: PoolError | None = None,
+    ) -> Handlers:
+        """Handlers for a host without a master; `problem` says why it has none.
+
+        With a `refusal` it looks for none, and that is what callers are told.
+        """
 
         def no_master() -> PoolError:
+            if refusal is not None:
+                return refusal
             # It may be the message of another error, a sentence of its own.
             said = problem().rstrip(".")
             return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
@@ -121,7 +132,12 @@ class Parts:
 
         def status() -> Any:
             return status_of_replica(
-                view(), follower.last_master, follower.term, "sqlite", shared=shared
+                view(),
+                follower.last_master,
+                follower.term,
+                "sqlite",
+                shared=shared,
+                refusal=refusal,
             )
 
         membership = self.identity.membership

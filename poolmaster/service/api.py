@@ -91,7 +91,12 @@ def master_handlers(master: Mastership, *, host: str) -> Handlers:
 
     own: dict[str, dict[str, Callable[..., Any]]] = {
         "PoolService": _pool_functions(master, read),
-        "HostService": {"UpdateHost": partial(writes.update_host, master)},
+        "HostService": {
+            "UpdateHost": partial(writes.update_host, master),
+            "DeclareHostDead": partial(hosts.declare_host_dead, master),
+            "CheckForgetHost": partial(hosts.check_forget_host, master),
+            "ForgetHost": partial(hosts.forget_host, master),
+        },
         "TaskService": {"CancelTask": cancel_task},
         "LockService": {
             "AcquireLock": partial(locks.acquire_lock, master),
