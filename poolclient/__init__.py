@@ -48,6 +48,7 @@ from poolclient._locks import PoolLock
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import View, ViewTable
+from poolclient._recovery import RecoveredChange, Recoveries
 from poolclient._status import (
     HostCheck,
     HostReport,
@@ -105,6 +106,8 @@ __all__ = [
     "PoolLock",
     "PoolStatus",
     "Quorum",
+    "RecoveredChange",
+    "Recoveries",
     "Reign",
     "Role",
     "StaleAnswer",

@@ -24,6 +24,7 @@ from poolclient._history import Reign
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import Picture
+from poolclient._recovery import RecoveredChange, Recoveries
 from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tables import Tables
 from poolclient._tasks import TaskHandle
@@ -377,6 +378,16 @@ class BlockingPoolClient:
     def status(self, *, timeout_seconds: float | None = None) -> PoolStatus:
         """Master, chain, quorum, hosts and warnings."""
         return self._thread.run(self._client.status(timeout_seconds=timeout_seconds))
+
+    def recoveries(self, *, timeout_seconds: float | None = None) -> Recoveries:
+        """What live hosts have saved of commits that they had and the pool has not."""
+        return self._thread.run(self._client.recoveries(timeout_seconds=timeout_seconds))
+
+    def recovery(
+        self, host: str | Host, name: str, *, timeout_seconds: float | None = None
+    ) -> tuple[RecoveredChange, ...]:
+        """Such commits of one host, in order; `name` is that of a `poolcore.facts.Recovery`."""
+        return self._thread.run(self._client.recovery(host, name, timeout_seconds=timeout_seconds))
 
     def if_lost(
         self, *hosts: str | Host, timeout_seconds: float | None = None

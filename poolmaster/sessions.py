@@ -17,13 +17,13 @@ from functools import partial
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Inventory
+from poolcore.facts import Inventory, Recovery
 from poolcore.model import Host, HostId, HostMetrics
 from poolcore.replica import Change, CommitId, Incarnation, Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
-from poolmaster.decide.gone import ejected_by, heard
+from poolmaster.decide.gone import ejected_by, heard, recovered
 from poolmaster.decide.inventory import reported
 from poolmaster.feed import Commit
 from poolmaster.ledger import Decision, Ledger
@@ -59,6 +59,8 @@ class Session:
     """The newest report that nobody has looked at yet."""
     inventory: Inventory | None = None
     """The newest report that was looked at."""
+    recoveries: asyncio.Queue[Recovery] = field(default_factory=asyncio.Queue)
+    """What the host has saved of commits that the pool has not, to be noted."""
 
     async def comes_to(self, revision: int) -> None:
         """Until the member has durably applied `revision`, or the session has ended."""
@@ -184,6 +186,7 @@ class Sessions:
             await self._until_first_ends(
                 self._read(requests, session),
                 self.take_reports(session, hello),
+                self._note_recoveries(session),
                 self._feed(send, session, cursor),
                 session.replaced.wait(),
             )
@@ -330,6 +333,8 @@ class Sessions:
                     self.progressed(session, request.applied.revision)
                 case "inventory":
                     session.report(from_proto(request.inventory.inventory))
+                case "recovery":
+                    session.recoveries.put_nowait(from_proto(request.recovery))
                 case _:
                     pass
 
@@ -362,6 +367,14 @@ class Sessions:
                 await self._ledger.feed.wait(reserved_at)
                 if not session.reports.empty():
                     inventory = session.inventory = session.reports.get_nowait()
+
+    async def _note_recoveries(self, session: Session) -> None:
+        while True:
+            found = await session.recoveries.get()
+            await self._ledger.insist(partial(self._noted_recovery, session.host, found))
+
+    def _noted_recovery(self, host: HostId, found: Recovery, state: State) -> Decision:
+        return Decision(recovered(state, host, found, now=self._clock.now()))
 
     def _inventories(self) -> dict[HostId, Inventory]:
         """The last inventory of each attached host that has reported one."""

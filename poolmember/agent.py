@@ -43,6 +43,8 @@ from poolmaster.store.sqlite import SqliteStore
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.identity import Identity, Member, Membership, leads_always
 from poolmember.measurements import DiskGauge
+from poolmember.recovery import Recoveries
+from poolmember.recovery_service import recovery_functions
 from poolmember.session import Follower
 
 ASK_SECONDS = 3.0
@@ -132,12 +134,14 @@ class Agent:
         endpoint: str,
         clock: Clock,
         network: Network | None = None,
+        recoveries: Recoveries | None = None,
     ) -> None:
         self._home = home
         self._driver = driver
         self._disk = disk
         self._clock = clock
         self._network = network or GrpcNetwork()
+        self._recoveries = recoveries
         self.addresses = (Address(purpose=AddressPurpose.MANAGEMENT, endpoint=endpoint),)
 
     def functions(self) -> Mapping[str, Callable[[Any], Any]]:
@@ -151,6 +155,7 @@ class Agent:
             "ReadNonce": self._read_nonce,
             "GetStanding": self._get_standing,
             "TakeOver": self._take_over,
+            **recovery_functions(self._recoveries, lambda: self._home.identity.name),
         }
 
     # -- facts ------------------------------------------------------------------------------------

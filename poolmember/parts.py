@@ -25,6 +25,7 @@ from poolmember.drivers.contract import Driver
 from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Own
+from poolmember.recovery import Recoveries
 from poolmember.session import Follower, Link
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Parts:
     """Told, in a few words, whenever the host's role becomes another."""
     history_revisions: int = DEFAULT_HISTORY_REVISIONS
     """How many commits a pool that this host founds remembers."""
+    recoveries: Recoveries | None = None
+    """Where this host puts aside what it has and its pool has not."""
     mastership: Mastership | None = None
     follower: Follower | None = None
     ceding: Ceding | None = None
@@ -95,7 +98,12 @@ class Parts:
         store = await self.files.open_replica(pool)
         try:
             self.follower = Follower(
-                self.identity.host, pool, self.agent.addresses, store, self.clock
+                self.identity.host,
+                pool,
+                self.agent.addresses,
+                store,
+                self.clock,
+                recoveries=self.recoveries,
             )
             yield self.follower
         finally:

@@ -49,6 +49,8 @@ DECLARED_DEAD, CAME_BACK = "HOST_DECLARED_DEAD", "HOST_CAME_BACK"
 FORGOTTEN, RECOVERED = "HOST_FORGOTTEN", "COMMITS_RECOVERED"
 """Names of messages."""
 
+SHOWN_VMS = 10
+
 IN_MEMORY = frozenset({PowerState.RUNNING, PowerState.PAUSED, PowerState.UNKNOWN})
 """What ends when the host is switched off."""
 
@@ -80,7 +82,9 @@ def declared_dead(pool: State, host: HostId, *, now: datetime) -> tuple[Change, 
     vms = in_order(vm for vm in pool.all(VM) if _ran_on(vm, host))
     body = f"Host {known.name_label} was declared dead."
     if vms:
-        body += f" VMs that count as halted since: {', '.join(vm.name_label for vm in vms)}."
+        more = "" if len(vms) <= SHOWN_VMS else f" and {len(vms) - SHOWN_VMS} more"
+        names = ", ".join(vm.name_label for vm in vms[:SHOWN_VMS])
+        body += f" VMs that count as halted since: {names}{more}."
     message = noted(pool, DECLARED_DEAD, cls=Kind.HOST, obj=host, now=now, priority=3, body=body)
     after = replace(metrics, live=False, declared_dead=True, last_updated=now)
     return (Put(after), *(Put(_given_up(vm)) for vm in vms), *message)

@@ -235,11 +235,6 @@ class Welcome(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEAD_FIELD_NUMBER: _builtins.int
-    SHARED_REVISION_FIELD_NUMBER: _builtins.int
-    shared_revision: _builtins.int
-    """The last revision of the member's own incarnation that is also of the master's chain; absent
-    if the member named none.
-    """
     @_builtins.property
     def head(self) -> _chain_pb2.Head:
         """The master's head; the member obeys no older term and no other incarnation."""
@@ -248,15 +243,12 @@ class Welcome(_message.Message):
         self,
         *,
         head: _chain_pb2.Head | None = ...,
-        shared_revision: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_shared_revision", b"_shared_revision", "head", b"head", "shared_revision", b"shared_revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shared_revision", b"_shared_revision", "head", b"head", "shared_revision", b"shared_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__shared_revision: _TypeAlias = _typing.Literal["shared_revision"]  # noqa: Y015
-    _WhichOneofArgType__shared_revision: _TypeAlias = _typing.Literal["_shared_revision", b"_shared_revision"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__shared_revision) -> _WhichOneofReturnType__shared_revision | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
