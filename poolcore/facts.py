@@ -24,7 +24,6 @@ from poolcore.model import (
     Reservation,
     SoftwareVersion,
 )
-from poolcore.replica import Incarnation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

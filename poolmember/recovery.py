@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poolcore.facts import Recovery
 from poolcore.model import HostId, Incarnation, Kind, Object, Pool, PoolId
 from poolcore.replica import Delta, Put, plain
-from poolcore.wire.codec import from_proto, object_from_proto
+from poolcore.wire.codec import MalformedMessage, from_proto, object_from_proto
 from poolmanager.v1 import chain_pb2
 from poolmaster.succession import shared_revision
 
@@ -132,13 +132,13 @@ async def put_aside(follower: Follower, frames: Sequence[chain_pb2.SnapshotFrame
         )
 
 
-def _shared_with(
-    frames: Sequence[chain_pb2.SnapshotFrame], incarnation: Incarnation
-) -> int | None:
+def _shared_with(frames: Sequence[chain_pb2.SnapshotFrame], incarnation: Incarnation) -> int | None:
     """Up to which revision a snapshot's chain is that of an incarnation, too; none: all of it."""
     messages = (m for frame in frames for m in frame.objects if m.WhichOneof("object") == "pool")
-    pool = object_from_proto(next(messages))
-    assert isinstance(pool, Pool)  # noqa: S101 - it is the pool's message
+    found = next(messages, None)
+    pool = None if found is None else object_from_proto(found)
+    if not isinstance(pool, Pool):
+        raise MalformedMessage("a snapshot without a pool")
     return shared_revision(pool, from_proto(frames[0].header.incarnation), incarnation)
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from poolcore.facts import Recovery
-from poolcore.model import HostId, PoolId
-from poolcore.replica import Incarnation
+from poolcore.model import HostId, Incarnation, PoolId
 from poolmember.state_dir import replace_file, sync_directory, unwritable
 
 PAGE_BYTES = 512 * 1024

@@ -362,9 +362,10 @@ class Session:
                 case "snapshot":
                     frames.append(response.snapshot)
                     if response.snapshot.HasField("digest"):
-                        self._tell_applied(await self._follower.replace(frames))
+                        revision = await self._follower.replace(frames)
                         frames = []
                         self._saved += await saved_by(self._follower)
+                        self._tell_applied(revision)
                 case "eject":
                     raise Ejected(response.eject.task)
                 case _:

@@ -241,8 +241,9 @@ async def test_what_a_returning_host_had_is_saved_and_can_be_seen_from_any_host(
     assert (await ask(phantom, "vm", "set", "web1", "name_label=renamed")).code == 0
     async with phantom.api() as api:
         await api.in_step()
-    await phantom.stop()
+    # In this order, so that the store is not handed over.
     await ignite.stop()
+    await phantom.stop()
     await fork(phantom, shared)
     await cluster.start()
     async with phantom.api() as api:

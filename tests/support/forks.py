@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from poolcore.replica import CommitId, Delta, Head, Incarnation, Put, State, apply, snapshot
+from poolcore.model import Incarnation
+from poolcore.replica import CommitId, Delta, Head, Put, State, apply, changed, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.layout import HEAD, commit_writes, encode_head
 from poolmaster.store.contract import Compare, Write
@@ -31,13 +32,20 @@ async def fork(host: Host, state: State) -> Incarnation:
             files.store_path, pool=state.pool.uuid, incarnation=incarnation.uuid
         )
         try:
-            await _fill(store, state, Head(incarnation, 1, state.revision, identity.host))
+            await _fill(
+                store, knowing_its_past(state), Head(incarnation, 1, state.revision, identity.host)
+            )
         finally:
             await store.close()
-        files.write_identity(
-            replace(identity, membership=Own(pool=state.pool.uuid, incarnation=incarnation.uuid))
-        )
+        files.write_identity(replace(identity, membership=_own(state, incarnation)))
     return incarnation
+
+
+def knowing_its_past(state: State) -> State:
+    """The state as the next incarnation begins with it."""
+    lineage = (*state.pool.lineage, state.incarnation)
+    pool = Put(replace(state.pool, lineage=lineage, in_step=None))
+    return replace(state, tables=changed(state.tables, (pool,)))
 
 
 async def _fill(store: SqliteStore, state: State, head: Head) -> None:
@@ -52,3 +60,8 @@ async def _fill(store: SqliteStore, state: State, head: Head) -> None:
     writes = commit_writes(nothing, after, everything, encode_delta(everything))
     writes[HEAD] = Write(HEAD, encode_head(head))
     assert await store.transact([Compare(HEAD, None)], list(writes.values()))
+
+
+def _own(state: State, incarnation: Incarnation) -> Own:
+    uuid, counter = incarnation.uuid, incarnation.counter
+    return Own(pool=state.pool.uuid, incarnation=uuid, counter=counter)

@@ -21,11 +21,10 @@ from poolcore.model import (
     TaskId,
     TaskStatus,
 )
-from poolcore.replica import Incarnation, Put, State
+from poolcore.replica import Put, State
 from poolmaster.decide.gone import declared_dead, ejected_by, forgotten, heard, uncertain
 from poolmaster.decide.holdings import metrics_of
 from poolmaster.decide.inventory import reported
-from poolmaster.decide.lineage import shared_revision
 from poolmember.drivers.sim_file import parse
 from support.dangling import dangling
 from support.hosts.facts import NOW, after, facts, host_id, inventory, pool_of, with_live_hosts
@@ -230,22 +229,3 @@ def test_a_join_that_waits_for_a_forgotten_host_has_failed() -> None:
     assert ended.status is TaskStatus.FAILURE
     assert ended.error is not None
     assert ended.error.reason == "HOST_FORGOTTEN"
-
-
-# -- what two incarnations share -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "last", "shared"),
-    [
-        (Incarnation(1, "a"), Incarnation(1, "a"), 7, 7),
-        (Incarnation(2, "b", 5), Incarnation(1, "a"), 7, 5),
-        (Incarnation(2, "b", 5), Incarnation(1, "a"), 4, 4),
-        (Incarnation(3, "c", 5), Incarnation(1, "a"), 7, 0),
-        (Incarnation(2, "b", 5), Incarnation(2, "c", 3), 7, 0),
-    ],
-)
-def test_what_came_before_the_fork_is_shared(
-    ours: Incarnation, theirs: Incarnation, last: int, shared: int
-) -> None:
-    assert shared_revision(ours, theirs, last) == shared
