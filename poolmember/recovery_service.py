@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
@@ -15,7 +15,7 @@ TOKEN_DIGITS = 12
 
 def recovery_functions(
     recoveries: Recoveries | None, host_name: Callable[[], str]
-) -> Mapping[str, Callable[[Any], Awaitable[Any]]]:
+) -> Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]:
     """`GetRecoveries` and `ReadRecovery`; a host without `recoveries` has none."""
 
     async def get(_: pb.GetRecoveriesRequest) -> pb.GetRecoveriesResponse:
