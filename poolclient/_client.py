@@ -17,6 +17,12 @@ from poolclient._history import Reign, reigns
 from poolclient._locks import PoolLock, release
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, WritableCollection, reference
+from poolclient._recovery import (
+    RecoveredChange,
+    Recoveries,
+    list_recoveries,
+    read_recovery,
+)
 from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed, metadata_patch, new_request_id
@@ -192,6 +198,21 @@ class PoolClient:
         """
         deadline = self._core.deadline(timeout_seconds)
         return await difference(self._core.transport, since, until, deadline)
+
+    async def recoveries(self, *, timeout_seconds: float | None = None) -> Recoveries:
+        """What live hosts have saved of commits that they had and the pool has not."""
+        return await list_recoveries(self._core, timeout_seconds=timeout_seconds)
+
+    async def recovery(
+        self, host: str | Host, name: str, *, timeout_seconds: float | None = None
+    ) -> tuple[RecoveredChange, ...]:
+        """Such commits of one host, in order; `name` is that of a `poolcore.facts.Recovery`.
+
+        `NotFound` when the host has none of that name, `Conflict` when it is not connected.
+        """
+        return await read_recovery(
+            self._core, reference(host), name, timeout_seconds=timeout_seconds
+        )
 
     async def master_history(self, *, timeout_seconds: float | None = None) -> tuple[Reign, ...]:
         """Who was master from when until when, and why; the newest first."""

@@ -44,6 +44,8 @@ class HostStatus:
     applied_revision: int
     lag_seconds: float
     """How long it has been behind; 0 when in step."""
+    declared_dead: bool = False
+    """A person has vouched that it is off; until it comes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def status_from_proto(
                 in_step=h.in_step,
                 applied_revision=h.applied_revision,
                 lag_seconds=h.lag_seconds,
+                declared_dead=h.declared_dead,
             )
             for h in message.hosts
         ),

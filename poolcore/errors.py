@@ -93,7 +93,10 @@ class Reason(StrEnum):
     HOST_IS_MASTER = "HOST_IS_MASTER"
     HOST_HAS_RESIDENT_VMS = "HOST_HAS_RESIDENT_VMS"
     HOST_OFFLINE = "HOST_OFFLINE"
+    HOST_IS_LIVE = "HOST_IS_LIVE"
+    HOST_NOT_DECLARED_DEAD = "HOST_NOT_DECLARED_DEAD"
     HOST_NOT_IN_POOL = "HOST_NOT_IN_POOL"
+    HOST_FORGOTTEN = "HOST_FORGOTTEN"
     HOST_NOT_ELIGIBLE = "HOST_NOT_ELIGIBLE"
     HANDOVER_FAILED = "HANDOVER_FAILED"
     # emergencies
@@ -121,6 +124,7 @@ class Reason(StrEnum):
     STATE_OF_ANOTHER_POOL = "STATE_OF_ANOTHER_POOL"
     STATE_IN_USE = "STATE_IN_USE"
     RESET_WITH_VMS = "RESET_WITH_VMS"
+    RECOVERY_NOT_FOUND = "RECOVERY_NOT_FOUND"
     NO_HYPERVISOR = "NO_HYPERVISOR"
     INVALID_CONFIGURATION = "INVALID_CONFIGURATION"
     # scripts on the host
@@ -300,10 +304,31 @@ CATALOG: Mapping[Reason, Entry] = {
         "Start poolmember there and try again.",
         Origin.XAPI,
     ),
+    Reason.HOST_IS_LIVE: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is alive: {problem}.",
+        "A host that is there leaves with `pool eject-host`. If it is to be given up all the same, "
+        "switch it off first.",
+        Origin.XAPI,
+    ),
+    Reason.HOST_NOT_DECLARED_DEAD: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Nobody has vouched that {host} is off.",
+        "Make sure that it is: its VMs may still run. Then `pool host declare-dead {host}`, or "
+        "repeat this with --yes.",
+    ),
     Reason.HOST_NOT_IN_POOL: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "This host, {host}, is no member of pool {pool}.",
         "`poolmember reset --keep-vms` makes it a pool of one again.",
+    ),
+    Reason.HOST_FORGOTTEN: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Pool {pool} has forgotten this host, {host}.",
+        "Nothing here was changed, and this host does nothing more for that pool. To make it a "
+        "pool of one with the VMs and local SRs that it has, stop its daemon, run "
+        "`poolmember reset --keep-vms` and start it again. Before a VM is started, make sure that "
+        "it does not run on another host by now.",
     ),
     Reason.HOST_NOT_ELIGIBLE: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
@@ -426,6 +451,11 @@ CATALOG: Mapping[Reason, Entry] = {
         "Host {host} is not reset without --keep-vms: {problem}.",
         "A reset never touches VMs. With --keep-vms they stay as they are, and the pool that the "
         "host founds at its next start will list them.",
+    ),
+    Reason.RECOVERY_NOT_FOUND: Entry(
+        Status.NOT_FOUND, Exit.NOT_FOUND,
+        "Host {host} has saved no commits under the name “{name}”.",
+        "`pool recovery list` shows what there is.",
     ),
     Reason.NO_HYPERVISOR: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,

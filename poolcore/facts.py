@@ -7,6 +7,7 @@ the master measured on the way they are the `HostFacts` that preflight decides u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from poolcore.model import (
     NO_NAMES,
@@ -169,3 +170,19 @@ class Standing:
     def may_lead(self) -> bool:
         """Whether it is a candidate."""
         return self.reaches_store and self.priority > 0 and not self.hears_master
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Commits that a host had and its pool has not, as the host has saved them."""
+
+    name: str
+    """Unique at that host."""
+    host: HostId
+    pool: PoolId
+    """The pool that the commits are of; the host may be in another one by now."""
+    incarnation: Incarnation
+    first_revision: int
+    last_revision: int
+    commits: int
+    saved: datetime

@@ -247,7 +247,9 @@ class HostMetrics(Object):
     """Whether the host's session to the master is up."""
     memory_total: int
     last_updated: datetime
-    """When `live` or `memory_total` last changed."""
+    """When one of the others last changed."""
+    declared_dead: bool = False
+    """A person has vouched that the host is off; so it is until its session is up again."""
 
 
 # -- storage --------------------------------------------------------------------------------------
@@ -377,12 +379,21 @@ class Tunnel(Object):
 
 
 class PowerState(StrEnum):
-    """XAPI's four power states."""
+    """XAPI's four power states, and that none of them is known.
+
+    No driver reports `UNKNOWN`: the pool says it of a VM that may run on a host which nobody hears
+    since an emergency transition (`poolmaster.decide.gone`).
+    """
 
     HALTED = "halted"
     RUNNING = "running"
     PAUSED = "paused"
     SUSPENDED = "suspended"
+    UNKNOWN = "unknown"
+
+
+REPORTED_POWER_STATES = tuple(state for state in PowerState if state is not PowerState.UNKNOWN)
+"""Those that a driver reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from poolmaster.locks import Locks
 from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
+from poolmaster.operations.gone import Gone
 from poolmaster.operations.join import Join
 from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
@@ -115,6 +116,7 @@ class Mastership:
         self.agents = agents
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
         self.eject = Eject(agents, self.sessions, host)
+        self.gone = Gone(agents, self.sessions, host)
         self.handover = Handover(
             self.ledger, self.sessions, agents, shared=shared_store is not None
         )

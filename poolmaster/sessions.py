@@ -3,7 +3,7 @@
 A session is served over any transport: it reads requests from an iterator and writes with `send`.
 A member is fed from the revision it has; from before the history it gets a snapshot. What the
 session is never fed is the commit that removes its own host: instead it is told that it was
-ejected, so that its replica still holds what it takes along.
+ejected, or forgotten, so that its replica still holds what it takes along.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from functools import partial
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Inventory
-from poolcore.model import Host, HostId, HostMetrics, Incarnation, Task
-from poolcore.replica import CommitId, Put, State
+from poolcore.facts import Inventory, Recovery
+from poolcore.model import Host, HostId, HostMetrics, Incarnation
+from poolcore.replica import Change, CommitId, Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
+from poolmaster.decide.gone import ejected_by, heard, recovered
 from poolmaster.decide.inventory import reported
 from poolmaster.feed import Commit
 from poolmaster.ledger import Decision, Ledger
@@ -58,6 +59,8 @@ class Session:
     """The newest report that nobody has looked at yet."""
     inventory: Inventory | None = None
     """The newest report that was looked at."""
+    recoveries: asyncio.Queue[Recovery] = field(default_factory=asyncio.Queue)
+    """What the host has saved of commits that the pool has not, to be noted."""
 
     async def comes_to(self, revision: int) -> None:
         """Until the member has durably applied `revision`, or the session has ended."""
@@ -151,11 +154,12 @@ class Sessions:
             await changed.wait()
 
     def _liveness(self, state: State) -> Decision:
-        changes = []
+        changes: list[Change] = []
         for metrics in state.all(HostMetrics):
             live = metrics.host in self._attached
             if metrics.live != live and (live or self._all_had_time):
-                changes.append(Put(replace(metrics, live=live, last_updated=self._clock.now())))
+                now = self._clock.now()
+                changes += heard(state, metrics, live=live, now=now)
         return Decision(tuple(changes))
 
     def _notify(self) -> None:
@@ -182,6 +186,7 @@ class Sessions:
             await self._until_first_ends(
                 self._read(requests, session),
                 self.take_reports(session, hello),
+                self._note_recoveries(session),
                 self._feed(send, session, cursor),
                 session.replaced.wait(),
             )
@@ -221,10 +226,10 @@ class Sessions:
     def _farewell(self, host: HostId) -> pb.SessionResponse:
         """What a host of this pool's past is told: that a task ejected it, or an error."""
         state = self._ledger.state
-        for task in state.all(Task):
-            if task.operation == "host.eject" and task.params.get("host") == host:
-                return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
-        raise PoolError(Reason.HOST_NOT_IN_POOL, host=host, pool=state.pool.name_label)
+        task = ejected_by(state, host)
+        if task is None:
+            raise PoolError(Reason.HOST_FORGOTTEN, host=host, pool=state.pool.name_label)
+        return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
 
     def cursor(self, hello: pb.Hello) -> int | None:
         """The revision a member has and goes on from; none when it needs a snapshot.
@@ -328,6 +333,8 @@ class Sessions:
                     self.progressed(session, request.applied.revision)
                 case "inventory":
                     session.report(from_proto(request.inventory.inventory))
+                case "recovery":
+                    session.recoveries.put_nowait(from_proto(request.recovery))
                 case _:
                     pass
 
@@ -360,6 +367,14 @@ class Sessions:
                 await self._ledger.feed.wait(reserved_at)
                 if not session.reports.empty():
                     inventory = session.inventory = session.reports.get_nowait()
+
+    async def _note_recoveries(self, session: Session) -> None:
+        while True:
+            found = await session.recoveries.get()
+            await self._ledger.insist(partial(self._noted_recovery, session.host, found))
+
+    def _noted_recovery(self, host: HostId, found: Recovery, state: State) -> Decision:
+        return Decision(recovered(state, host, found, now=self._clock.now()))
 
     def _inventories(self) -> dict[HostId, Inventory]:
         """The last inventory of each attached host that has reported one."""

@@ -43,6 +43,8 @@ from poolmaster.store.sqlite import SqliteStore
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.identity import Identity, Member, Membership, leads_always
 from poolmember.measurements import DiskGauge
+from poolmember.recovery import Recoveries
+from poolmember.recovery_service import recovery_functions
 from poolmember.session import Follower
 
 if TYPE_CHECKING:
@@ -140,12 +142,14 @@ class Agent:
         endpoint: str,
         clock: Clock,
         network: Network | None = None,
+        recoveries: Recoveries | None = None,
     ) -> None:
         self._home = home
         self._driver = driver
         self._disk = disk
         self._clock = clock
         self._network = network or GrpcNetwork()
+        self._recoveries = recoveries
         self.addresses = (Address(purpose=AddressPurpose.MANAGEMENT, endpoint=endpoint),)
 
     def functions(self) -> Mapping[str, Callable[[Any], Any]]:
@@ -162,6 +166,7 @@ class Agent:
             "EmergencyTransition": self._emergency_transition,
             "ResetMaster": self._reset_master,
             "RecoverMembers": self._recover_members,
+            **recovery_functions(self._recoveries, lambda: self._home.identity.name),
         }
 
     # -- facts ------------------------------------------------------------------------------------

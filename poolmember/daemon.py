@@ -40,10 +40,11 @@ from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
 from poolmember.parts import Parts, handlers_while_starting
 from poolmember.place import Place, place_of
+from poolmember.recovery_folder import RecoveryFolder
 from poolmember.roles import Roles
 from poolmember.session import Follower
 from poolmember.standing import hand_over, standing, take_over
-from poolmember.state_dir import StateDir
+from poolmember.state_dir import RECOVERY_FOLDER, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,14 @@ class Daemon:
         self._gateway = Gateway()
         self._gateway.serve_locally(handlers_while_starting(config.name))
         endpoint = str(config.advertise)
+        recoveries = RecoveryFolder(state_dir.path / RECOVERY_FOLDER)
         self._agent = Agent(
-            self, self._driver, DiskGauge(state_dir.path), endpoint=endpoint, clock=self._clock
+            self,
+            self._driver,
+            DiskGauge(state_dir.path),
+            endpoint=endpoint,
+            clock=self._clock,
+            recoveries=recoveries,
         )
         self._uplinks = Uplinks()
         self._parts = Parts(
@@ -110,6 +117,7 @@ class Daemon:
             reached=self.reached,
             on_role=self._on_role,
             history_revisions=config.history_revisions,
+            recoveries=recoveries,
         )
         shared_store = config.store.url if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)

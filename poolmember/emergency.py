@@ -21,6 +21,7 @@ from poolcore.model import Accession, Host, HostId, Incarnation, Kind
 from poolcore.replica import Head, State
 from poolcore.wire.chain import encode_delta
 from poolmaster.decide.emergency import outlook
+from poolmaster.decide.gone import uncertain
 from poolmaster.decide.messages import noted
 from poolmaster.succession import next_incarnation, succession
 from poolmember.identity import Member, Membership, leads_always
@@ -123,7 +124,10 @@ class Emergency:
                 Accession.EMERGENCY,
                 term=max(follower.term, state.last.term),
                 in_step=None,
-                changes=self._message(state, found),
+                changes=(
+                    *uncertain(state, {peer.uuid for peer in found.to_be_off}),
+                    *self._message(state, found),
+                ),
             )
             await follower.store.append([(last, encode_delta(last))])
             log.warning("this host goes on without its former master, from %s", state.last)

@@ -32,6 +32,10 @@ ANSWER_SECONDS = 0.5
 """A master whose session has ended may still answer what was passed on to it."""
 
 
+class Forgotten(Exception):
+    """The master says that the pool has forgotten this host; with the pool's name."""
+
+
 class Directions:
     """Where the master is, when this host has been told."""
 
@@ -76,7 +80,7 @@ async def follow(parts: Parts, member: Member) -> Change:
 async def sessions(
     parts: Parts, follower: Follower, addresses: Sequence[str], directions: Directions
 ) -> Change:
-    """One session with a master after the other, until the host is ejected.
+    """One session with a master after the other, until the host is ejected; `Forgotten` if it is.
 
     `addresses`, `host:port` each, are where to look besides what the replica knows.
     """
@@ -106,6 +110,8 @@ async def sessions(
                 log.warning("the replica starts over: %s", error)
                 follower.start_over()
             except PoolError as error:
+                if error.reason is Reason.HOST_FORGOTTEN:
+                    raise Forgotten(error.params.get("pool", follower.pool)) from error
                 search.in_vain(endpoint, error)
                 hint = error.params.get("master") if _redirects(error) else None
             if follower.welcomes > welcomes:

@@ -25,6 +25,7 @@ from poolmember.drivers.contract import Driver
 from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Own
+from poolmember.recovery import Recoveries
 from poolmember.session import Follower, Link
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Parts:
     """Told, in a few words, whenever the host's role becomes another."""
     history_revisions: int = DEFAULT_HISTORY_REVISIONS
     """How many commits a pool that this host founds remembers."""
+    recoveries: Recoveries | None = None
+    """Where this host puts aside what it has and its pool has not."""
     mastership: Mastership | None = None
     follower: Follower | None = None
     ceding: Ceding | None = None
@@ -95,17 +98,33 @@ class Parts:
         store = await self.files.open_replica(pool)
         try:
             self.follower = Follower(
-                self.identity.host, pool, self.agent.addresses, store, self.clock
+                self.identity.host,
+                pool,
+                self.agent.addresses,
+                store,
+                self.clock,
+                recoveries=self.recoveries,
             )
             yield self.follower
         finally:
             self.follower = None
             await store.close()
 
-    def answer_from_replica(self, follower: Follower, problem: Callable[[], str]) -> Handlers:
-        """Handlers for a host without a master; `problem` says why it has none."""
+    def answer_from_replica(
+        self,
+        follower: Follower,
+        problem: Callable[[], str],
+        *,
+        refusal: PoolError | None = None,
+    ) -> Handlers:
+        """Handlers for a host without a master; `problem` says why it has none.
+
+        With a `refusal` it looks for none, and that is what callers are told.
+        """
 
         def no_master() -> PoolError:
+            if refusal is not None:
+                return refusal
             # It may be the message of another error, a sentence of its own.
             said = problem().rstrip(".")
             return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
@@ -121,7 +140,12 @@ class Parts:
 
         def status() -> Any:
             return status_of_replica(
-                view(), follower.last_master, follower.term, "sqlite", shared=shared
+                view(),
+                follower.last_master,
+                follower.term,
+                "sqlite",
+                shared=shared,
+                refusal=refusal,
             )
 
         membership = self.identity.membership

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from poolcore.errors import PoolError
 from poolmember.contending import contend
-from poolmember.following import follow
+from poolmember.following import Forgotten, follow
+from poolmember.forgotten import stand_aside
 from poolmember.founding import found_pool
 from poolmember.identity import Member, Own
 from poolmember.leading import lead
@@ -94,10 +95,13 @@ class Roles:
                 done.set_result(None)
 
     async def _role(self, membership: Own | Member) -> Change:
-        if membership.store is not None:
-            return await contend(self._parts, membership)
-        if isinstance(membership, Member):
-            return await follow(self._parts, membership)
+        try:
+            if membership.store is not None:
+                return await contend(self._parts, membership)
+            if isinstance(membership, Member):
+                return await follow(self._parts, membership)
+        except Forgotten as told:
+            await stand_aside(self._parts, membership, pool_name=str(told))
         return await lead(self._parts, membership)
 
     def _take_on(self, change: Change) -> None:

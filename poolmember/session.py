@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Inventory
+from poolcore.facts import Inventory, Recovery
 from poolcore.model import Address, HostId, PoolId, SoftwareVersion
 from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, Succession, apply
 from poolcore.side_by_side import side_by_side
@@ -24,6 +24,7 @@ from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
+from poolmember.recovery import Recoveries, put_aside, saved_by
 from poolmember.replica_schema import ReplicaHead
 
 T = TypeVar("T")
@@ -113,6 +114,8 @@ class Follower:
     """How many sessions a master has welcomed."""
     succession: Succession | None = None
     """What the last commit that came from a master says of the next incarnation, if it does."""
+    recoveries: Recoveries | None = None
+    """Where commits go that the pool has not."""
     from_snapshot: bool = False
     """The replica does not fit the chain: ask for a snapshot to replace it."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -245,6 +248,8 @@ class Follower:
         if ours.last is not None and same_life and header.last.revision < ours.last.revision:
             offered = str(header.last.revision)
             raise PoolError(Reason.REPLICA_AHEAD, replica=str(ours.last.revision), store=offered)
+        if not same_life:
+            await put_aside(self, frames)
 
         async def write() -> int:
             self.state = await self.store.replace(frames)
@@ -285,6 +290,8 @@ class Session:
         self._applied: int | None = None
         """The last revision that this session has brought; none before the first."""
         self._inventory: Inventory | None = None
+        self._saved: list[Recovery] = []
+        """What the master has not been told of yet."""
         self._to_tell = asyncio.Event()
         self._over = False
 
@@ -324,6 +331,8 @@ class Session:
             if self._applied is not None and self._applied != told:
                 told = self._applied
                 yield pb.SessionRequest(applied=pb.Applied(revision=told))
+            while self._saved:
+                yield pb.SessionRequest(recovery=to_proto(self._saved.pop()))
             if self._inventory is not reported and self._inventory is not None:
                 reported = self._inventory
                 report = pb.InventoryReport(inventory=to_proto(reported))
@@ -343,9 +352,7 @@ class Session:
                 raise gone("it began without a welcome")
             match item:
                 case "welcome":
-                    await self._follower.welcome(from_proto(response.welcome.head))
-                    self._on_welcome()
-                    self._to_tell.set()
+                    await self._welcomed(response.welcome)
                 case "deltas":
                     data = self._with_waiting(response)
                     self._tell_applied(await self._follower.apply(data))
@@ -355,12 +362,21 @@ class Session:
                 case "snapshot":
                     frames.append(response.snapshot)
                     if response.snapshot.HasField("digest"):
-                        self._tell_applied(await self._follower.replace(frames))
+                        revision = await self._follower.replace(frames)
                         frames = []
+                        self._saved += await saved_by(self._follower)
+                        self._tell_applied(revision)
                 case "eject":
                     raise Ejected(response.eject.task)
                 case _:
                     pass
+
+    async def _welcomed(self, welcome: pb.Welcome) -> None:
+        await self._follower.welcome(from_proto(welcome.head))
+        self._on_welcome()
+        # Each time, as an earlier session may have ended before the master had noted it.
+        self._saved += await saved_by(self._follower)
+        self._to_tell.set()
 
     async def _next(self) -> pb.SessionResponse:
         if self._held is not None:

@@ -20,7 +20,8 @@ _ELSEWHERE = {
     "pool-param-get": "show",
     "pool-param-set": "set",
     "pool-dump-database": "show -o json",
-    "host-forget": "eject-host",
+    "host-forget": "host forget",
+    "host-declare-dead": "host declare-dead",
     "event-wait": "wait",
     "task-cancel": "task cancel",
     # pvecm and its siblings
@@ -53,7 +54,7 @@ _ELSEWHERE = {
 _LATER = frozenset({
     "emergency-transition-to-master",
     "pool-emergency-transition-to-master", "emergency-reset-master",
-    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "recovery",
+    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves",
 })  # fmt: skip
 
 _WITHOUT = {

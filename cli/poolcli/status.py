@@ -72,6 +72,7 @@ def status_json(found: PoolStatus) -> dict[str, Any]:
                 "in_step": host.in_step,
                 "applied_revision": host.applied_revision,
                 "lag_seconds": host.lag_seconds,
+                "declared_dead": host.declared_dead,
             }
             for host in found.hosts
         ],
@@ -105,7 +106,7 @@ def show_status(found: PoolStatus) -> None:
             [
                 host.name,
                 host.role.value,
-                yes_no(host.live),
+                "dead" if host.declared_dead else yes_no(host.live),
                 str(host.applied_revision) if host.live else "",
                 _lag(host.live, host.in_step, host.lag_seconds),
                 host.address,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from poolcore.model import Host, HostMetrics
+from poolcore.errors import PoolError
+from poolcore.model import VM, Host, HostId, HostMetrics, PowerState
 from poolcore.replica import Head, State
 from poolcore.wire.codec import to_proto
 from poolmanager.v1 import pool_service_pb2 as pb
@@ -15,6 +16,7 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
     state, head = master.state, master.ledger.head
     # Where a second copy is to be kept, a host is in step when the chain says so.
     alone = master.in_step is not None and state.pool.in_step is None and len(_ordered(state)) > 1
+    dead = _declared_dead(state)
     hosts = []
     for host in _ordered(state):
         session = master.sessions.get(host.uuid)
@@ -29,6 +31,7 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
                 in_step=session is not None and applied >= head.revision and not alone,
                 applied_revision=applied,
                 lag_seconds=master.sessions.lag_seconds(session) if session is not None else 0.0,
+                declared_dead=host.uuid in dead,
             )
         )
     return _status(
@@ -42,10 +45,19 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
 
 
 def status_of_replica(
-    view: View, master: str | None, term: int, engine: str, *, shared: bool
+    view: View,
+    master: str | None,
+    term: int,
+    engine: str,
+    *,
+    shared: bool,
+    refusal: PoolError | None = None,
 ) -> pb.GetStatusResponse:
-    """The status as a host without a master last knew it; `master` is the last one's uuid."""
-    state = view.state
+    """The status as a host without a master last knew it; `master` is the last one's uuid.
+
+    `refusal` says why the host has none and looks for none.
+    """
+    state, dead = view.state, _declared_dead(view.state)
     hosts = [
         pb.HostStatus(
             uuid=host.uuid,
@@ -56,6 +68,7 @@ def status_of_replica(
             in_step=False,
             applied_revision=0,
             lag_seconds=0.0,
+            declared_dead=host.uuid in dead,
         )
         for host in _ordered(state)
     ]
@@ -64,6 +77,8 @@ def status_of_replica(
         message="This host has no connection to the master; what it shows may be old.",
         remedy="Start the master's daemon, or check the network between the hosts.",
     )
+    if refusal is not None:
+        warning = pb.Warning(code=refusal.reason, message=refusal.message, remedy=refusal.remedy)
     head = Head(state.incarnation, term, state.revision, master or "")  # type: ignore[arg-type]
     return _status(view, head, engine, hosts, [warning], shared=shared)
 
@@ -97,6 +112,10 @@ def _status(
         warnings=warnings,
         freshness=view.freshness(),
     )
+
+
+def _declared_dead(state: State) -> set[HostId]:
+    return {m.host for m in state.all(HostMetrics) if m.declared_dead}
 
 
 def _ordered(state: State) -> list[Host]:
@@ -133,6 +152,7 @@ def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
     if len(hosts) > 1 and master.shared_store is None:
         warnings += _second_copy(state)
     live = {m.host for m in state.all(HostMetrics) if m.live}
+    dead = _declared_dead(state)
     warnings += [
         pb.Warning(
             code="HOST_OFFLINE",
@@ -140,8 +160,19 @@ def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
             remedy=f"Start poolmember there, or check the network to {host.address}.",
         )
         for host in hosts
-        if master.sessions.get(host.uuid) is None and host.uuid not in live
+        if master.sessions.get(host.uuid) is None and host.uuid not in live | dead
     ]
+    warnings += [
+        pb.Warning(
+            code="HOST_DECLARED_DEAD",
+            message=f"{host.name_label} was declared dead.",
+            remedy=f"`pool host forget {host.name_label}` takes it out of the pool; if it can be "
+            "repaired, start poolmember there again.",
+        )
+        for host in hosts
+        if host.uuid in dead
+    ]
+    warnings += _unknown_vms(state)
     if state.pool.reservation is not None:
         name = state.pool.reservation.pool_name
         warnings.append(
@@ -152,3 +183,19 @@ def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
             )
         )
     return warnings
+
+
+def _unknown_vms(state: State) -> list[pb.Warning]:
+    names = {host.uuid: host.name_label for host in state.all(Host)}
+    unknown = [vm for vm in state.all(VM) if vm.power_state is PowerState.UNKNOWN]
+    if not unknown:
+        return []
+    hosts = ", ".join(sorted({names.get(vm.resident_on, "") for vm in unknown if vm.resident_on}))
+    return [
+        pb.Warning(
+            code="VMS_UNKNOWN",
+            message=f"It is not known whether VMs run on {hosts}: {len(unknown)} of them.",
+            remedy="Start poolmember there. If such a host is off for good, "
+            "`pool host declare-dead HOST` says so, and its VMs can be started elsewhere.",
+        )
+    ]

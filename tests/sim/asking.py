@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Standing, Unreachable
+from poolcore.facts import HostFacts, Recovery, Standing, Unreachable
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.codec import enum_to_proto, from_proto, to_proto
@@ -63,6 +63,18 @@ class Asking:
         )
         response = await self._ask(endpoint, "Probe", request)
         return tuple(from_proto(u) for u in response.unreachable)
+
+    async def recoveries(self, endpoint: str) -> tuple[Recovery, ...]:
+        response = await self._ask(endpoint, "GetRecoveries", pb.GetRecoveriesRequest())
+        return tuple(from_proto(r) for r in response.recoveries)
+
+    async def read_recovery(
+        self, endpoint: str, name: str, token: str | None
+    ) -> tuple[tuple[str, ...], str | None]:
+        request = pb.ReadRecoveryRequest(name=name, page_token=token)
+        response = await self._ask(endpoint, "ReadRecovery", request)
+        more = response.next_page_token if response.HasField("next_page_token") else None
+        return tuple(response.lines), more
 
     async def standing(self, endpoint: str, pool: str, term: int, *, seconds: float) -> Standing:
         request = pb.GetStandingRequest(pool=pool, term=term)

@@ -1142,3 +1142,184 @@ class RecoverMembersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecoverMembersResponse: _TypeAlias = RecoverMembersResponse  # noqa: Y015
+
+@_typing.final
+class Recovery(_message.Message):
+    """Commits that a host had and its pool has not, as the host has saved them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    FIRST_REVISION_FIELD_NUMBER: _builtins.int
+    LAST_REVISION_FIELD_NUMBER: _builtins.int
+    COMMITS_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, unique at that host."""
+    host: _builtins.str
+    """Uuid of the host."""
+    pool: _builtins.str
+    """Uuid of the pool that the commits are of."""
+    first_revision: _builtins.int
+    """The first revision that was saved."""
+    last_revision: _builtins.int
+    """The last one."""
+    commits: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """The incarnation that they belong to."""
+
+    @_builtins.property
+    def saved(self) -> _timestamp_pb2.Timestamp:
+        """When they were saved."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str | None = ...,
+        host: _builtins.str | None = ...,
+        pool: _builtins.str | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        first_revision: _builtins.int | None = ...,
+        last_revision: _builtins.int | None = ...,
+        commits: _builtins.int | None = ...,
+        saved: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_commits", b"_commits", "_first_revision", b"_first_revision", "_host", b"_host", "_last_revision", b"_last_revision", "_name", b"_name", "_pool", b"_pool", "commits", b"commits", "first_revision", b"first_revision", "host", b"host", "incarnation", b"incarnation", "last_revision", b"last_revision", "name", b"name", "pool", b"pool", "saved", b"saved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_commits", b"_commits", "_first_revision", b"_first_revision", "_host", b"_host", "_last_revision", b"_last_revision", "_name", b"_name", "_pool", b"_pool", "commits", b"commits", "first_revision", b"first_revision", "host", b"host", "incarnation", b"incarnation", "last_revision", b"last_revision", "name", b"name", "pool", b"pool", "saved", b"saved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__commits: _TypeAlias = _typing.Literal["commits"]  # noqa: Y015
+    _WhichOneofArgType__commits: _TypeAlias = _typing.Literal["_commits", b"_commits"]  # noqa: Y015
+    _WhichOneofReturnType__first_revision: _TypeAlias = _typing.Literal["first_revision"]  # noqa: Y015
+    _WhichOneofArgType__first_revision: _TypeAlias = _typing.Literal["_first_revision", b"_first_revision"]  # noqa: Y015
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__last_revision: _TypeAlias = _typing.Literal["last_revision"]  # noqa: Y015
+    _WhichOneofArgType__last_revision: _TypeAlias = _typing.Literal["_last_revision", b"_last_revision"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__commits) -> _WhichOneofReturnType__commits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_revision) -> _WhichOneofReturnType__first_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_revision) -> _WhichOneofReturnType__last_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+
+Global___Recovery: _TypeAlias = Recovery  # noqa: Y015
+
+@_typing.final
+class GetRecoveriesRequest(_message.Message):
+    """Asks a host what it has saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveriesRequest: _TypeAlias = GetRecoveriesRequest  # noqa: Y015
+
+@_typing.final
+class GetRecoveriesResponse(_message.Message):
+    """What it has saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recoveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recovery]:
+        """The oldest incarnation first."""
+
+    def __init__(
+        self,
+        *,
+        recoveries: _abc.Iterable[Global___Recovery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recoveries", b"recoveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveriesResponse: _TypeAlias = GetRecoveriesResponse  # noqa: Y015
+
+@_typing.final
+class ReadRecoveryRequest(_message.Message):
+    """Asks for saved commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The recovery's name."""
+    page_token: _builtins.str
+    """Where to go on, from the last answer; absent for the first page."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str | None = ...,
+        page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_page_token", b"_page_token", "name", b"name", "page_token", b"page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_page_token", b"_page_token", "name", b"name", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
+    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+
+Global___ReadRecoveryRequest: _TypeAlias = ReadRecoveryRequest  # noqa: Y015
+
+@_typing.final
+class ReadRecoveryResponse(_message.Message):
+    """A page of saved commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where to go on; absent on the last page."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines of JSON, as docs/recovery.md describes them."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
+    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+
+Global___ReadRecoveryResponse: _TypeAlias = ReadRecoveryResponse  # noqa: Y015

@@ -90,6 +90,16 @@ class AgentServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersResponse.FromString,
                 _registered_method=True)
+        self.GetRecoveries = channel.unary_unary(
+                '/poolmanager.v1.AgentService/GetRecoveries',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesResponse.FromString,
+                _registered_method=True)
+        self.ReadRecovery = channel.unary_unary(
+                '/poolmanager.v1.AgentService/ReadRecovery',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -174,6 +184,20 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRecoveries(self, request, context):
+        """What the host has saved of commits that its pool has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRecovery(self, request, context):
+        """Reads such commits, by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +255,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.RecoverMembers,
                     request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersResponse.SerializeToString,
+            ),
+            'GetRecoveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecoveries,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesResponse.SerializeToString,
+            ),
+            'ReadRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRecovery,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -531,6 +565,60 @@ class AgentService:
             '/poolmanager.v1.AgentService/RecoverMembers',
             poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersRequest.SerializeToString,
             poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecoveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/GetRecoveries',
+            poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/ReadRecovery',
+            poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

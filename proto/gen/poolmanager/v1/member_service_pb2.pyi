@@ -30,6 +30,7 @@ class SessionRequest(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
+    RECOVERY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First on every stream."""
@@ -42,18 +43,23 @@ class SessionRequest(_message.Message):
     def inventory(self) -> Global___InventoryReport:
         """What is on the host, whenever that has changed."""
 
+    @_builtins.property
+    def recovery(self) -> _agent_service_pb2.Recovery:
+        """Commits that the host had and the pool has not, each time it is welcomed or saves some."""
+
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         applied: Global___Applied | None = ...,
         inventory: Global___InventoryReport | None = ...,
+        recovery: _agent_service_pb2.Recovery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item", "recovery", b"recovery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item", "recovery", b"recovery"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["hello", "applied", "inventory"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["hello", "applied", "inventory", "recovery"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 

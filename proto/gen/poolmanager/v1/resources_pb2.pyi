@@ -184,6 +184,8 @@ class _PowerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PowerState
     """It is in memory and does not run."""
     POWER_STATE_SUSPENDED: _PowerState.ValueType  # 4
     """Its memory was saved to disk."""
+    POWER_STATE_UNKNOWN: _PowerState.ValueType  # 5
+    """It may run on a host that nobody hears since the pool went on without that host."""
 
 class PowerState(_PowerState, metaclass=_PowerStateEnumTypeWrapper):
     """Whether a VM runs."""
@@ -198,6 +200,8 @@ POWER_STATE_PAUSED: PowerState.ValueType  # 3
 """It is in memory and does not run."""
 POWER_STATE_SUSPENDED: PowerState.ValueType  # 4
 """Its memory was saved to disk."""
+POWER_STATE_UNKNOWN: PowerState.ValueType  # 5
+"""It may run on a host that nobody hears since the pool went on without that host."""
 Global___PowerState: _TypeAlias = PowerState  # noqa: Y015
 
 class _VbdType:
@@ -924,6 +928,7 @@ class HostMetrics(_message.Message):
     LIVE_FIELD_NUMBER: _builtins.int
     MEMORY_TOTAL_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_FIELD_NUMBER: _builtins.int
+    DECLARED_DEAD_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     host: _builtins.str
@@ -932,6 +937,8 @@ class HostMetrics(_message.Message):
     """Whether the host's session to the master is up."""
     memory_total: _builtins.int
     """Bytes."""
+    declared_dead: _builtins.bool
+    """Whether a person has vouched that the host is off; until it comes back."""
     @_builtins.property
     def last_updated(self) -> _timestamp_pb2.Timestamp:
         """When one of the others last changed."""
@@ -944,11 +951,14 @@ class HostMetrics(_message.Message):
         live: _builtins.bool | None = ...,
         memory_total: _builtins.int | None = ...,
         last_updated: _timestamp_pb2.Timestamp | None = ...,
+        declared_dead: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead", "_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "declared_dead", b"declared_dead", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead", "_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "declared_dead", b"declared_dead", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__declared_dead: _TypeAlias = _typing.Literal["declared_dead"]  # noqa: Y015
+    _WhichOneofArgType__declared_dead: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
     _WhichOneofReturnType__live: _TypeAlias = _typing.Literal["live"]  # noqa: Y015
@@ -957,6 +967,8 @@ class HostMetrics(_message.Message):
     _WhichOneofArgType__memory_total: _TypeAlias = _typing.Literal["_memory_total", b"_memory_total"]  # noqa: Y015
     _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
     _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__declared_dead) -> _WhichOneofReturnType__declared_dead | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
     @_typing.overload
