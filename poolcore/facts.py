@@ -99,6 +99,8 @@ class HostFacts:
     """Free in the host's state directory."""
     fsync_seconds: float
     """Median time of an fsync in the host's state directory."""
+    witness: bool = False
+    """Its daemon was started as a witness: it brings nothing in and never leads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,8 @@ class Standing:
     hears_master: bool
     """A master of the term it is asked about or of a newer one, or it is one itself."""
     reaches_store: bool
+    in_maintenance: bool = False
+    """It leads only if no other host can."""
 
     @property
     def may_lead(self) -> bool:

@@ -59,6 +59,8 @@ class Config:
     driver: DriverSpec
     store: SqliteStore | None
     """What a pool founded by this host keeps its metadata in; none: a file in `state_dir`."""
+    witness: bool
+    """The host votes and keeps a replica, runs no VMs and never becomes master of others."""
     insecure: bool
     log_format: LogFormat
     log_level: LogLevel
@@ -206,6 +208,10 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     host_name = Value(socket.gethostname().split(".")[0], "--name", Path.cwd())
     state_dir: Path = sources.parsed("state_dir", DEFAULT_STATE_DIR)
     _check_socket_path(state_dir)
+    witness: bool = sources.parsed("witness", False)
+    store = sources.value("store")
+    if witness and store is not None:
+        raise store.refuse("goes not with --witness: a witness learns the store from its pool")
     return Config(
         name=sources.parsed("name", None) or _checked_hostparse_name(host_name),
         listen=listen,
@@ -213,6 +219,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
         state_dir=state_dir,
         driver=sources.parsed("driver", LibvirtDriver()),
         store=sources.parsed("store", None),
+        witness=witness,
         insecure=insecure,
         log_format=sources.parsed("log_format", LogFormat.TEXT),
         log_level=sources.parsed("log_level", LogLevel.INFO),

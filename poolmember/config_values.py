@@ -276,6 +276,7 @@ PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "state_dir": _path,
     "driver": _driver,
     "store": _store,
+    "witness": _switch,
     "insecure": _switch,
     "log_format": _log_format,
     "log_level": _log_level,

@@ -356,19 +356,15 @@ class Contender:
         hears = following is not None and following.term >= term and not self._silent()
         if master is not None:
             hears = master.may_speak
+        own = None if follower.state is None else follower.state.get(Host, self._host)
         return Standing(
             host=self._host,
             revision=follower.state.revision if follower.state is not None else 0,
-            priority=self._priority,
+            priority=own.failover_priority if own is not None and own.may_lead else 0,
             hears_master=hears,
             reaches_store=await self._reaches_store(seconds),
+            in_maintenance=own is not None and not own.enabled,
         )
-
-    @property
-    def _priority(self) -> int:
-        state = self._follower.state
-        host = None if state is None else state.get(Host, self._host)
-        return 0 if host is None else host.failover_priority
 
     async def take_over(self, head: Head, why: Accession) -> None:
         """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
@@ -420,4 +416,7 @@ async def take_over(parts: Parts, head: Head, why: Accession) -> None:
     if parts.contender is None:
         name, problem = parts.identity.name, "it does not share the pool's store"
         raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
+    if parts.identity.witness:
+        name, problem = parts.identity.name, "it votes and never becomes master"
+        raise PoolError(Reason.HOST_IS_WITNESS, host=name, problem=problem)
     await parts.contender.take_over(head, why)

@@ -71,6 +71,16 @@ StoreOption = Annotated[
         "alone.",
     ),
 ]
+WitnessOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--witness/--no-witness",
+        help="The host votes when a master is elected and keeps a replica; it runs no VMs, brings "
+        "nothing into the pool and never becomes its master. It waits until `pool add-host` takes "
+        "it in.",
+        show_default=False,
+    ),
+]
 InsecureOption = Annotated[
     bool | None,
     typer.Option(

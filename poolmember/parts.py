@@ -75,6 +75,11 @@ class Parts:
             raise RuntimeError("the host has no identity yet")
         return identity
 
+    @property
+    def role(self) -> str:
+        """What this host is while it follows a master, in a word."""
+        return "witness" if self.identity.witness else "member"
+
     def new_pool(self, uuid_: str) -> Pool:
         """The pool object of a pool that this host founds."""
         return Pool(
@@ -102,6 +107,8 @@ class Parts:
         def no_master() -> PoolError:
             # It may be the message of another error, a sentence of its own.
             said = problem().rstrip(".")
+            if self.identity.witness and isinstance(self.identity.membership, Member):
+                said += "; it is a witness and does not become master itself"
             return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
 
         def view() -> View:

@@ -11,7 +11,7 @@ from poolcore.model import Finding, Host, Task, TaskId
 from poolcore.wire.codec import to_proto
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
-from poolmaster.decide.preflight import preflight
+from poolmaster.decide.preflight import preflight, takes_hosts_in
 from poolmaster.decide.selection import select
 from poolmaster.decide.update import invalid
 from poolmaster.mastership import Mastership
@@ -70,6 +70,7 @@ async def _examine(
     master: Mastership, endpoint: str, *, force: bool
 ) -> tuple[HostFacts, tuple[Finding, ...]]:
     state = await master.fresh()
+    takes_hosts_in(state.host(master.host))
     facts = await master.examiner.measured(endpoint)
     facts = await master.examiner.reachability(state, facts)
     facts = await master.examiner.same_store(facts, endpoint, master.shared_store)

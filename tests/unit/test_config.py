@@ -44,6 +44,7 @@ def test_with_nothing_said_the_defaults_hold(file: Path) -> None:
     assert config.state_dir == Path("/var/lib/poolmember")
     assert config.driver == LibvirtDriver("qemu:///system")
     assert config.store is None
+    assert not config.witness
     assert not config.insecure
     assert config.log_format is LogFormat.TEXT
     assert config.log_level is LogLevel.INFO
@@ -261,3 +262,14 @@ def test_other_commands_find_the_state_directory_the_same_way(file: Path) -> Non
     assert state_directory({"config": str(file)}, {}) == file.parent / "state"
     here = state_directory({"config": str(file), "state_dir": "x/../y"}, {})
     assert here == Path(os.getcwd()) / "y"
+
+
+def test_a_witness_is_given_no_store(file: Path) -> None:
+    assert load({"config": str(file), "witness": True}, {}).witness
+    assert load({"config": str(file)}, {"POOLMEMBER_WITNESS": "yes"}).witness
+    file.write_text("witness = true")
+    assert load({"config": str(file)}, {}).witness
+    assert not load({"config": str(file), "witness": False}, {}).witness
+    error = refused({"config": str(file), "store": "sqlite:///srv/pool.db"})
+    assert error.params["key"] == "--store"
+    assert "a witness learns the store from its pool" in error.message

@@ -319,7 +319,7 @@ class Quorum(_message.Message):
     voters: _builtins.int
     """Hosts that vote."""
     needed: _builtins.int
-    """How many of them must be up."""
+    """With so many of them up, whichever they are, the pool writes."""
     survives: _builtins.int
     """How many hosts may be lost."""
     def __init__(
@@ -362,6 +362,7 @@ class HostStatus(_message.Message):
     IN_STEP_FIELD_NUMBER: _builtins.int
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
     LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the host."""
     name: _builtins.str
@@ -378,6 +379,8 @@ class HostStatus(_message.Message):
     """The last revision it has durably applied."""
     lag_seconds: _builtins.float
     """How long it has been behind; 0 when in step."""
+    enabled: _builtins.bool
+    """False while it is in maintenance."""
     def __init__(
         self,
         *,
@@ -389,15 +392,18 @@ class HostStatus(_message.Message):
         in_step: _builtins.bool | None = ...,
         applied_revision: _builtins.int | None = ...,
         lag_seconds: _builtins.float | None = ...,
+        enabled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_enabled", b"_enabled", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "enabled", b"enabled", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_enabled", b"_enabled", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "enabled", b"enabled", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
     _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
     _WhichOneofReturnType__applied_revision: _TypeAlias = _typing.Literal["applied_revision"]  # noqa: Y015
     _WhichOneofArgType__applied_revision: _TypeAlias = _typing.Literal["_applied_revision", b"_applied_revision"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
     _WhichOneofReturnType__in_step: _TypeAlias = _typing.Literal["in_step"]  # noqa: Y015
     _WhichOneofArgType__in_step: _TypeAlias = _typing.Literal["_in_step", b"_in_step"]  # noqa: Y015
     _WhichOneofReturnType__lag_seconds: _TypeAlias = _typing.Literal["lag_seconds"]  # noqa: Y015
@@ -414,6 +420,8 @@ class HostStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__applied_revision) -> _WhichOneofReturnType__applied_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step) -> _WhichOneofReturnType__in_step | None: ...
     @_typing.overload
