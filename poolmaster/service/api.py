@@ -91,7 +91,10 @@ def master_handlers(master: Mastership, *, host: str) -> Handlers:
 
     own: dict[str, dict[str, Callable[..., Any]]] = {
         "PoolService": _pool_functions(master, read),
-        "HostService": {"UpdateHost": partial(writes.update_host, master)},
+        "HostService": {
+            "UpdateHost": partial(writes.update_host, master),
+            "SetMaintenance": partial(hosts.set_maintenance, master),
+        },
         "TaskService": {"CancelTask": cancel_task},
         "LockService": {
             "AcquireLock": partial(locks.acquire_lock, master),
