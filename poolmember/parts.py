@@ -122,7 +122,12 @@ class Parts:
 
         def status() -> Any:
             return status_of_replica(
-                view(), follower.last_master, follower.term, "sqlite", shared=shared
+                view(),
+                follower.last_master,
+                follower.term,
+                "sqlite",
+                shared=shared,
+                witness=self.identity.witness,
             )
 
         membership = self.identity.membership

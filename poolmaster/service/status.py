@@ -46,9 +46,18 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
 
 
 def status_of_replica(
-    view: View, master: str | None, term: int, engine: str, *, shared: bool
+    view: View,
+    master: str | None,
+    term: int,
+    engine: str,
+    *,
+    shared: bool,
+    witness: bool = False,
 ) -> pb.GetStatusResponse:
-    """The status as a host without a master last knew it; `master` is the last one's uuid."""
+    """The status as a host without a master last knew it; `master` is the last one's uuid.
+
+    `witness`: the host that answers is one.
+    """
     state = view.state
     hosts = [
         pb.HostStatus(
@@ -66,7 +75,8 @@ def status_of_replica(
     ]
     warning = pb.Warning(
         code="NO_MASTER",
-        message="This host has no connection to the master; what it shows may be old.",
+        message="This host has no connection to the master; what it shows may be old."
+        + (" It is a witness and does not become master itself." if witness else ""),
         remedy="Start the master's daemon, or check the network between the hosts.",
     )
     head = Head(state.incarnation, term, state.revision, master or "")  # type: ignore[arg-type]
