@@ -27,6 +27,7 @@ from poolmember.config_values import (
     LibvirtDriver,
     LogFormat,
     LogLevel,
+    NoDriver,
     Problem,
     SqliteStore,
     Value,
@@ -188,6 +189,15 @@ def _check_socket_path(state_dir: Path) -> None:
         )
 
 
+def _check_witness(sources: Sources, *, witness: bool) -> None:
+    """Refuse what goes only without a witness, and what goes only with one."""
+    store, driver = sources.value("store"), sources.value("driver")
+    if witness and store is not None:
+        raise store.refuse("goes not with --witness: a witness learns the store from its pool")
+    if driver is not None and not witness and sources.parsed("driver", None) == NoDriver():
+        raise driver.refuse("none goes only with --witness: every other host runs VMs")
+
+
 def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     """The daemon's configuration; `INVALID_CONFIGURATION` for the first thing that is wrong.
 
@@ -209,15 +219,13 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     state_dir: Path = sources.parsed("state_dir", DEFAULT_STATE_DIR)
     _check_socket_path(state_dir)
     witness: bool = sources.parsed("witness", False)
-    store = sources.value("store")
-    if witness and store is not None:
-        raise store.refuse("goes not with --witness: a witness learns the store from its pool")
+    _check_witness(sources, witness=witness)
     return Config(
         name=sources.parsed("name", None) or _checked_hostparse_name(host_name),
         listen=listen,
         advertise=_advertised(sources, listen),
         state_dir=state_dir,
-        driver=sources.parsed("driver", LibvirtDriver()),
+        driver=sources.parsed("driver", NoDriver() if witness else LibvirtDriver()),
         store=sources.parsed("store", None),
         witness=witness,
         insecure=insecure,

@@ -57,6 +57,10 @@ def make_driver(config: Config) -> Driver:
         from poolmember.drivers.sim import SimDriver
 
         return SimDriver(spec.file, host_name=config.name, management_endpoint=endpoint)
+    if isinstance(spec, config_values.NoDriver):
+        from poolmember.drivers.no_hypervisor import NoHypervisor
+
+        return NoHypervisor(management_endpoint=endpoint)
     # Only here: libvirt is an optional dependency.
     from poolmember.drivers.libvirt_driver import LibvirtDriver
 

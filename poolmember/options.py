@@ -57,9 +57,9 @@ AdvertiseOption = Annotated[
 DriverOption = Annotated[
     str | None,
     typer.Option(
-        metavar="libvirt[:URI]|sim[:FILE]",
-        help="The hypervisor. Default: libvirt, at qemu:///system. `sim` simulates a host, as "
-        "FILE describes it.",
+        metavar="libvirt[:URI]|sim[:FILE]|none",
+        help="The hypervisor. Default: libvirt, at qemu:///system; none for a witness, which needs "
+        "no hypervisor. `sim` simulates a host, as FILE describes it.",
     ),
 ]
 StoreOption = Annotated[

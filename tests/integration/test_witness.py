@@ -165,3 +165,24 @@ async def test_a_witness_is_not_started_as_a_host_nor_a_host_as_a_witness(cluste
             assert read_identity(host.state_dir) == before
             await host.start()
         await same_replicas(phantom, specter)
+
+
+async def test_a_witness_needs_no_hypervisor(cluster: Cluster) -> None:
+    phantom = cluster.local("phantom")
+    specter = cluster.local("specter", options=(*WITNESS, "--driver=none"))
+    await cluster.start()
+    async with phantom.api() as api:
+        check = await api.check_host(specter.endpoint)
+        # The machine that runs the tests may have its address by DHCP, a full disk, or none at all.
+        codes = {finding.code for finding in check.findings}
+        assert codes <= {
+            "HOST_HAS_NO_MANAGEMENT_IP",
+            "MANAGEMENT_ADDRESS_BY_DHCP",
+            "HOST_DISK_SPACE",
+            "SLOW_FSYNC",
+        }
+        if check.may_join:
+            await api.join(specter.endpoint)
+            await same_replicas(phantom, specter)
+            host = next(h for h in (await api.state()).all(Host) if h.witness)
+            assert host.hypervisor.kind == "none"

@@ -17,6 +17,7 @@ from poolmember.config_values import (
     LibvirtDriver,
     LogFormat,
     LogLevel,
+    NoDriver,
     SimDriver,
     SqliteStore,
 )
@@ -172,10 +173,10 @@ def test_all_addresses_are_no_address_to_advertise(file: Path) -> None:
         ("name", "not utf-8: \udcff", "U+DCFF"),
         ("name", "a" * 256, "255 bytes"),
         ("name", "ü" * 128, "255 bytes"),
-        ("driver", "xen", "libvirt, libvirt:URI, sim or sim:FILE"),
+        ("driver", "xen", "libvirt, libvirt:URI, sim, sim:FILE or none"),
         ("driver", "libvirt:", "behind the colon"),
         ("driver", "sim:/there/is/none.toml", "no file"),
-        ("driver", "simulator", "sim or sim:FILE"),
+        ("driver", "simulator", "sim, sim:FILE or none"),
         ("store", "etcd:127.0.0.1:2379", "no etcd store yet"),
         ("store", "sqlite://relative", "absolute path"),
         ("store", "sqlite:///", "name a file"),
@@ -273,3 +274,9 @@ def test_a_witness_is_given_no_store(file: Path) -> None:
     error = refused({"config": str(file), "store": "sqlite:///srv/pool.db"})
     assert error.params["key"] == "--store"
     assert "a witness learns the store from its pool" in error.message
+
+
+def test_only_a_witness_needs_no_hypervisor(file: Path) -> None:
+    assert load({"config": str(file), "witness": True}, {}).driver == NoDriver()
+    assert load({"config": str(file), "witness": True, "driver": "sim"}, {}).driver == SimDriver()
+    assert "goes only with --witness" in refused({"config": str(file), "driver": "none"}).message
