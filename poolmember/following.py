@@ -87,7 +87,7 @@ async def sessions(
     search = Search()
     handlers = parts.answer_from_replica(follower, search.summary)
     parts.gateway.serve_locally(handlers)
-    alone = f"member of pool {_name(follower)}, looking for its master"
+    alone = f"{parts.role} of pool {_name(follower)}, looking for its master"
     parts.on_role(alone)
     hint: str | None = None
     pause = PAUSE_SECONDS
@@ -155,7 +155,7 @@ async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers
 
         def welcomed() -> None:
             parts.gateway.pass_on(upstream, handlers)
-            parts.on_role(f"member, following {endpoint}")
+            parts.on_role(f"{parts.role}, following {endpoint}")
 
         try:
             await Session(follower, parts.driver, on_welcome=welcomed).run(link)

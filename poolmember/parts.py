@@ -84,6 +84,11 @@ class Parts:
             raise RuntimeError("the host has no identity yet")
         return identity
 
+    @property
+    def role(self) -> str:
+        """What this host is while it follows a master, in a word."""
+        return "witness" if self.identity.witness else "member"
+
     def new_pool(self, uuid_: str) -> Pool:
         """The pool object of a pool that this host founds."""
         return Pool(
@@ -127,6 +132,8 @@ class Parts:
                 return refusal
             # It may be the message of another error, a sentence of its own.
             said = problem().rstrip(".")
+            if self.identity.witness and isinstance(self.identity.membership, Member):
+                said += "; it is a witness and does not become master itself"
             return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
 
         def view() -> View:
@@ -146,6 +153,7 @@ class Parts:
                 "sqlite",
                 shared=shared,
                 refusal=refusal,
+                witness=self.identity.witness,
             )
 
         membership = self.identity.membership
