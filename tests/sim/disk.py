@@ -11,7 +11,7 @@ from typing import Protocol
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
-from poolmaster.store.contract import Compare, ReadResult, Store, Write
+from poolmaster.store.contract import Compare, ReadResult, Store, StoreUnavailable, Write
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
 from poolmember.identity import Identity, Membership, Own
 from poolmember.session import Replica
@@ -38,6 +38,10 @@ class Disk:
     """Everything that is durable at a host."""
 
     identity: Identity | None = None
+    full: bool = False
+    """Whether replicas and stores cannot be written any more."""
+    failed_syncs: int = 0
+    """So many writes of the replica are told as failed from now on, although they got there."""
     store: StoreOnDisk | None = None
     replica: ReplicaContent | None = None
 
@@ -74,8 +78,9 @@ class Hooks:
 class PoweredStore(StoreAround):
     """A handle that is of use only while its daemon has power."""
 
-    def __init__(self, inner: Store, power: Power, hooks: Hooks) -> None:
+    def __init__(self, inner: Store, power: Power, hooks: Hooks, disk: Disk) -> None:
         super().__init__(inner)
+        self._disk = disk
         self._power = power
         self._hooks = hooks
 
@@ -83,6 +88,8 @@ class PoweredStore(StoreAround):
         self._power.ensure()
         self._hooks.about_to_commit(writes)
         self._power.ensure()
+        if self._disk.full:
+            raise StoreUnavailable("nothing was written: database or disk is full")
         applied = await super().transact(compares, writes)
         self._power.ensure()
         if applied:
@@ -186,11 +193,23 @@ class DiskFiles:
             # Most often quick, sometimes slow: what must wait for it has the time to go wrong.
             await self._clock.sleep(self._dice.choice([0.001, 0.001, 0.001, 0.08]))
             self._power.ensure()
+            if self._disk.full:
+                raise _unwritable("database or disk is full")
 
-        return MemoryReplica(content, sync=sync, changed=self._hooks.replica_changed)
+        def changed(content: ReplicaContent) -> None:
+            self._hooks.replica_changed(content)
+            if self._disk.failed_syncs:
+                self._disk.failed_syncs -= 1
+                raise _unwritable("disk I/O error")
+
+        return MemoryReplica(content, sync=sync, changed=changed)
 
     def _handle(self, store: StoreOnDisk) -> Store:
         handle = MemoryStore(store.data, clock=self._clock)
         handle.faults.latency_seconds = 0.0005
         self._hooks.new_handle(handle)
-        return PoweredStore(self._hooks.around(handle), self._power, self._hooks)
+        return PoweredStore(self._hooks.around(handle), self._power, self._hooks, self._disk)
+
+
+def _unwritable(problem: str) -> PoolError:
+    return PoolError(Reason.STATE_UNWRITABLE, path="replica.db", problem=problem)

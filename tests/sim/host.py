@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Coroutine
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
+from poolcore.clock import Clock
 from poolcore.errors import PoolError
 from poolcore.facts import Inventory, Standing, Unreachable
 from poolcore.model import Accession, HostId
@@ -84,6 +86,20 @@ class Hypervisor:
         return
 
 
+class HostClock:
+    """A host's own clock: its time of day may jump."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.ahead = timedelta()
+        """Of the other hosts' time of day."""
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock.now() + self.ahead
+
+
 class SteadyDisk(DiskGauge):
     """A disk of always the same speed."""
 
@@ -111,7 +127,7 @@ class Life:
             host.hypervisor,
             SteadyDisk(),
             endpoint=host.endpoint,
-            clock=self._world.clock,
+            clock=host.clock,
             network=self,
         )
         self._own_handlers = handlers(AGENT_SERVICE, self.agent.functions(), host=host.name)
@@ -129,7 +145,7 @@ class Life:
             agents=Asking(self._world, self.open_channel),
             gateway=self.gateway,
             connect=Uplinks(self.open_channel).connected,
-            clock=self._world.clock,
+            clock=host.clock,
             reached=self.reached,
             on_role=lambda _: None,
         )
@@ -275,6 +291,7 @@ class SimHost:
         self.uuid = HostId(f"20000000-0000-4000-8000-{number:012}")
         self.disk = Disk(identity=Identity(host=self.uuid, name=name))
         self.hypervisor = Hypervisor(self.endpoint)
+        self.clock = HostClock(world.clock)
         self.life: Life | None = None
         self._dice = random.Random(f"{world.seed} host {name}")
 
@@ -311,6 +328,16 @@ class SimHost:
             if self._dice.random() < 0.5:
                 data.settle(self.world.clock.monotonic() + 1.0)
             data.crash()
+
+    def freeze(self) -> None:
+        """Stop the daemon, as SIGSTOP does."""
+        if self.life is not None:
+            self.life.freeze()
+
+    def thaw(self) -> None:
+        """Let it go on, as SIGCONT does."""
+        if self.life is not None:
+            self.life.thaw()
 
     def reset(self) -> None:
         """What a person does who starts the host over: `poolmember reset`."""

@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,6 +19,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, HostId, PoolId, Task, TaskStatus
 from poolcore.replica import State
 from poolcore.requests import request_id
+from poolcore.wire.channels import OpenChannel
 from poolcore.wire.codec import decode_object, from_proto
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import patch_pb2
@@ -163,8 +166,12 @@ class World:
     async def settle(self) -> None:
         """Heal everything, start every host, and let everything come to its end."""
         self.network.heal()
+        self.network.losses = 0.0
         for host in self.hosts.values():
+            host.disk.full, host.disk.failed_syncs = False, 0
+            host.clock.ahead = timedelta()
             host.power_on()
+            host.thaw()
         end = self.clock.monotonic() + SETTLE_SECONDS
         while (why := self.rules.unsettled()) is not None:
             assert self.clock.monotonic() < end, f"after {SETTLE_SECONDS:g} s of peace {why}"
@@ -188,6 +195,10 @@ class World:
             return await call(request, timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, endpoint=host.endpoint) from error
+
+    def opener(self, source: str) -> OpenChannel:
+        """How a client at `source` opens its channels."""
+        return partial(self.open_channel, source=source)
 
     def _connection(self, endpoint: str) -> MemoryChannel:
         """The client's connection to a host; a new one if that could not be reached."""
