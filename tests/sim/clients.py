@@ -241,7 +241,7 @@ class Clients:
         """What everybody was told is what the chain says."""
         register, at_home = self._register, [host.uuid for host in self._hosts]
         held = {revision: _tags(state, at_home) for revision, state in register.states.items()}
-        for write in self._writes:
+        for write in filter(lambda write: write.is_settled, self._writes):
             if write.revision is None:
                 done = register.executed.get(write.id)
                 rule = f"{write.tag} was refused ({write.refused}) and was made at {done}"

@@ -147,7 +147,7 @@ class Life:
             connect=Uplinks(self.open_channel).connected,
             clock=host.clock,
             reached=self.reached,
-            on_role=lambda _: None,
+            on_role=lambda _: self._world.on_role(host),
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
         self._running = self.begin(self._run())
@@ -274,7 +274,8 @@ class Life:
 
     def handler(self, details: Details) -> Any:
         """gRPC's handler of a call, as the daemon's server finds it."""
-        return self._own_handlers.get(details.method) or self.gateway.service(details)
+        found = self._own_handlers.get(details.method) or self.gateway.service(details)
+        return self._world.on_call(found)
 
 
 class SimHost:

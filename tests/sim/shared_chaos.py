@@ -18,6 +18,7 @@ from datetime import timedelta
 from poolcore.errors import PoolError
 from poolcore.model import PoolId
 from poolmaster.mastership import Mastership
+from poolmaster.store.contract import LeaseGone
 from poolmaster.store.memory import Fate, MemoryStore
 from sim.clients import Clients
 from sim.host import SimHost
@@ -221,7 +222,8 @@ class SharedChaos:
         for handle in self._late:
             while handle.faults.late:
                 late = handle.faults.late.pop(0)
-                late.land() if self.dice.random() < 0.7 else late.drop()
+                with suppress(LeaseGone):
+                    late.land() if self.dice.random() < 0.7 else late.drop()
 
     # -- who looks on -----------------------------------------------------------------------------
 
@@ -236,10 +238,11 @@ class SharedChaos:
         return [h.mastership for h in self.world.hosts.values() if h.mastership is not None]
 
 
-def run(seed: int) -> World:
-    """One run; AssertionError when a rule is broken."""
+def run(seed: int, *, plant: Callable[[World], None] = lambda world: None) -> World:
+    """One run; AssertionError when a rule is broken. `plant` may plant a bug."""
 
     async def scenario(world: World) -> None:
+        plant(world)
         await SharedChaos(world).play()
 
     return play(f"shared chaos {seed}", scenario)

@@ -79,6 +79,10 @@ class World:
         self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
         self.around: Callable[[Store], Store] = lambda store: store
         """Where bugs are planted."""
+        self.on_role: Callable[[SimHost], None] = lambda host: None
+        """Told when a host's role has become another. Here, too, bugs are planted."""
+        self.on_call: Callable[[Any], Any] = lambda handler: handler
+        """What is put around the handler of each call."""
         self.on_point: Callable[[SimHost, str], None] = lambda host, point: None
         self.points: list[str] = []
         """Every point that was reached, with the host's name, in order."""
