@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -130,6 +131,14 @@ class DiskFiles:
         self._power = power
         self._hooks = hooks
         self._clock = clock
+        self._replicas: list[MemoryReplica] = []
+
+    def lose_power(self) -> None:
+        """What was being written has got to the disk, or it has not."""
+        for replica in self._replicas:
+            if self._dice.random() < 0.5:
+                with suppress(PoolError):
+                    replica.finish_writing()
 
     @property
     def identity(self) -> Identity | None:
@@ -202,7 +211,9 @@ class DiskFiles:
                 self._disk.failed_syncs -= 1
                 raise _unwritable("disk I/O error")
 
-        return MemoryReplica(content, sync=sync, changed=changed)
+        replica = MemoryReplica(content, sync=sync, changed=changed)
+        self._replicas.append(replica)
+        return replica
 
     def _handle(self, store: StoreOnDisk) -> Store:
         handle = MemoryStore(store.data, clock=self._clock)

@@ -131,15 +131,16 @@ class Life:
             network=self,
         )
         self._own_handlers = handlers(AGENT_SERVICE, self.agent.functions(), host=host.name)
+        self.files = DiskFiles(
+            host.disk,
+            self,
+            self._world.hooks_of(host),
+            shared=self._world.shared,
+            clock=self._world.clock,
+            dice=random.Random(f"{self._world.seed} disk of {host.name}"),
+        )
         self.parts = Parts(
-            files=DiskFiles(
-                host.disk,
-                self,
-                self._world.hooks_of(host),
-                shared=self._world.shared,
-                clock=self._world.clock,
-                dice=random.Random(f"{self._world.seed} disk of {host.name}"),
-            ),
+            files=self.files,
             driver=host.hypervisor,
             agent=self.agent,
             agents=Asking(self._world, self.open_channel),
@@ -310,9 +311,7 @@ class SimHost:
         """Start the daemon."""
         if self.life is None:
             self.life = Life(self)
-            files = self.life.parts.files
-            assert isinstance(files, DiskFiles)
-            files.finish_interrupted()
+            self.life.files.finish_interrupted()
             self.world.network.listening[self.endpoint] = self.life
 
     def cut_power(self) -> None:
@@ -321,6 +320,7 @@ class SimHost:
             return
         self.life.thaw()
         self.life.end()
+        self.life.files.lose_power()
         self.life = None
         del self.world.network.listening[self.endpoint]
         self.world.network.gone(self.endpoint)
