@@ -26,6 +26,7 @@ from sim.world import World, play
 
 SHARED = "sqlite:///shared.db"
 SECONDS = 10.0
+CALM_SECONDS = 3.0
 WRITERS = 3
 FATES = [
     *[Fate.SERVED] * 60,
@@ -92,7 +93,7 @@ class SharedChaos:
             await world.let_pass(SECONDS)
             for task in acting:
                 task.cancel()
-            self._peace()
+            await self._peace()
             await world.settle()
             await clients.settle()
             for task in looking:
@@ -101,10 +102,19 @@ class SharedChaos:
         world.rules.registers[self._pool].check_whole()
         world.violations.raise_any()
 
-    def _peace(self) -> None:
-        self.troubled, self._latency_seconds = False, 0.0005
-        for host in self.world.hosts.values():
-            host.cut_power()
+    async def _peace(self) -> None:
+        """Nothing goes wrong any more; half of the time the hosts find out by themselves."""
+        self._latency_seconds = 0.0005
+        for handle in self._handles.values():
+            handle.faults.cut_off, handle.faults.latency_seconds = False, self._latency_seconds
+        if self.troubled or self.dice.random() < 0.5:
+            self.troubled = False
+            for host in self.world.hosts.values():
+                host.cut_power()
+        else:
+            self.world.calm()
+            # What is under way at a slow store ends.
+            await self.world.let_pass(CALM_SECONDS)
 
     @property
     def _pool(self) -> PoolId:

@@ -169,13 +169,7 @@ class World:
 
     async def settle(self) -> None:
         """Heal everything, start every host, and let everything come to its end."""
-        self.network.heal()
-        self.network.losses = 0.0
-        for host in self.hosts.values():
-            host.disk.full, host.disk.failed_syncs = False, 0
-            host.clock.ahead = timedelta()
-            host.power_on()
-            host.thaw()
+        self.calm()
         end = self.clock.monotonic() + SETTLE_SECONDS
         while (why := self.rules.unsettled()) is not None:
             assert self.clock.monotonic() < end, f"after {SETTLE_SECONDS:g} s of peace {why}"
@@ -184,6 +178,16 @@ class World:
             await self._let_pass(LOOK_SECONDS)
         self.rules.check_settled()
         self.violations.raise_any()
+
+    def calm(self) -> None:
+        """Heal everything, and start every host."""
+        self.network.heal()
+        self.network.losses = 0.0
+        for host in self.hosts.values():
+            host.disk.full, host.disk.failed_syncs = False, 0
+            host.clock.ahead = timedelta()
+            host.power_on()
+            host.thaw()
 
     # -- clients ----------------------------------------------------------------------------------
 
