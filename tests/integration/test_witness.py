@@ -83,6 +83,7 @@ async def test_a_dead_master_is_replaced_by_the_other_host_and_never_by_the_witn
         await pool.set(add_tags=["with-the-witness"])
         head = (await pool.status()).head
         assert head is not None
+        await same_replicas(ignite, specter)
 
         await ignite.kill()
         # Longer than the `alive` key, after which a lone host takes over: but no witness.
