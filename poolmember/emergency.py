@@ -55,8 +55,9 @@ class Emergency:
     ) -> tuple[EmergencyOutlook, Head | None]:
         """Make this host the master if that is `confirmed`; what it goes on from.
 
-        Raises `ALREADY_MASTER`, `MASTER_LIVES`, `QUORUM_LIVES`, `REPLICA_MISSING`,
-        `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing has happened then.
+        Raises `ALREADY_MASTER`, `HOST_IS_WITNESS`, `MASTER_LIVES`, `QUORUM_LIVES`,
+        `REPLICA_MISSING`, `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing
+        has happened then.
         """
         async with self._one_at_a_time:
             state = self._state()
@@ -74,6 +75,9 @@ class Emergency:
         parts, name = self._parts, self._parts.identity.name
         if parts.mastership is not None:
             raise PoolError(Reason.ALREADY_MASTER, host=name)
+        if parts.identity.witness:
+            problem = "it has the pool's metadata and never becomes master"
+            raise PoolError(Reason.HOST_IS_WITNESS, host=name, problem=problem)
         state = None if parts.follower is None else parts.follower.state
         if state is None:
             raise PoolError(Reason.REPLICA_MISSING, host=name)
