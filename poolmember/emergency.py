@@ -61,8 +61,9 @@ class Emergency:
     ) -> tuple[EmergencyOutlook, Head | None]:
         """Make this host the master if that is `confirmed`; what it goes on from.
 
-        Raises `ALREADY_MASTER`, `MASTER_LIVES`, `QUORUM_LIVES`, `REPLICA_MISSING`,
-        `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing has happened then.
+        Raises `ALREADY_MASTER`, `HOST_IS_WITNESS`, `MASTER_LIVES`, `QUORUM_LIVES`,
+        `REPLICA_MISSING`, `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing
+        has happened then.
         """
         async with self._one_at_a_time:
             while True:
@@ -80,6 +81,9 @@ class Emergency:
 
     async def _state(self) -> State:
         parts, name = self._parts, self._parts.identity.name
+        if parts.identity.witness:
+            problem = "it has the pool's metadata and never becomes master"
+            raise PoolError(Reason.HOST_IS_WITNESS, host=name, problem=problem)
         until = parts.clock.monotonic() + LOAD_SECONDS
         while parts.clock.monotonic() < until:
             if parts.mastership is not None:
