@@ -42,11 +42,13 @@ from poolclient._errors import (
 )
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
+from poolclient._gone import DeadHost, ForgetPreview, ForgottenHost, NamedObject
 from poolclient._history import Reign
 from poolclient._locks import PoolLock
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import View, ViewTable
+from poolclient._recovery import RecoveredChange, Recoveries
 from poolclient._status import (
     HostCheck,
     HostReport,
@@ -74,9 +76,12 @@ __all__ = [
     "Committed",
     "Conflict",
     "Cursor",
+    "DeadHost",
     "Difference",
     "Event",
     "Failed",
+    "ForgetPreview",
+    "ForgottenHost",
     "Freshness",
     "HistoryGone",
     "HostCheck",
@@ -89,6 +94,7 @@ __all__ = [
     "LockHeld",
     "LockLost",
     "Mirror",
+    "NamedObject",
     "NoHostAnswers",
     "NoMaster",
     "NotAllowed",
@@ -100,6 +106,8 @@ __all__ = [
     "PoolLock",
     "PoolStatus",
     "Quorum",
+    "RecoveredChange",
+    "Recoveries",
     "Reign",
     "Role",
     "StaleAnswer",

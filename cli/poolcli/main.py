@@ -35,6 +35,7 @@ def build() -> Callable[..., object]:
         pbd,
         pif,
         pool,
+        recovery,
         sr,
         status,
         task,
@@ -67,6 +68,7 @@ def build() -> Callable[..., object]:
     command(app, "events")(events.events)
     command(app, "diff")(diff.diff)
     app.add_typer(master.app, name="master")
+    app.add_typer(recovery.app, name="recovery")
     command(app, "wait")(wait.wait)
     app.add_typer(context.app, name="context")
     command(app, "doctor")(doctor.doctor)

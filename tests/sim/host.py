@@ -24,11 +24,11 @@ from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import pool_service_pb2, pool_service_pb2_grpc
 from poolmaster.mastership import Mastership
 from poolmember.agent import ASK_SECONDS, Agent
-from poolmember.contending import standing, take_over
 from poolmember.daemon import AGENT_SERVICE
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
+from poolmember.emergency import Emergency
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.identity import Identity, Member, Membership
@@ -37,6 +37,7 @@ from poolmember.measurements import DiskGauge
 from poolmember.parts import Parts, handlers_while_starting
 from poolmember.roles import Roles
 from poolmember.session import Follower
+from poolmember.standing import standing, take_over
 from sim.asking import Asking
 from sim.channel import MemoryChannel
 from sim.disk import Disk, DiskFiles, PowerCut
@@ -151,6 +152,7 @@ class Life:
             on_role=lambda _: self._world.on_role(host),
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
+        self.emergency = Emergency(self.parts, self._roles)
         self._running = self.begin(self._run())
 
     async def _run(self) -> None:

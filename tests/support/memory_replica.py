@@ -77,10 +77,11 @@ class MemoryReplica:
             oldest = state.revision - state.history_revisions
             log = {revision: data for revision, data in log.items() if revision > oldest}
         after = state
+        crossed = any(delta.succession is not None for delta, _ in deltas)
 
         def land() -> None:
             content.state, content.log = after, log
-            content.highest_term = max(content.highest_term, after.last.term)
+            content.highest_term = max(0 if crossed else content.highest_term, after.last.term)
             self._changed(content)
 
         await self._write(land)
