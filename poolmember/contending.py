@@ -196,9 +196,11 @@ class Contender:
             if summons.given_up:
                 continue
             log.info("asked to take over from the master of term %d", summons.head.term)
+            self._parts.reached("host.take_over:asked")
             # Its writes wait. It has gone on if there is another commit: then it is to stay.
             claimed = await self._claim(summons.head, summons.why, unmoved=True)
             if claimed is not None:
+                self._parts.reached("host.take_over:claimed")
                 return claimed
 
     async def _pause(self, until: float) -> None:
