@@ -21,6 +21,7 @@ from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
 from poolclient._difference import Difference
+from poolclient._drill import DrillReport
 from poolclient._errors import (
     Ambiguous,
     Conflict,
@@ -75,6 +76,7 @@ __all__ = [
     "Conflict",
     "Cursor",
     "Difference",
+    "DrillReport",
     "Event",
     "Failed",
     "Freshness",

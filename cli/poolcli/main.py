@@ -24,6 +24,7 @@ def build() -> Callable[..., object]:
         demo,
         diff,
         doctor,
+        drill,
         events,
         host,
         lock,
@@ -67,6 +68,7 @@ def build() -> Callable[..., object]:
     command(app, "events")(events.events)
     command(app, "diff")(diff.diff)
     app.add_typer(master.app, name="master")
+    app.add_typer(drill.app, name="drill")
     command(app, "wait")(wait.wait)
     app.add_typer(context.app, name="context")
     command(app, "doctor")(doctor.doctor)

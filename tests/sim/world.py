@@ -206,6 +206,13 @@ class World:
         task: Task = from_proto(response.task)
         return task
 
+    async def drill(self, at: SimHost, term: int) -> Task:
+        """Have the master of that term fall silent; the task as it was recorded."""
+        request = pb.DrillFailoverRequest(term=term, consent=True, request_id=self.new_request(at))
+        response = await self.ask(at, "PoolService/DrillFailover", request)
+        task: Task = from_proto(response.task)
+        return task
+
     async def cancel(self, pool: SimHost, task: Task) -> Task:
         """Call a task off; the task as it is then."""
         request = task_pb.CancelTaskRequest(task=task.uuid, request_id=self.new_request(pool))

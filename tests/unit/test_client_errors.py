@@ -36,6 +36,7 @@ def test_exports_are_these() -> None:
         "Cursor",
         "DEFAULT_PORT",
         "Difference",
+        "DrillReport",
         "Event",
         "Failed",
         "Freshness",
