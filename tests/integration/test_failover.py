@@ -7,13 +7,9 @@ import asyncio
 import os
 import secrets
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import VM
 from poolcore.requests import request_id
 from poolmanager.v1 import pool_service_pb2
 from support.api import Api
@@ -27,7 +23,6 @@ FAILOVERS = int(os.environ.get("FAILOVERS", "5"))
 CLIENTS = 16
 READERS = 4
 FROZEN_SECONDS = 10.0
-BUSY_SECONDS = 10.0
 
 
 async def test_no_write_is_lost_or_made_twice_when_masters_are_killed(
@@ -184,36 +179,3 @@ async def test_the_last_host_takes_over_when_the_key_of_the_dead_master_has_expi
         assert (await pool.master()) is last
         pool.check_masterships()
         await same_replicas(last, *pool.others(last))
-
-
-@asynccontextmanager
-async def busy_processors() -> AsyncIterator[None]:
-    """A process for each processor that does nothing but keep it busy."""
-    processes = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
-        for _ in range(os.cpu_count() or 1)
-    ]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            await process.wait()
-
-
-async def test_no_master_is_replaced_because_the_machine_is_busy(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    vms = '[[vm]]\nname = "vm"\ncount = 2000\n[[vm.disk]]\n[[vm.nic]]\n'
-    async with shared_pool(cluster, tmp_path, sims=(vms, "", "")) as pool:
-        async with pool.hosts[0].api() as api:
-            await api.until(lambda state: sum(1 for _ in state.all(VM)) == 2000)
-        before = await pool.chain.head()
-        async with busy_processors(), writers([pool.endpoints] * CLIENTS) as book:
-            await asyncio.sleep(BUSY_SECONDS)
-            await book.goes_on(CLIENTS)
-        await pool.chain.read_on()
-        book.check(pool.chain.requests)
-        after = await pool.chain.head()
-        assert (after.term, after.master) == (before.term, before.master)
-        assert not book.refused
