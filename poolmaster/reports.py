@@ -18,9 +18,10 @@ from poolmaster.ledger import Decision, Ledger
 
 log = logging.getLogger(__name__)
 
-REPORT_CHANGES = 500
+REPORT_CHANGES = 200
 """A report that changes more objects is committed in several steps: what it tells was true at
-different moments anyway, and no commit may outgrow the store's limit."""
+different moments anyway, no commit may outgrow the store's limit, and the event loop does nothing
+else while it encodes one."""
 LARGE_OBJECTS = 2_000
 """From so many objects of pool and report together on, they are compared in a thread: meanwhile
 heartbeats must go out and the other hosts be answered."""
