@@ -43,11 +43,13 @@ from poolclient._errors import (
 )
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
+from poolclient._gone import DeadHost, ForgetPreview, ForgottenHost, NamedObject
 from poolclient._history import Reign
 from poolclient._locks import PoolLock
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import View, ViewTable
+from poolclient._recovery import RecoveredChange, Recoveries
 from poolclient._status import (
     HostCheck,
     HostReport,
@@ -75,10 +77,13 @@ __all__ = [
     "Committed",
     "Conflict",
     "Cursor",
+    "DeadHost",
     "Difference",
     "DrillReport",
     "Event",
     "Failed",
+    "ForgetPreview",
+    "ForgottenHost",
     "Freshness",
     "HistoryGone",
     "HostCheck",
@@ -91,6 +96,7 @@ __all__ = [
     "LockHeld",
     "LockLost",
     "Mirror",
+    "NamedObject",
     "NoHostAnswers",
     "NoMaster",
     "NotAllowed",
@@ -102,6 +108,8 @@ __all__ = [
     "PoolLock",
     "PoolStatus",
     "Quorum",
+    "RecoveredChange",
+    "Recoveries",
     "Reign",
     "Role",
     "StaleAnswer",

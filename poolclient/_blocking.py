@@ -20,10 +20,12 @@ from poolclient._drill import DrillReport
 from poolclient._errors import LockHeld
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
+from poolclient._gone import DeadHost, ForgetPreview, ForgottenHost
 from poolclient._history import Reign
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import Picture
+from poolclient._recovery import RecoveredChange, Recoveries
 from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tables import Tables
 from poolclient._tasks import TaskHandle
@@ -164,6 +166,39 @@ class BlockingHostCollection(BlockingWritableCollection[Host]):
                 timeout_seconds=timeout_seconds,
                 request_id=request_id,
                 **changes,
+            )
+        )
+
+    def declare_dead(
+        self,
+        ref: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> DeadHost:
+        """Vouch that a host is off, so that its VMs can be started elsewhere."""
+        return self._thread.run(
+            self._hosts.declare_dead(ref, timeout_seconds=timeout_seconds, request_id=request_id)
+        )
+
+    def check_forget(
+        self, ref: str | Host, *, timeout_seconds: float | None = None
+    ) -> ForgetPreview:
+        """What forgetting a host would come to; changes nothing."""
+        return self._thread.run(self._hosts.check_forget(ref, timeout_seconds=timeout_seconds))
+
+    def forget(
+        self,
+        ref: str | Host,
+        *,
+        vouched: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> ForgottenHost:
+        """Remove a host that was declared dead, with what only it had."""
+        return self._thread.run(
+            self._hosts.forget(
+                ref, vouched=vouched, timeout_seconds=timeout_seconds, request_id=request_id
             )
         )
 
@@ -345,6 +380,16 @@ class BlockingPoolClient:
         """Master, chain, quorum, hosts and warnings."""
         return self._thread.run(self._client.status(timeout_seconds=timeout_seconds))
 
+    def recoveries(self, *, timeout_seconds: float | None = None) -> Recoveries:
+        """What live hosts have saved of commits that they had and the pool has not."""
+        return self._thread.run(self._client.recoveries(timeout_seconds=timeout_seconds))
+
+    def recovery(
+        self, host: str | Host, name: str, *, timeout_seconds: float | None = None
+    ) -> tuple[RecoveredChange, ...]:
+        """Such commits of one host, in order; `name` is that of a `poolcore.facts.Recovery`."""
+        return self._thread.run(self._client.recovery(host, name, timeout_seconds=timeout_seconds))
+
     def if_lost(
         self, *hosts: str | Host, timeout_seconds: float | None = None
     ) -> tuple[Outlook, Freshness]:
@@ -416,6 +461,25 @@ class BlockingPoolClient:
     def drill_failover(self, *, timeout_seconds: float | None = None) -> DrillReport:
         """End the present mastership the hard way, and tell what that came to."""
         return self._thread.run(self._client.drill_failover(timeout_seconds=timeout_seconds))
+
+    def set_maintenance(
+        self,
+        host: str | Host,
+        maintenance: bool = True,
+        *,
+        force: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> BlockingTaskHandle:
+        """Put a host into maintenance, or end that; `.wait()` for the end."""
+        handle = self._client.set_maintenance(
+            host,
+            maintenance,
+            force=force,
+            timeout_seconds=timeout_seconds,
+            request_id=request_id,
+        )
+        return BlockingTaskHandle(self._thread, self._thread.run(handle))
 
     def task(self, ref: str | Task) -> BlockingTaskHandle:
         """A handle on a task that is there already, to wait for it or to cancel it."""

@@ -18,6 +18,12 @@ from poolclient._history import Reign, reigns
 from poolclient._locks import PoolLock, release
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, WritableCollection, reference
+from poolclient._recovery import (
+    RecoveredChange,
+    Recoveries,
+    list_recoveries,
+    read_recovery,
+)
 from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed, metadata_patch, new_request_id
@@ -45,7 +51,7 @@ from poolcore.model import (
 )
 from poolcore.outlook import HostRef, Outlook
 from poolcore.wire.codec import from_proto
-from poolmanager.v1 import agent_service_pb2, pool_service_pb2, resources_pb2
+from poolmanager.v1 import agent_service_pb2, host_service_pb2, pool_service_pb2, resources_pb2
 
 PREFLIGHT_TIMEOUT_SECONDS = 30.0
 """The time limit of `check_host` and `add_host`: the master asks several hosts meanwhile."""
@@ -194,6 +200,21 @@ class PoolClient:
         deadline = self._core.deadline(timeout_seconds)
         return await difference(self._core.transport, since, until, deadline)
 
+    async def recoveries(self, *, timeout_seconds: float | None = None) -> Recoveries:
+        """What live hosts have saved of commits that they had and the pool has not."""
+        return await list_recoveries(self._core, timeout_seconds=timeout_seconds)
+
+    async def recovery(
+        self, host: str | Host, name: str, *, timeout_seconds: float | None = None
+    ) -> tuple[RecoveredChange, ...]:
+        """Such commits of one host, in order; `name` is that of a `poolcore.facts.Recovery`.
+
+        `NotFound` when the host has none of that name, `Conflict` when it is not connected.
+        """
+        return await read_recovery(
+            self._core, reference(host), name, timeout_seconds=timeout_seconds
+        )
+
     async def master_history(self, *, timeout_seconds: float | None = None) -> tuple[Reign, ...]:
         """Who was master from when until when, and why; the newest first."""
         return reigns(await self.master_records.list(timeout_seconds=timeout_seconds))
@@ -294,6 +315,35 @@ class PoolClient:
         when that would not be safe now, `Failed` when no other host was elected.
         """
         return await drill_failover(self._core, timeout_seconds)
+
+    async def set_maintenance(
+        self,
+        host: str | Host,
+        maintenance: bool = True,
+        *,
+        force: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> TaskHandle:
+        """Put a host into maintenance, or end that; await the handle for the end.
+
+        A master hands the mastership over first. `Conflict` when no other host can take it;
+        with `force` the host then stays the master. VMs are not moved: `if_lost` names those that
+        are on the host.
+        """
+        request = host_service_pb2.SetMaintenanceRequest(
+            request_id=request_id or new_request_id(self._core.transport),
+            host=reference(host),
+            maintenance=maintenance,
+            force=force,
+        )
+        answer = await self._core.transport.write(
+            lambda c: c.host.SetMaintenance,
+            request,
+            self._core.deadline(timeout_seconds),
+            request.request_id,
+        )
+        return TaskHandle(self._core, from_proto(answer.task))
 
     async def task(self, ref: str | Task) -> TaskHandle:
         """A handle on a task that is there already, to wait for it or to cancel it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from poolclient._errors import Conflict
 from poolcore.errors import Reason
-from poolcore.replica import Incarnation
+from poolcore.model import Incarnation
 
 
 @dataclass(frozen=True, slots=True)

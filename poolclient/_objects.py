@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
+from poolclient import _gone
 from poolclient._connection import Connection
 from poolclient._core import Core
 from poolclient._deadline import Deadline
 from poolclient._errors import InvalidRequest
 from poolclient._freshness import Freshness
+from poolclient._gone import DeadHost, ForgetPreview, ForgottenHost
 from poolclient._writes import Changes, Committed, metadata_patch, new_request_id
 from poolcore.errors import Reason
 from poolcore.model import Described, Host, Kind, Object
@@ -235,3 +237,48 @@ class HostCollection(WritableCollection[Host]):
         await core.transport.written(answer.incarnation, answer.revision, deadline)
         host = from_proto(answer.host) if answer.HasField("host") else await self.get(ref)
         return Committed(host, answer.revision, answer.incarnation)
+
+    async def declare_dead(
+        self,
+        ref: str | Host,
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> DeadHost:
+        """Vouch that a host is off, so that its VMs can be started elsewhere.
+
+        `Conflict` for one that answers (`HOST_IS_LIVE`), and for the master.
+        """
+        return await _gone.declare_dead(
+            self._core,
+            reference(ref),
+            timeout_seconds=timeout_seconds,
+            request_id=request_id,
+        )
+
+    async def check_forget(
+        self, ref: str | Host, *, timeout_seconds: float | None = None
+    ) -> ForgetPreview:
+        """What forgetting a host would come to; changes nothing."""
+        return await _gone.check_forget(self._core, reference(ref), timeout_seconds=timeout_seconds)
+
+    async def forget(
+        self,
+        ref: str | Host,
+        *,
+        vouched: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> ForgottenHost:
+        """Remove a host that was declared dead, with what only it had.
+
+        With `vouched`, one that merely does not answer: the caller vouches that it is off.
+        `Conflict` for one that answers (`HOST_IS_LIVE`), and for the master.
+        """
+        return await _gone.forget(
+            self._core,
+            reference(ref),
+            vouched=vouched,
+            timeout_seconds=timeout_seconds,
+            request_id=request_id,
+        )

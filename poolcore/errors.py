@@ -93,11 +93,26 @@ class Reason(StrEnum):
     HOST_IS_MASTER = "HOST_IS_MASTER"
     HOST_HAS_RESIDENT_VMS = "HOST_HAS_RESIDENT_VMS"
     HOST_OFFLINE = "HOST_OFFLINE"
+    HOST_IS_LIVE = "HOST_IS_LIVE"
+    HOST_NOT_DECLARED_DEAD = "HOST_NOT_DECLARED_DEAD"
     HOST_NOT_IN_POOL = "HOST_NOT_IN_POOL"
+    HOST_FORGOTTEN = "HOST_FORGOTTEN"
     HOST_NOT_ELIGIBLE = "HOST_NOT_ELIGIBLE"
+    HOST_IS_WITNESS = "HOST_IS_WITNESS"
+    HOST_DISABLED = "HOST_DISABLED"
     HANDOVER_FAILED = "HANDOVER_FAILED"
     DRILL_REFUSED = "DRILL_REFUSED"
     DRILL_FAILED = "DRILL_FAILED"
+    # emergencies
+    CONFIRMATION_MISSING = "CONFIRMATION_MISSING"
+    ALREADY_MASTER = "ALREADY_MASTER"
+    MASTER_LIVES = "MASTER_LIVES"
+    QUORUM_LIVES = "QUORUM_LIVES"
+    REPLICA_BEHIND = "REPLICA_BEHIND"
+    REPLICA_MISSING = "REPLICA_MISSING"
+    LOSS_NOT_ACCEPTED = "LOSS_NOT_ACCEPTED"
+    NOT_THE_MASTER = "NOT_THE_MASTER"
+    NO_HOST_TO_LEAD = "NO_HOST_TO_LEAD"
     # tasks
     TASK_NOT_CANCELLABLE = "TASK_NOT_CANCELLABLE"
     TASK_CANCELLED = "TASK_CANCELLED"
@@ -114,6 +129,8 @@ class Reason(StrEnum):
     STATE_OF_ANOTHER_POOL = "STATE_OF_ANOTHER_POOL"
     STATE_IN_USE = "STATE_IN_USE"
     RESET_WITH_VMS = "RESET_WITH_VMS"
+    RECOVERY_NOT_FOUND = "RECOVERY_NOT_FOUND"
+    WITNESS_CHANGED = "WITNESS_CHANGED"
     NO_HYPERVISOR = "NO_HYPERVISOR"
     INVALID_CONFIGURATION = "INVALID_CONFIGURATION"
     # scripts on the host
@@ -293,15 +310,53 @@ CATALOG: Mapping[Reason, Entry] = {
         "Start poolmember there and try again.",
         Origin.XAPI,
     ),
+    Reason.HOST_IS_LIVE: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is alive: {problem}.",
+        "A host that is there leaves with `pool eject-host`. If it is to be given up all the same, "
+        "switch it off first.",
+        Origin.XAPI,
+    ),
+    Reason.HOST_NOT_DECLARED_DEAD: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Nobody has vouched that {host} is off.",
+        "Make sure that it is: its VMs may still run. Then `pool host declare-dead {host}`, or "
+        "repeat this with --yes.",
+    ),
     Reason.HOST_NOT_IN_POOL: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "This host, {host}, is no member of pool {pool}.",
         "`poolmember reset --keep-vms` makes it a pool of one again.",
     ),
+    Reason.HOST_FORGOTTEN: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "Pool {pool} has forgotten this host, {host}.",
+        "Nothing here was changed, and this host does nothing more for that pool. To make it a "
+        "pool of one with the VMs and local SRs that it has, stop its daemon, run "
+        "`poolmember reset --keep-vms` and start it again. Before a VM is started, make sure that "
+        "it does not run on another host by now.",
+    ),
     Reason.HOST_NOT_ELIGIBLE: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "{host} cannot become the master: {problem}.",
         "`pool status` shows the hosts that can.",
+    ),
+    Reason.HOST_IS_WITNESS: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is a witness: {problem}.",
+        "Name a host that is no witness; `pool status` shows each host's role. A witness is itself "
+        "taken in by such a host, with `pool add-host`.",
+    ),
+    Reason.HOST_DISABLED: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is in maintenance.",
+        "`pool host maintenance {host} --off` ends that.",
+        Origin.XAPI,
+    ),
+    Reason.NO_HOST_TO_LEAD: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is the master, and no other host can take that over: {problem}.",
+        "Connect a host that may lead; or say --force, and {host} stays the master in maintenance.",
     ),
     Reason.HANDOVER_FAILED: Entry(
         Status.ABORTED, Exit.FAILED,
@@ -319,6 +374,49 @@ CATALOG: Mapping[Reason, Entry] = {
         "No other host was elected in the drill: {problem}.",
         "The pool goes on with the master that `pool status` names; look into the logs of the "
         "other hosts for why they did not claim.",
+    ),
+    Reason.CONFIRMATION_MISSING: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "{command} has consequences that a person has to answer for.",
+        "Read what it says above, then give it again with `--yes`.",
+    ),
+    Reason.ALREADY_MASTER: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is the master of the pool already.",
+        "`pool recover-members` tells the other hosts so, should one not follow it.",
+    ),
+    Reason.MASTER_LIVES: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} says that the pool has a master.",
+        "`pool designate-master HOST` hands the mastership over. If that host is wrong, switch off "
+        "what it takes for the master and try again.",
+    ),
+    Reason.QUORUM_LIVES: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} reaches the pool's store: the hosts can elect a master by themselves.",
+        "`pool status` shows the hosts; `pool designate-master HOST` elects that one.",
+    ),
+    Reason.REPLICA_BEHIND: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is at revision {revision}; {better}, which answers, is at {newer}.",
+        "`pool --server {address} emergency-transition-to-master` goes on from there.",
+    ),
+    Reason.REPLICA_MISSING: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} has no replica of the pool to go on from.",
+        "Choose a host that was in the pool for longer.",
+    ),
+    Reason.LOSS_NOT_ACCEPTED: Entry(
+        Status.DATA_LOSS, Exit.CONFLICT,
+        "{hosts} may have had changes that nobody in reach has: after revision {revision} none of "
+        "those in reach is known to have been in step.",
+        "Start one of them if you can. Otherwise give `--accept-loss` as well: what they had is "
+        "then lost, or saved apart should they come back (`pool recovery list`).",
+    ),
+    Reason.NOT_THE_MASTER: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is not the master of this pool: {problem}.",
+        "`pool --server {host} status` shows what that host knows of its pool.",
     ),
     Reason.TASK_NOT_CANCELLABLE: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
@@ -388,6 +486,17 @@ CATALOG: Mapping[Reason, Entry] = {
         "Host {host} is not reset without --keep-vms: {problem}.",
         "A reset never touches VMs. With --keep-vms they stay as they are, and the pool that the "
         "host founds at its next start will list them.",
+    ),
+    Reason.RECOVERY_NOT_FOUND: Entry(
+        Status.NOT_FOUND, Exit.NOT_FOUND,
+        "Host {host} has saved no commits under the name “{name}”.",
+        "`pool recovery list` shows what there is.",
+    ),
+    Reason.WITNESS_CHANGED: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "Host {host} is {before} in {pool}, and was now started as {after}.",
+        "Start it as it was: {how}. To change what it is, take it out of a pool that it has joined "
+        "(`pool eject-host {host}`), stop its daemon, run `poolmember reset`, and start it anew.",
     ),
     Reason.NO_HYPERVISOR: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,

@@ -7,6 +7,7 @@ the master measured on the way they are the `HostFacts` that preflight decides u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from poolcore.model import (
     NO_NAMES,
@@ -16,6 +17,7 @@ from poolcore.model import (
     Cpu,
     HostId,
     Hypervisor,
+    Incarnation,
     Network,
     Object,
     PoolId,
@@ -99,6 +101,54 @@ class HostFacts:
     """Free in the host's state directory."""
     fsync_seconds: float
     """Median time of an fsync in the host's state directory."""
+    witness: bool = False
+    """Its daemon was started as a witness: it brings nothing in and never leads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A member of the pool, as the host that is to be master finds it."""
+
+    uuid: HostId
+    name_label: str
+    address: str
+    """`host:port`."""
+    answers: bool
+    incarnation: Incarnation | None = None
+    """Of what it has; none if it has nothing, or does not answer."""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmergencyOutlook:
+    """What a host would go on from, were it made master in an emergency (design §5)."""
+
+    host: HostId
+    name_label: str
+    pool_name: str
+    incarnation: Incarnation
+    revision: int
+    in_step: str | None = None
+    """Name of the host that was in step when this one last heard of its master."""
+    may_lack: bool
+    """Whether the hosts that do not answer may have had commits that nobody in reach has."""
+    peers: tuple[Peer, ...] = ()
+    """The pool's other hosts, by name."""
+
+    @property
+    def to_be_off(self) -> tuple[Peer, ...]:
+        """The hosts that must be switched off: one of them may still act as the master."""
+        return tuple(peer for peer in self.peers if not peer.answers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveredMember:
+    """What became of a member that was told where its master is."""
+
+    uuid: HostId
+    name_label: str
+    follows: bool
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +163,30 @@ class Standing:
     hears_master: bool
     """A master of the term it is asked about or of a newer one, or it is one itself."""
     reaches_store: bool
+    leads: bool = False
+    """Whether it is the master itself."""
+    incarnation: Incarnation | None = None
+    """Of its mastership, or else of its replica; none: it has neither."""
+    in_maintenance: bool = False
+    """It leads only if no other host can."""
 
     @property
     def may_lead(self) -> bool:
         """Whether it is a candidate."""
         return self.reaches_store and self.priority > 0 and not self.hears_master
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Commits that a host had and its pool has not, as the host has saved them."""
+
+    name: str
+    """Unique at that host."""
+    host: HostId
+    pool: PoolId
+    """The pool that the commits are of; the host may be in another one by now."""
+    incarnation: Incarnation
+    first_revision: int
+    last_revision: int
+    commits: int
+    saved: datetime

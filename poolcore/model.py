@@ -75,6 +75,8 @@ def derived_uuid(parent: str, kind: Kind, name: str) -> str:
     return str(uuidlib.uuid5(uuidlib.UUID(parent), f"{kind}:{name}"))
 
 
+DEFAULT_FAILOVER_PRIORITY = 100
+
 EMPTY_MAP: Map[str, str] = Map()
 NO_NAMES: frozenset[str] = frozenset()
 
@@ -130,6 +132,18 @@ class FailoverTimings:
     """A master that could not confirm its `head` for so long ends its mastership."""
     alive_seconds: float = 5.0
     """When a master's `alive` key expires: a host without a majority may take over then."""
+    in_step_seconds: float = 1.0
+    """How long writes wait for the replica that is kept in step; then the master goes on alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """Which life of the pool's store: `counter` grows, `uuid` tells two of the same count apart."""
+
+    counter: int
+    uuid: str
+    forked_at: int = 0
+    """The revision at which it forked from its parent; 0 for the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +160,11 @@ class Pool(Described):
     """How many deltas, and with them request ids, are kept. Set when the pool is founded."""
     reservation: Reservation | None = None
     failover: FailoverTimings = FailoverTimings()
+    in_step: HostId | None = None
+    """The host whose replica has every commit before it is acknowledged (design §4.3), so that
+    nothing is lost with the host that has the store. None: there is no such host just now."""
+    lineage: tuple[Incarnation, ...] = ()
+    """The incarnations before the present one, the newest last; the oldest are dropped."""
 
 
 class AddressPurpose(StrEnum):
@@ -209,9 +228,18 @@ class Host(Described):
     """SR types the host can attach."""
     network_backend: str = "bridge"
     enabled: bool = True
-    failover_priority: int = 100
+    """Not in maintenance. Administrative."""
+    failover_priority: int = DEFAULT_FAILOVER_PRIORITY
     """Which of several hosts with the same revision becomes master: the larger number; 0 never.
     Administrative, from 0 to 1,000."""
+    witness: bool = False
+    """It votes and keeps a replica, runs no VMs and never becomes master. As its daemon was started
+    when it joined; its `failover_priority` is 0."""
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether it may ever be made the master of several hosts."""
+        return not self.witness and self.failover_priority > 0
 
     @property
     def address(self) -> str:
@@ -230,7 +258,9 @@ class HostMetrics(Object):
     """Whether the host's session to the master is up."""
     memory_total: int
     last_updated: datetime
-    """When `live` or `memory_total` last changed."""
+    """When one of the others last changed."""
+    declared_dead: bool = False
+    """A person has vouched that the host is off; so it is until its session is up again."""
 
 
 # -- storage --------------------------------------------------------------------------------------
@@ -360,12 +390,21 @@ class Tunnel(Object):
 
 
 class PowerState(StrEnum):
-    """XAPI's four power states."""
+    """XAPI's four power states, and that none of them is known.
+
+    No driver reports `UNKNOWN`: the pool says it of a VM that may run on a host which nobody hears
+    since an emergency transition (`poolmaster.decide.gone`).
+    """
 
     HALTED = "halted"
     RUNNING = "running"
     PAUSED = "paused"
     SUSPENDED = "suspended"
+    UNKNOWN = "unknown"
+
+
+REPORTED_POWER_STATES = tuple(state for state in PowerState if state is not PowerState.UNKNOWN)
+"""Those that a driver reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

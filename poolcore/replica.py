@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from immutables import Map
 
-from poolcore.model import Host, HostId, Kind, Object, Pool
+from poolcore.model import Accession, Host, HostId, Incarnation, Kind, Object, Pool
 from poolcore.requests import RequestRecord, RequestWindow
 
 T = TypeVar("T", bound=Object)
@@ -27,16 +27,6 @@ T = TypeVar("T", bound=Object)
 DEFAULT_HISTORY_REVISIONS = 10_000
 
 Tables = Map[Kind, Map[str, Object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Incarnation:
-    """Which life of the pool's store: `counter` grows, `uuid` tells two of the same count apart."""
-
-    counter: int
-    uuid: str
-    forked_at: int = 0
-    """The revision at which it forked from its parent; 0 for the first."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,15 +66,26 @@ Change = Put | Remove
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    """That the chain goes on in another store: in which incarnation, and who has that store."""
+
+    incarnation: Incarnation
+    heir: HostId
+    why: Accession
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One commit: what it changed, on top of which predecessor, on whose request."""
 
     incarnation: str
-    """The uuid of the incarnation it belongs to."""
+    """The uuid of the incarnation that it follows a commit of."""
     commit: CommitId
     predecessor: CommitId
     changes: tuple[Change, ...]
     request: RequestRecord | None = None
+    succession: Succession | None = None
+    """Every commit after this one is of that incarnation (design §5)."""
 
 
 class DeltaDoesNotFollow(Exception):
@@ -177,10 +178,11 @@ def apply(state: State, delta: Delta) -> State:
             f"delta {delta.commit} after {delta.predecessor}, state at {state.last}"
         )
     tables = changed(state.tables, delta.changes)
+    incarnation = state.incarnation if delta.succession is None else delta.succession.incarnation
     # The window's length is read after the change: every host reads it from the same state.
-    after = State(state.incarnation, delta.commit, tables)
+    after = State(incarnation, delta.commit, tables)
     return State(
-        state.incarnation,
+        incarnation,
         delta.commit,
         tables,
         state.requests.advanced(delta.commit.revision, after.history_revisions, delta.request),

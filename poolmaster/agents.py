@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from poolcore.facts import HostFacts, Standing, Unreachable
+from poolcore.facts import HostFacts, Recovery, Standing, Unreachable
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 
@@ -56,6 +56,20 @@ class Agents(Protocol):
 
     async def take_over(self, endpoint: str, head: Head, why: Accession, *, seconds: float) -> None:
         """Have a host claim the mastership that `head` is of; returns when it has confirmed it."""
+        ...
+
+    async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
+        """Tell a host where its pool's master is; returns when it follows it."""
+        ...
+
+    async def recoveries(self, endpoint: str) -> tuple[Recovery, ...]:
+        """What the host has put aside of commits that its pool has not."""
+        ...
+
+    async def read_recovery(
+        self, endpoint: str, name: str, token: str | None
+    ) -> tuple[tuple[str, ...], str | None]:
+        """A page of that, lines of JSON, and the token of the next page; none at the end."""
         ...
 
     async def read_nonce(self, endpoint: str, store: str) -> str | None:

@@ -18,7 +18,7 @@ from poolcore.replica import Change, CommitId, Delta, Head, State, apply
 from poolcore.requests import RequestRecord
 from poolcore.wire.chain import encode_delta
 from poolmaster.feed import Commit
-from poolmaster.layout import HEAD, commit_writes, encode_head, request_key
+from poolmaster.layout import HEAD, commit_writes, encode_head, log_key, request_key
 from poolmaster.store.contract import Compare, Write
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Batch:
         self.state = state
         self.commits: list[Commit] = []
         self.taken: list[PendingWrite] = []
-        self._before = head
+        self.before = head
         self._compares: dict[bytes, Compare] = {}
         self._writes: dict[bytes, Write] = {}
         self._bytes = 0
@@ -115,9 +115,23 @@ class Batch:
         self.taken.append(write)
         self._answers.append((write.answer, outcome))
 
+    def conclude(self, delta: Delta) -> None:
+        """Make this the last batch of its store: only a commit that names the store's successor.
+
+        The objects are left as they are: nobody goes on from them, unless the commit is withdrawn.
+        """
+        succession = delta.succession
+        assert succession is not None  # noqa: S101 - or the store would go on
+        data, key = encode_delta(delta), log_key(delta.commit.revision)
+        self._writes = {key: Write(key, data)}
+        self.commits.append(Commit(delta, data))
+        self.head = Head(
+            succession.incarnation, delta.commit.term, delta.commit.revision, succession.heir
+        )
+
     def compares(self) -> list[Compare]:
         """What has to hold for the transaction: our head, and none of the requests done before."""
-        return [Compare(HEAD, encode_head(self._before)), *self._compares.values()]
+        return [Compare(HEAD, encode_head(self.before)), *self._compares.values()]
 
     def writes(self) -> list[Write]:
         """What the transaction writes."""
@@ -144,7 +158,7 @@ class Batch:
         return (
             isinstance(outcome, Outcome)
             and outcome.repeated
-            and outcome.revision <= self._before.revision
+            and outcome.revision <= self.before.revision
         )
 
     def _decided(self, write: PendingWrite) -> Outcome:

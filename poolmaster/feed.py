@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from poolcore.errors import PoolError, Reason
@@ -55,10 +55,18 @@ class Commit:
         return self.delta.commit.revision
 
 
+Ahead = Callable[[], bool]
+
+
+def _not_ahead() -> bool:
+    return False
+
+
 class Feed:
     """The commits of this mastership, and through the store those before it.
 
-    Only acknowledged commits are published: nobody learns of one whose outcome is not known.
+    Only acknowledged commits are published: nobody learns of one whose outcome is not known. One
+    that is committed and waits for a replica to have it is *offered*: to those who ask `ahead`.
     """
 
     def __init__(self, store: Store, revision: int, *, ring: int = RING) -> None:
@@ -67,6 +75,7 @@ class Feed:
         self._ring_length = ring
         self._ring_bytes = 0
         self._revision = revision
+        self._offered = revision
         self._waiting: dict[asyncio.Future[bool], None] = {}
         """Followers that have everything, in the order they came."""
         self._round: deque[asyncio.Future[bool]] = deque()
@@ -86,12 +95,19 @@ class Feed:
         """The last published revision."""
         return self._revision
 
-    def publish(self, commits: Sequence[Commit]) -> None:
-        """Make consecutive commits known; they follow the last published one."""
+    def offer(self, commits: Sequence[Commit]) -> None:
+        """Make consecutive commits known to those who ask ahead; they follow the last offered."""
         self._ring.extend(commits)
         self._ring_bytes += sum(len(commit.data) for commit in commits)
         while len(self._ring) > self._ring_length or self._ring_bytes > RING_BYTES:
             self._ring_bytes -= len(self._ring.popleft().data)
+        self._offered = commits[-1].revision
+        self._wake()
+
+    def publish(self, commits: Sequence[Commit]) -> None:
+        """Make consecutive commits known; they follow the last published one."""
+        if commits[-1].revision > self._offered:
+            self.offer(commits)
         self._revision = commits[-1].revision
         self._wake()
 
@@ -101,12 +117,18 @@ class Feed:
         for turn in (*self._waiting, *self._round):
             _give(turn, True)
 
-    async def wait(self, revision: int, *, seconds: float | None = None) -> bool:
+    def _known(self, ahead: Ahead) -> int:
+        return self._offered if ahead() else self._revision
+
+    async def wait(
+        self, revision: int, *, seconds: float | None = None, ahead: Ahead = _not_ahead
+    ) -> bool:
         """Until a commit after `revision` has been published, or only for so long.
 
-        Whether there is one; raises when the mastership ends.
+        Whether there is one; raises when the mastership ends. `ahead`: whether the follower is
+        given what is offered already; it may come to be while it waits.
         """
-        while self._revision <= revision:
+        while self._known(ahead) <= revision:
             if self._over is not None:
                 raise self._over
             if not await self._turn(seconds):
@@ -155,7 +177,7 @@ class Feed:
         if self._news:
             self._wake()
 
-    async def after(self, revision: int) -> Sequence[Commit]:
+    async def after(self, revision: int, *, ahead: Ahead = _not_ahead) -> Sequence[Commit]:
         """The commits that follow `revision`, as many as go together; waits until there is one.
 
         Followers at the same revision are handed the same object.
@@ -163,25 +185,27 @@ class Feed:
         `HISTORY_GONE` when the next one is no longer kept, `NO_MASTER` when the store, which a
         follower that lags is served from, does not answer.
         """
-        await self.wait(revision)
+        await self.wait(revision, ahead=ahead)
+        known = self._known(ahead)
         if self._ring and self._ring[0].revision <= revision + 1:
-            return self._from_ring(revision)
+            return self._from_ring(revision, known)
         try:
             found = await read_log(self._store, after=revision, limit=LOG_PAGE)
         except StoreError as error:
             raise PoolError(Reason.NO_MASTER, host="the master", problem=str(error)) from error
         # What the store has beyond the published revision is not acknowledged yet.
-        commits = [Commit(d, b) for d, b in found if d.commit.revision <= self._revision]
+        commits = [Commit(d, b) for d, b in found if d.commit.revision <= known]
         if not commits or commits[0].revision != revision + 1:
-            oldest = commits[0].revision - 1 if commits else self._revision
+            oldest = commits[0].revision - 1 if commits else known
             raise PoolError(Reason.HISTORY_GONE, since=str(revision), oldest=str(oldest))
         return _chunk(commits)
 
-    def _from_ring(self, revision: int) -> Sequence[Commit]:
-        asked = (revision, self._revision)
+    def _from_ring(self, revision: int, known: int) -> Sequence[Commit]:
+        asked = (revision, known)
         if self._handed_out[0] != asked:
-            start = revision + 1 - self._ring[0].revision
-            end = min(start + CHUNK, len(self._ring))
+            oldest = self._ring[0].revision
+            start = revision + 1 - oldest
+            end = min(start + CHUNK, known + 1 - oldest)
             # By index: to iterate up to the newest would pass everything in the ring.
             chunk = _chunk(self._ring[index] for index in range(start, end))
             self._handed_out = (asked, chunk)

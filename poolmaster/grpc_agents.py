@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Standing, Unreachable
+from poolcore.facts import Recovery, Standing, Unreachable
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.channels import open_channel
@@ -72,6 +72,20 @@ class GrpcAgents:
         response = await self._call(endpoint, lambda s: s.ReadNonce, request)
         return response.nonce if response.HasField("nonce") else None
 
+    async def recoveries(self, endpoint: str) -> tuple[Recovery, ...]:
+        """See `Agents`."""
+        response = await self._call(endpoint, lambda s: s.GetRecoveries, pb.GetRecoveriesRequest())
+        return tuple(from_proto(r) for r in response.recoveries)
+
+    async def read_recovery(
+        self, endpoint: str, name: str, token: str | None
+    ) -> tuple[tuple[str, ...], str | None]:
+        """See `Agents`."""
+        request = pb.ReadRecoveryRequest(name=name, page_token=token)
+        response = await self._call(endpoint, lambda s: s.ReadRecovery, request)
+        more = response.next_page_token if response.HasField("next_page_token") else None
+        return tuple(response.lines), more
+
     async def standing(self, endpoint: str, pool: str, term: int, *, seconds: float) -> Standing:
         """See `Agents`."""
         async with open_channel(endpoint) as channel:
@@ -91,6 +105,15 @@ class GrpcAgents:
             request = pb.TakeOverRequest(head=to_proto(head), why=enum_to_proto(why))
             try:
                 await stub.TakeOver(request, timeout=seconds)
+            except grpc.aio.AioRpcError as error:
+                raise _refined(error, endpoint) from error
+
+    async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
+        """See `Agents`."""
+        async with open_channel(endpoint) as channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            try:
+                await stub.ResetMaster(pb.ResetMasterRequest(address=master), timeout=seconds)
             except grpc.aio.AioRpcError as error:
                 raise _refined(error, endpoint) from error
 

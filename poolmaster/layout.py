@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from poolcore.model import Host, HostId, Kind, Object
+from poolcore.model import Host, HostId, Kind, Object, Pool
 from poolcore.replica import CommitId, Delta, Head, Put, State, snapshot
 from poolcore.requests import RequestRecord
 from poolcore.wire.chain import decode_delta
@@ -100,6 +100,21 @@ async def read_host(store: Store, host: HostId) -> Host | None:
     items = (await store.read(object_key(Kind.HOST, host))).items
     found = decode_object(items[0].value) if items else None
     return found if isinstance(found, Host) else None
+
+
+async def read_hosts(store: Store) -> list[Host]:
+    """Every host as of `head`."""
+    found = [decode_object(i.value) async for i in _items(store, object_key(Kind.HOST, ""))]
+    return [host for host in found if isinstance(host, Host)]
+
+
+async def read_pool(store: Store) -> Pool:
+    """The pool object as of `head`; `StoreFailed` when there is none."""
+    async for item in _items(store, object_key(Kind.POOL, "")):
+        found = decode_object(item.value)
+        if isinstance(found, Pool):
+            return found
+    raise StoreFailed("the store holds no pool")
 
 
 async def read_log(store: Store, *, after: int, limit: int) -> list[tuple[Delta, bytes]]:

@@ -10,6 +10,8 @@ The rules it keeps (design §4.1, §4.2, §4.5):
 * An outcome that is not known is settled before the next write: by reading `head` and, while it
   has not moved, sending the very same transaction again. Only one of the two can pass the compare.
 * A request id that was executed is answered with its first outcome.
+* Where a second copy is kept in step, nothing is answered, published or visible to a read before
+  that copy has it, or a further commit says that it is not in step any more (design §4.3).
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.replica import Head, State
+from poolcore.model import HostId
+from poolcore.replica import Delta, Head, State
 from poolcore.wire.chain import decode_delta
 from poolmaster.batch import (
     BATCH_WRITES,
@@ -35,7 +39,7 @@ from poolmaster.batch import (
     Request,
     executed,
 )
-from poolmaster.feed import Feed
+from poolmaster.feed import Commit, Feed
 from poolmaster.layout import log_key, read_head
 from poolmaster.store.contract import (
     Compare,
@@ -60,6 +64,18 @@ class SteppedDown(Exception):
     """This mastership is over: somebody else moved `head`, or the store failed."""
 
 
+class SecondCopy(Protocol):
+    """A replica that is to have what is committed before that is acknowledged."""
+
+    async def has(self, state: State) -> bool:
+        """Whether it has come to `state`, which is committed and was offered; waits for it."""
+        ...
+
+    def without(self, state: State) -> Decision:
+        """The commit that says that from now on there is none."""
+        ...
+
+
 class Ledger:
     """The chain of commits of one mastership.
 
@@ -82,9 +98,13 @@ class Ledger:
         self._readers: list[asyncio.Future[None]] = []
         self._reader_arrived = asyncio.Event()
         self._over: str | None = None
+        self._concluded: Head | None = None
+        """What the register is after this store's last commit, if that was tried."""
         self.confirmed_at = clock.monotonic()
         """On the monotonic clock: since then nobody else had moved `head`, as far as is known."""
         self.feed = Feed(store, head.revision)
+        self.second_copy: SecondCopy | None = None
+        """None where the store alone is as safe as can be."""
 
     @property
     def state(self) -> State:
@@ -95,6 +115,11 @@ class Ledger:
     def head(self) -> Head:
         """The register as of the newest acknowledged commit."""
         return self._head
+
+    @property
+    def heir(self) -> HostId | None:
+        """The host that is to found the successor of this store, once that is decided."""
+        return None if self._concluded is None else self._concluded.master
 
     async def write(self, decide: Decide, *, request: Request | None = None) -> Outcome:
         """Commit what `decide` decides; returns when that is durable.
@@ -178,6 +203,25 @@ class Ledger:
         async with self._writing:
             yield self._head
 
+    async def conclude(self, delta: Delta) -> Commit:
+        """Make `delta` the last commit of this store, which names the store's successor.
+
+        To be called while writes wait (`paused`). It is neither published nor visible to reads:
+        it may yet be withdrawn, by another mastership than this one, which is to step down.
+        """
+        batch = Batch(self._head, self._state)
+        batch.conclude(delta)
+        self._concluded = batch.head
+        try:
+            await self._commit(batch)
+        except PoolError:
+            self._concluded = None
+            raise
+        except SteppedDown as error:
+            self.step_down(str(error))
+            raise self._not_master() from error
+        return batch.commits[0]
+
     def step_down(self, why: str) -> None:
         """End this mastership; what waits is answered as not done."""
         self._over = why
@@ -241,13 +285,41 @@ class Ledger:
         """
         if batch.commits:
             await self._commit(batch)
-            self._accept(batch)
+            await self._copy(batch)
             self._together = min(2 * self._together, BATCH_WRITES)
             return
         try:
             await self._ensure_ours()
         except StoreUnavailable as error:
             raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
+
+    async def _copy(self, batch: Batch) -> None:
+        """Have the second copy take a batch that is committed, or commit that there is none."""
+        copy = self.second_copy
+        if copy is None:
+            self._accept(batch)
+            return
+        self.feed.offer(batch.commits)
+        if not await copy.has(batch.state):
+            loop = asyncio.get_running_loop()
+            alone = Batch(batch.head, batch.state)
+            alone.add(PendingWrite(copy.without, None, loop.create_future()))
+            await self._insist_on(alone)
+            self._accept(batch)
+            batch = alone
+        self._accept(batch)
+
+    async def _insist_on(self, batch: Batch) -> None:
+        """Commit a batch for as long as the store refuses it: others wait for it to be there."""
+        while True:
+            try:
+                await self._commit(batch)
+            except PoolError as error:
+                if error.reason is not Reason.STORE_UNAVAILABLE:
+                    raise
+            else:
+                return
+            await self._clock.sleep(STORE_RETRY.total_seconds())
 
     def _accept(self, batch: Batch) -> None:
         """A batch has been applied: from now on it is what everybody sees."""
@@ -290,7 +362,7 @@ class Ledger:
         head = await read_head(self._store)
         if head == batch.head:
             return True
-        if head == self._head:
+        if head == batch.before:
             # Not so far. The same again: the compare lets only one of the two pass.
             if await self._store.transact(compares, writes):
                 return True
@@ -359,6 +431,9 @@ class Ledger:
             head = await read_head(self._store)
         except StoreFailed as error:
             raise SteppedDown(f"the store failed: {error}") from error
+        if head is not None and head == self._concluded:
+            # Readers wait with the writers: somebody else may have written already.
+            await self._told_to_end.wait()
         ours = self._head
         if head is None or (head.incarnation, head.term) != (ours.incarnation, ours.term):
             raise SteppedDown("somebody else moved head")

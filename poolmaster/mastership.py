@@ -14,14 +14,15 @@ from datetime import datetime
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts
-from poolcore.model import Accession, Host, HostId, Object, Pool, PoolId
-from poolcore.replica import CommitId, Delta, Head, Incarnation, Put, State, apply, snapshot
+from poolcore.model import Accession, Host, HostId, Incarnation, Object, Pool, PoolId
+from poolcore.replica import CommitId, Delta, Head, Put, State, apply, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.agents import Agents
 from poolmaster.claiming import Claimed
 from poolmaster.decide.if_lost import LiveFacts
 from poolmaster.decide.inventory import joined
 from poolmaster.decide.masters import began, founding_record
+from poolmaster.in_step import InStep
 from poolmaster.layout import HEAD, NONCE, commit_writes, encode_head
 from poolmaster.ledger import (
     Decide,
@@ -37,7 +38,9 @@ from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.drill import Drill
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
+from poolmaster.operations.gone import Gone
 from poolmaster.operations.join import Join
+from poolmaster.operations.maintenance import Maintenance
 from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
 from poolmaster.store.contract import Compare, Store, StoreError, StoreFailed, Write
@@ -102,17 +105,30 @@ class Mastership:
             if claimed.lease is None
             else Tenure(self.ledger, store, host=host, lease=claimed.lease, clock=clock)
         )
-        self.sessions = Sessions(self.ledger, clock=clock, may_speak=lambda: self.may_speak)
+        self.sessions = Sessions(
+            self.ledger,
+            clock=clock,
+            may_speak=lambda: self.may_speak,
+            is_ahead=self._is_ahead,
+        )
+        self.in_step: InStep | None = None
+        if shared_store is None:
+            self.in_step = InStep(self.ledger, self.sessions, host=host, clock=clock)
+            self.ledger.second_copy = self.in_step
         self.examiner = Examiner(agents, clock, self._nonce)
         self.agents = agents
         self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
         self.eject = Eject(agents, self.sessions, host)
+        self.gone = Gone(agents, self.sessions, host)
         self.handover = Handover(
             self.ledger, self.sessions, agents, shared=shared_store is not None
         )
         self.designate = Designate(self.handover, self.sessions, host)
         self.drill = Drill(self.ledger, self.sessions, self.live_facts, host, clock)
-        self.operations = Operations(self, (self.join, self.eject, self.designate, self.drill))
+        self.maintenance = Maintenance(self.handover, self.sessions, host)
+        self.operations = Operations(
+            self, (self.join, self.eject, self.designate, self.maintenance, self.drill)
+        )
         self.locks = Locks(self)
         self._reached = reached
 
@@ -138,6 +154,12 @@ class Mastership:
             master=self.host, applied=applied, shared_store=self.shared_store is not None
         )
 
+    def _is_ahead(self, member: HostId) -> bool:
+        if self.ledger.heir is not None:
+            # The last commit may be withdrawn as long as nobody else has it.
+            return member == self.ledger.heir
+        return self.in_step is not None and self.in_step.is_ahead(member)
+
     @property
     def pool(self) -> PoolId:
         """Which pool it is."""
@@ -156,6 +178,8 @@ class Mastership:
                 if self._tenure is not None:
                     tasks.create_task(self._tenure.run())
                 tasks.create_task(self.locks.run())
+                if self.in_step is not None:
+                    tasks.create_task(self.in_step.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)

@@ -3,28 +3,31 @@
 A session is served over any transport: it reads requests from an iterator and writes with `send`.
 A member is fed from the revision it has; from before the history it gets a snapshot. What the
 session is never fed is the commit that removes its own host: instead it is told that it was
-ejected, so that its replica still holds what it takes along.
+ejected, or forgotten, so that its replica still holds what it takes along.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Inventory
-from poolcore.model import Host, HostId, HostMetrics, Task
-from poolcore.replica import CommitId, Incarnation, Put, State
+from poolcore.facts import Inventory, Recovery
+from poolcore.model import Host, HostId, HostMetrics, Incarnation
+from poolcore.replica import Change, CommitId, Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
+from poolmaster.decide.gone import ejected_by, heard, recovered
 from poolmaster.feed import Commit
 from poolmaster.ledger import Decision, Ledger
 from poolmaster.reports import Reports
+from poolmaster.succession import shared_revision
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +51,18 @@ class Session:
     progressed: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the same host has opened another session."""
+    over: bool = False
     reports: asyncio.Queue[Inventory] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     """The newest report that nobody has looked at yet."""
     inventory: Inventory | None = None
     """The newest report that was looked at."""
+    recoveries: asyncio.Queue[Recovery] = field(default_factory=asyncio.Queue)
+    """What the host has saved of commits that the pool has not, to be noted."""
+
+    async def comes_to(self, revision: int) -> None:
+        """Until the member has durably applied `revision`, or the session has ended."""
+        while self.applied < revision and not self.over:
+            await self.progressed.wait()
 
     def report(self, inventory: Inventory) -> None:
         """Have a report looked at; only the newest matters."""
@@ -64,17 +75,38 @@ class Sessions:
     """All sessions of one mastership."""
 
     def __init__(
-        self, ledger: Ledger, *, clock: Clock, may_speak: Callable[[], bool] = lambda: True
+        self,
+        ledger: Ledger,
+        *,
+        clock: Clock,
+        may_speak: Callable[[], bool] = lambda: True,
+        is_ahead: Callable[[HostId], bool] = lambda host: False,
     ) -> None:
         self._ledger = ledger
         self._may_speak = may_speak
+        self._is_ahead = is_ahead
+        """Whether a host is fed what is committed before that is acknowledged."""
         self._clock = clock
         self._reports = Reports(ledger, self._inventories, clock=clock)
         self._attached: dict[HostId, Session] = {}
         self._changed = asyncio.Event()
+        self._news = asyncio.Event()
         self._all_had_time = False
         self._sent: tuple[Sequence[Commit], pb.SessionResponse] = ((), pb.SessionResponse())
         """The last deltas and the message they went out in."""
+
+    def all(self) -> Collection[Session]:
+        """Those of all hosts that are attached."""
+        return self._attached.values()
+
+    async def news(self) -> None:
+        """Until a host has come, gone or got further, or somebody stirs."""
+        await self._news.wait()
+
+    def stir(self) -> None:
+        """Let everybody look again who waits for news."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     def get(self, host: HostId) -> Session | None:
         """The session of a host, if it is attached."""
@@ -120,16 +152,18 @@ class Sessions:
             await changed.wait()
 
     def _liveness(self, state: State) -> Decision:
-        changes = []
+        changes: list[Change] = []
         for metrics in state.all(HostMetrics):
             live = metrics.host in self._attached
             if metrics.live != live and (live or self._all_had_time):
-                changes.append(Put(replace(metrics, live=live, last_updated=self._clock.now())))
+                now = self._clock.now()
+                changes += heard(state, metrics, live=live, now=now)
         return Decision(tuple(changes))
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        self.stir()
 
     # -- one session ------------------------------------------------------------------------------
 
@@ -145,19 +179,18 @@ class Sessions:
         if self._ledger.state.get(Host, host) is None:
             await send(self._farewell(host))
             return
-        async with self.attached(host, cursor, hello) as session:
+        async with self.attached(host, cursor) as session:
             await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(head))))
             await self._until_first_ends(
                 self._read(requests, session),
-                self.take_reports(session),
+                self.take_reports(session, hello),
+                self._note_recoveries(session),
                 self._feed(send, session, cursor),
                 session.replaced.wait(),
             )
 
     @asynccontextmanager
-    async def attached(
-        self, host: HostId, cursor: int | None, hello: pb.Hello
-    ) -> AsyncIterator[Session]:
+    async def attached(self, host: HostId, cursor: int | None) -> AsyncIterator[Session]:
         """The session of a member of this pool, known to everybody as long as the block runs."""
         session = Session(host, applied=cursor or 0)
         if (older := self._attached.get(host)) is not None:
@@ -165,28 +198,20 @@ class Sessions:
         self._attached[host] = session
         self._notify()
         try:
-            await self._introduce(hello)
             yield session
         finally:
             if self._attached.get(host) is session:
                 del self._attached[host]
                 self._notify()
+            session.over = True
             session.progressed.set()
 
     async def _hello(self, requests: Requests) -> pb.Hello:
-        try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                first = await anext(requests)
-        except (TimeoutError, StopAsyncIteration) as error:
-            problem = "the session did not begin with a hello"
-            raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem) from error
-        if first.WhichOneof("item") != "hello":
-            problem = "the session must begin with a hello"
-            raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem)
+        hello = await first_hello(requests)
         pool = self._ledger.state.pool
-        if first.hello.pool != pool.uuid:
-            raise PoolError(Reason.HOST_NOT_IN_POOL, host=first.hello.host, pool=pool.name_label)
-        return first.hello
+        if hello.pool != pool.uuid:
+            raise PoolError(Reason.HOST_NOT_IN_POOL, host=hello.host, pool=pool.name_label)
+        return hello
 
     async def _introduce(self, hello: pb.Hello) -> None:
         try:
@@ -199,10 +224,10 @@ class Sessions:
     def _farewell(self, host: HostId) -> pb.SessionResponse:
         """What a host of this pool's past is told: that a task ejected it, or an error."""
         state = self._ledger.state
-        for task in state.all(Task):
-            if task.operation == "host.eject" and task.params.get("host") == host:
-                return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
-        raise PoolError(Reason.HOST_NOT_IN_POOL, host=host, pool=state.pool.name_label)
+        task = ejected_by(state, host)
+        if task is None:
+            raise PoolError(Reason.HOST_FORGOTTEN, host=host, pool=state.pool.name_label)
+        return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
 
     def cursor(self, hello: pb.Hello) -> int | None:
         """The revision a member has and goes on from; none when it needs a snapshot.
@@ -219,13 +244,16 @@ class Sessions:
                     expected=f"{incarnation.counter} ({incarnation.uuid})",
                     actual=f"{head.incarnation.counter} ({head.incarnation.uuid})",
                 )
-            return None
         # Terms are counted within an incarnation.
-        if hello.term > head.term:
+        elif hello.term > head.term:
             raise PoolError(Reason.HOST_IS_SLAVE, master="another host, of a newer term")
         if not hello.HasField("last") or not known:
             return None
         last: CommitId = from_proto(hello.last)
+        shared = shared_revision(self._ledger.state.pool, head.incarnation, incarnation)
+        if shared is not None:
+            # It goes on from what both have, or takes this chain instead of what it has beyond.
+            return last.revision if last.revision <= shared else None
         if last.revision > head.revision:
             raise PoolError(
                 Reason.REPLICA_AHEAD, replica=str(last.revision), store=str(head.revision)
@@ -247,18 +275,19 @@ class Sessions:
     # -- feeding ----------------------------------------------------------------------------------
 
     async def _feed(self, send: Send, session: Session, cursor: int | None) -> None:
+        ahead = partial(self._is_ahead, session.host)
         if cursor is None:
             cursor = await self._send_snapshot(send, session.host)
         while cursor is not None:
             seconds = self._ledger.state.pool.failover.heartbeat_seconds
-            if not await self._ledger.feed.wait(cursor, seconds=seconds):
+            if not await self._ledger.feed.wait(cursor, seconds=seconds, ahead=ahead):
                 if not self._may_speak():
                     continue
                 heartbeat = pb.Heartbeat(head=to_proto(self._ledger.head))
                 await send(pb.SessionResponse(heartbeat=heartbeat))
                 continue
             try:
-                commits = await self._ledger.feed.after(cursor)
+                commits = await self._ledger.feed.after(cursor, ahead=ahead)
             except PoolError as error:
                 if error.reason is not Reason.HISTORY_GONE:
                     raise
@@ -302,6 +331,8 @@ class Sessions:
                     self.progressed(session, request.applied.revision)
                 case "inventory":
                     session.report(from_proto(request.inventory.inventory))
+                case "recovery":
+                    session.recoveries.put_nowait(from_proto(request.recovery))
                 case _:
                     pass
 
@@ -318,9 +349,15 @@ class Sessions:
         )
         session.progressed.set()
         session.progressed = asyncio.Event()
+        self.stir()
 
-    async def take_reports(self, session: Session) -> None:
-        """Commit what a member's reports change, one after the other, until cancelled."""
+    async def take_reports(self, session: Session, hello: pb.Hello) -> None:
+        """Commit what a member says of itself and then what its reports change, until cancelled.
+
+        Beside the feeding, not before it: a commit may have to wait for this very member to have
+        it.
+        """
+        await self._introduce(hello)
         while True:
             inventory = session.inventory = await session.reports.get()
             while (reserved_at := await self._reports.take(session.host, inventory)) is not None:
@@ -329,10 +366,32 @@ class Sessions:
                 if not session.reports.empty():
                     inventory = session.inventory = session.reports.get_nowait()
 
+    async def _note_recoveries(self, session: Session) -> None:
+        while True:
+            found = await session.recoveries.get()
+            await self._ledger.insist(partial(self._noted_recovery, session.host, found))
+
+    def _noted_recovery(self, host: HostId, found: Recovery, state: State) -> Decision:
+        return Decision(recovered(state, host, found, now=self._clock.now()))
+
     def _inventories(self) -> dict[HostId, Inventory]:
         """The last inventory of each attached host that has reported one."""
         attached = self._attached.values()
         return {s.host: s.inventory for s in attached if s.inventory is not None}
+
+
+async def first_hello(requests: Requests) -> pb.Hello:
+    """What a session begins with; `INVALID_VALUE` for anything else."""
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            first = await anext(requests)
+    except (TimeoutError, StopAsyncIteration) as error:
+        problem = "the session did not begin with a hello"
+        raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem) from error
+    if first.WhichOneof("item") != "hello":
+        problem = "the session must begin with a hello"
+        raise PoolError(Reason.INVALID_VALUE, field="hello", problem=problem)
+    return first.hello
 
 
 def _introduced(state: State, hello: pb.Hello) -> Decision:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -43,7 +43,12 @@ from poolmaster.store.sqlite import SqliteStore
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.identity import Identity, Member, Membership, leads_always
 from poolmember.measurements import DiskGauge
+from poolmember.recovery import Recoveries
+from poolmember.recovery_service import recovery_functions
 from poolmember.session import Follower
+
+if TYPE_CHECKING:
+    from poolmember.emergency import Emergency
 
 ASK_SECONDS = 3.0
 
@@ -64,6 +69,11 @@ class Home(Protocol):
     @property
     def follower(self) -> Follower | None:
         """This host's replica, once it is open."""
+        ...
+
+    @property
+    def emergency(self) -> Emergency:
+        """What this host can be told when its pool has no master."""
         ...
 
     async def standing(self, pool: str, term: int) -> Standing:
@@ -132,12 +142,14 @@ class Agent:
         endpoint: str,
         clock: Clock,
         network: Network | None = None,
+        recoveries: Recoveries | None = None,
     ) -> None:
         self._home = home
         self._driver = driver
         self._disk = disk
         self._clock = clock
         self._network = network or GrpcNetwork()
+        self._recoveries = recoveries
         self.addresses = (Address(purpose=AddressPurpose.MANAGEMENT, endpoint=endpoint),)
 
     def functions(self) -> Mapping[str, Callable[[Any], Any]]:
@@ -151,6 +163,10 @@ class Agent:
             "ReadNonce": self._read_nonce,
             "GetStanding": self._get_standing,
             "TakeOver": self._take_over,
+            "EmergencyTransition": self._emergency_transition,
+            "ResetMaster": self._reset_master,
+            "RecoverMembers": self._recover_members,
+            **recovery_functions(self._recoveries, lambda: self._home.identity.name),
         }
 
     # -- facts ------------------------------------------------------------------------------------
@@ -188,6 +204,7 @@ class Agent:
             updating=bool(pretended.updating),
             free_disk_bytes=_or(pretended.free_disk_bytes, disk.free_bytes),
             fsync_seconds=_or(pretended.fsync_seconds, disk.fsync_seconds),
+            witness=identity.witness,
         )
 
     def _replica_state(self) -> State | None:
@@ -335,6 +352,28 @@ class Agent:
         why = enum_from_proto(Accession, request.why)
         await self._home.take_over(from_proto(request.head), why)
         return pb.TakeOverResponse()
+
+    # -- emergencies ------------------------------------------------------------------------------
+
+    async def _emergency_transition(
+        self, request: pb.EmergencyTransitionRequest
+    ) -> pb.EmergencyTransitionResponse:
+        found, head = await self._home.emergency.transition(
+            confirmed=request.confirmed, accept_loss=request.accept_loss
+        )
+        response = pb.EmergencyTransitionResponse(outlook=to_proto(found))
+        if head is not None:
+            response.head.CopyFrom(to_proto(head))
+        return response
+
+    async def _reset_master(self, request: pb.ResetMasterRequest) -> pb.ResetMasterResponse:
+        return pb.ResetMasterResponse(
+            master=await self._home.emergency.reset_master(request.address)
+        )
+
+    async def _recover_members(self, _: pb.RecoverMembersRequest) -> pb.RecoverMembersResponse:
+        found = await self._home.emergency.recover_members()
+        return pb.RecoverMembersResponse(members=[to_proto(member) for member in found])
 
     async def _read_nonce(self, request: pb.ReadNonceRequest) -> pb.ReadNonceResponse:
         path = shared_path(request.store)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from poolcore.errors import PoolError, Reason
+from poolcore.errors import PoolError
 from poolcore.facts import Standing
 from poolcore.model import Accession, FailoverTimings, Host
 from poolcore.replica import Head
@@ -27,15 +27,13 @@ from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnava
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership
 from poolmember.leading import one_mastership
-from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
 
 LASTING_SECONDS = 3.0
 """A mastership that lasted for so long was no failed attempt."""
-HOLD_SECONDS = 2.0
-"""Twice what an election takes."""
 TAKE_OVER_LOOK_SECONDS = 0.005
 LOOK_SECONDS = 0.05
 """Without a master, the register is looked at so often: the new one is in it at once."""
@@ -338,14 +336,6 @@ class Contender:
             await self._read_register()
             return None
 
-    async def attached(self, seconds: float) -> None:
-        """Return when this host has a session with a master, or after so long."""
-        until = self._parts.clock.monotonic() + seconds
-        while self._follower.following is None or self._parts.mastership is not None:
-            if self._parts.clock.monotonic() > until:
-                return
-            await self._parts.clock.sleep(TAKE_OVER_LOOK_SECONDS)
-
     # -- what other hosts ask ---------------------------------------------------------------------
 
     async def standing(self, term: int) -> Standing:
@@ -358,19 +348,17 @@ class Contender:
         hears = following is not None and following.term >= term and not self._silent()
         if master is not None:
             hears = master.may_speak
+        own = None if follower.state is None else follower.state.get(Host, self._host)
         return Standing(
             host=self._host,
             revision=follower.state.revision if follower.state is not None else 0,
-            priority=self._priority,
+            priority=own.failover_priority if own is not None and own.may_lead else 0,
             hears_master=hears,
             reaches_store=await self._reaches_store(seconds),
+            leads=master is not None,
+            incarnation=follower.state.incarnation if follower.state is not None else None,
+            in_maintenance=own is not None and not own.enabled,
         )
-
-    @property
-    def _priority(self) -> int:
-        state = self._follower.state
-        host = None if state is None else state.get(Host, self._host)
-        return 0 if host is None else host.failover_priority
 
     async def take_over(self, head: Head, why: Accession) -> None:
         """Claim the mastership that `head` is of; returns when this host has confirmed its own."""
@@ -392,34 +380,3 @@ class Contender:
                 return await read_head(self._store) is not None
         except (TimeoutError, StoreError):
             return False
-
-
-async def hand_over(parts: Parts) -> None:
-    """Before this host's daemon ends: see to it that another host is master, if one can be."""
-    master = parts.mastership
-    if master is None or parts.contender is None:
-        return
-    try:
-        await master.handover.to_the_best()
-    except PoolError as error:
-        log.warning("the mastership is not handed over: %s", error.message)
-        return
-    # What waited here goes on to the new master, through this host.
-    await parts.contender.attached(HOLD_SECONDS)
-
-
-async def standing(parts: Parts, pool: str, term: int) -> Standing:
-    """Where this host stands in `pool`; `HOST_NOT_IN_POOL` when it is of another."""
-    contender, membership = parts.contender, parts.identity.membership
-    if contender is None or membership is None or membership.pool != pool:
-        name = parts.identity.name
-        raise PoolError(Reason.HOST_NOT_IN_POOL, host=name, pool=pool)
-    return await contender.standing(term)
-
-
-async def take_over(parts: Parts, head: Head, why: Accession) -> None:
-    """Become the master in the place of the one that `head` names."""
-    if parts.contender is None:
-        name, problem = parts.identity.name, "it does not share the pool's store"
-        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
-    await parts.contender.take_over(head, why)

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -29,20 +28,22 @@ from poolmaster.service.api import SERVICES
 from poolmember import config_values
 from poolmember.agent import Agent
 from poolmember.config import Config, pool_file_path
-from poolmember.contending import hand_over, standing, take_over
 from poolmember.drivers.contract import Driver
+from poolmember.emergency import Emergency
 from poolmember.files import HostFiles
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.host_scripts import HostScripts
-from poolmember.identity import Identity, Member, new_identity
+from poolmember.identity import Identity, Member, as_started, new_identity
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
 from poolmember.parts import Parts, handlers_while_starting
 from poolmember.place import Place, place_of
+from poolmember.recovery_folder import RecoveryFolder
 from poolmember.roles import Roles
 from poolmember.session import Follower
-from poolmember.state_dir import StateDir
+from poolmember.standing import hand_over, standing, take_over
+from poolmember.state_dir import RECOVERY_FOLDER, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,10 @@ def make_driver(config: Config) -> Driver:
         from poolmember.drivers.sim import SimDriver
 
         return SimDriver(spec.file, host_name=config.name, management_endpoint=endpoint)
+    if isinstance(spec, config_values.NoDriver):
+        from poolmember.drivers.no_hypervisor import NoHypervisor
+
+        return NoHypervisor(management_endpoint=endpoint)
     # Only here: libvirt is an optional dependency.
     from poolmember.drivers.libvirt_driver import LibvirtDriver
 
@@ -94,8 +99,14 @@ class Daemon:
         self._gateway = Gateway()
         self._gateway.serve_locally(handlers_while_starting(config.name))
         endpoint = str(config.advertise)
+        recoveries = RecoveryFolder(state_dir.path / RECOVERY_FOLDER)
         self._agent = Agent(
-            self, self._driver, DiskGauge(state_dir.path), endpoint=endpoint, clock=self._clock
+            self,
+            self._driver,
+            DiskGauge(state_dir.path),
+            endpoint=endpoint,
+            clock=self._clock,
+            recoveries=recoveries,
         )
         self._uplinks = Uplinks()
         self._parts = Parts(
@@ -109,9 +120,11 @@ class Daemon:
             reached=self.reached,
             on_role=self._on_role,
             history_revisions=config.history_revisions,
+            recoveries=recoveries,
         )
         shared_store = config.store.url if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)
+        self.emergency = Emergency(self._parts, self._roles)
         self._scripts = HostScripts(
             self._place,
             pool_file=pool_file_path(config.state_dir),
@@ -164,10 +177,12 @@ class Daemon:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        if self._state_dir.identity is None:
-            self._state_dir.write_identity(new_identity(self._config.name))
-        elif self.identity.name != self._config.name:
-            self._state_dir.write_identity(replace(self.identity, name=self._config.name))
+        name, witness = self._config.name, self._config.witness
+        known = self._state_dir.identity
+        if known is None:
+            self._state_dir.write_identity(new_identity(name, witness=witness))
+        elif (now := as_started(known, name=name, witness=witness)) != known:
+            self._state_dir.write_identity(now)
         await self._driver.open(self.identity.host)
         try:
             server = await self._serve()

@@ -39,8 +39,12 @@ class Files(Protocol):
         """Put a database aside that the present membership does not use, if there is one."""
         ...
 
-    async def found_store(self, pool: PoolId, shared: str | None) -> tuple[Store, str]:
+    async def found_store(
+        self, pool: PoolId, shared: str | None, *, incarnation: str | None = None
+    ) -> tuple[Store, str]:
         """An open store for a pool that is to be founded, and the uuid of its incarnation.
+
+        A new incarnation, unless it is named.
 
         `shared`: the URL of a store that other daemons of the machine may use. A founding that was
         cut short is taken up again there, so the store need not be empty.
@@ -75,13 +79,15 @@ class HostFiles:
         """See `Files`."""
         self._state_dir.retire(name)
 
-    async def found_store(self, pool: PoolId, shared: str | None) -> tuple[Store, str]:
+    async def found_store(
+        self, pool: PoolId, shared: str | None, *, incarnation: str | None = None
+    ) -> tuple[Store, str]:
         """See `Files`."""
         path = self._store_path(shared)
-        incarnation = str(uuid.uuid4())
+        chosen = incarnation or str(uuid.uuid4())
         try:
             store = await SqliteStore.found(
-                path, pool=pool, incarnation=incarnation, shared=shared is not None
+                path, pool=pool, incarnation=chosen, shared=shared is not None
             )
         except PoolError as error:
             if shared is None or error.reason is not Reason.STATE_OF_ANOTHER_POOL:

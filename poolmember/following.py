@@ -21,14 +21,19 @@ from poolmanager.v1 import member_service_pb2_grpc
 from poolmember.founding import found_insistently
 from poolmember.gateway import Upstream, upstream_to
 from poolmember.identity import Member
-from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.inheriting import inherit, is_heir
+from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.search import Search
-from poolmember.session import Ejected, Follower, Link, Session, gone
+from poolmember.session import Ejected, Follower, Inherited, Link, Session, gone
 
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 0.5
 """A master whose session has ended may still answer what was passed on to it."""
+
+
+class Forgotten(Exception):
+    """The master says that the pool has forgotten this host; with the pool's name."""
 
 
 class Directions:
@@ -64,22 +69,25 @@ class Directions:
 
 async def follow(parts: Parts, member: Member) -> Change:
     """Follow whoever is master, until the host is ejected."""
+    parts.gateway.hold_seconds = HOLD_SECONDS
     async with parts.following(member.pool) as follower:
         await follower.load()
+        if await is_heir(follower, member):
+            return await inherit(parts, follower)
         return await sessions(parts, follower, member.addresses, Directions())
 
 
 async def sessions(
     parts: Parts, follower: Follower, addresses: Sequence[str], directions: Directions
 ) -> Change:
-    """One session with a master after the other, until the host is ejected.
+    """One session with a master after the other, until the host is ejected; `Forgotten` if it is.
 
     `addresses`, `host:port` each, are where to look besides what the replica knows.
     """
     search = Search()
     handlers = parts.answer_from_replica(follower, search.summary)
     parts.gateway.serve_locally(handlers)
-    alone = f"member of pool {_name(follower)}, looking for its master"
+    alone = f"{parts.role} of pool {_name(follower)}, looking for its master"
     parts.on_role(alone)
     hint: str | None = None
     pause = PAUSE_SECONDS
@@ -95,10 +103,15 @@ async def sessions(
                 log.warning("this host was ejected from pool %s", follower.pool)
                 parts.reached("host.eject:host-told")
                 return await found_insistently(parts, follower)
+            except Inherited:
+                log.warning("this host takes over the store of pool %s", follower.pool)
+                return await inherit(parts, follower)
             except (DeltaDoesNotFollow, MalformedMessage) as error:
                 log.warning("the replica starts over: %s", error)
                 follower.start_over()
             except PoolError as error:
+                if error.reason is Reason.HOST_FORGOTTEN:
+                    raise Forgotten(error.params.get("pool", follower.pool)) from error
                 search.in_vain(endpoint, error)
                 hint = error.params.get("master") if _redirects(error) else None
             if follower.welcomes > welcomes:
@@ -142,7 +155,7 @@ async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers
 
         def welcomed() -> None:
             parts.gateway.pass_on(upstream, handlers)
-            parts.on_role(f"member, following {endpoint}")
+            parts.on_role(f"{parts.role}, following {endpoint}")
 
         try:
             await Session(follower, parts.driver, on_welcome=welcomed).run(link)

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Host, PoolId
-from poolcore.replica import Incarnation
+from poolcore.model import Host, Incarnation, PoolId
 from poolmaster.decide.inventory import departed
 from poolmaster.decide.masters import founding_record
 from poolmaster.layout import read_head

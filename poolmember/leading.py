@@ -12,14 +12,20 @@ from poolcore.replica import DeltaDoesNotFollow
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import MalformedMessage
 from poolmaster.claiming import Claimed, claim
+from poolmaster.layout import read_head
 from poolmaster.ledger import SteppedDown
 from poolmaster.mastership import Mastership
 from poolmaster.service.api import master_handlers
-from poolmaster.store.contract import Store, StoreError
-from poolmember.identity import Own
+from poolmaster.store.contract import Store, StoreError, StoreFailed
+from poolmaster.succession import read_succession, succeeded
+from poolmember.ceding import Ceding
+from poolmember.identity import Member, Own
+from poolmember.inheriting import is_heir
 from poolmember.own_session import OwnSession
-from poolmember.parts import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Parts
+from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.returning import LeftBehind, before_leading, come_back, while_leading
 from poolmember.session import Follower
+from poolmember.state_dir import STORE_FILE
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +33,25 @@ COLLECT_SECONDS = 1.0
 """So long after a mastership began or ended its garbage is collected: meanwhile callers wait."""
 
 
-async def lead(parts: Parts, own: Own) -> None:
-    """Be the master of the host's own pool, over and over: each mastership begins from the store.
+async def lead(parts: Parts, own: Own) -> Change:
+    """Be the master of the pool whose store this host has, over and over.
 
-    Ends only by being cancelled.
+    Each mastership begins from the store. Ends when the store has a successor elsewhere.
     """
+    parts.gateway.hold_seconds = HOLD_SECONDS
     async with parts.following(own.pool) as follower:
+        if await is_heir(follower, own):
+            # A person has made this host go on from its replica, without the store that it had.
+            return Change(Member(pool=own.pool, pool_name="", addresses=()), retire=(STORE_FILE,))
         pause = PAUSE_SECONDS
         while True:
             store: Store | None = None
             began = parts.clock.monotonic()
             try:
                 store = await parts.files.open_store(own)
-                claimed = await claim(store, parts.identity.host)
-                await one_mastership(parts, store, claimed, follower)
+                change = await _with(parts, own, store, follower)
+                if change is not None:
+                    return change
             except (SteppedDown, StoreError) as error:
                 log.error("the mastership has ended: %s", error)
             finally:
@@ -50,6 +61,43 @@ async def lead(parts: Parts, own: Own) -> None:
                 pause = PAUSE_SECONDS
             await parts.clock.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Change | None:
+    """Lead as long as the store has no successor; what this host becomes when it has one.
+
+    None: the successor was withdrawn. Raises what ends a mastership otherwise.
+    """
+    try:
+        head = await read_head(store)
+        if head is not None and not succeeded(head, own.incarnation):
+            await before_leading(parts, own, store, follower)
+            await _lead_once(parts, own, store, follower)
+    except LeftBehind as left:
+        return await come_back(store, own, follower, left)
+    except SteppedDown as error:
+        head = await read_head(store)
+        if head is None or not succeeded(head, own.incarnation):
+            raise
+        log.info("the mastership is handed over: %s", error)
+    if head is None:
+        raise StoreFailed("the store holds no pool")
+    return await Ceding(parts, own, store, head, follower).settle()
+
+
+async def _lead_once(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
+    succession = await read_succession(store)
+    claimed = await claim(store, parts.identity.host)
+    await side_by_side(
+        one_mastership(
+            parts,
+            store,
+            claimed,
+            follower,
+            why=Accession.RESTARTED if succession is None else succession.why,
+        ),
+        while_leading(parts, own),
+    )
 
 
 async def one_mastership(

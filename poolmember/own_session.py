@@ -43,12 +43,12 @@ class OwnSession:
         hello = self._hello()
         cursor = sessions.cursor(hello)
         try:
-            async with sessions.attached(follower.host, cursor, hello) as session:
+            async with sessions.attached(follower.host, cursor) as session:
                 await follower.welcome(self._ledger.head)
                 await side_by_side(
                     self._follow(session, cursor),
                     observe(self._driver, session.report),
-                    sessions.take_reports(session),
+                    sessions.take_reports(session, hello),
                     _end_when_replaced(session),
                 )
         finally:

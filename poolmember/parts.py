@@ -25,14 +25,19 @@ from poolmember.drivers.contract import Driver
 from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Own
+from poolmember.recovery import Recoveries
 from poolmember.session import Follower, Link
 
 if TYPE_CHECKING:
+    from poolmember.ceding import Ceding
     from poolmember.contending import Contender
 
 PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """Between two attempts at the same: the first pause, and what it grows to."""
+
+HOLD_SECONDS = 2.0
+"""How long a write waits for the next master: twice what a change of master takes."""
 
 Connect = Callable[[str], AbstractAsyncContextManager[tuple[Upstream, Link]]]
 """Opens the way to the host at an endpoint."""
@@ -62,8 +67,12 @@ class Parts:
     """Told, in a few words, whenever the host's role becomes another."""
     history_revisions: int = DEFAULT_HISTORY_REVISIONS
     """How many commits a pool that this host founds remembers."""
+    recoveries: Recoveries | None = None
+    """Where this host puts aside what it has and its pool has not."""
     mastership: Mastership | None = None
     follower: Follower | None = None
+    ceding: Ceding | None = None
+    """What this host is as long as its store has ended and it is not known who goes on."""
     contender: Contender | None = None
     """What this host is in an election, if it shares its pool's store with others."""
 
@@ -74,6 +83,11 @@ class Parts:
         if identity is None:
             raise RuntimeError("the host has no identity yet")
         return identity
+
+    @property
+    def role(self) -> str:
+        """What this host is while it follows a master, in a word."""
+        return "witness" if self.identity.witness else "member"
 
     def new_pool(self, uuid_: str) -> Pool:
         """The pool object of a pool that this host founds."""
@@ -89,19 +103,37 @@ class Parts:
         store = await self.files.open_replica(pool)
         try:
             self.follower = Follower(
-                self.identity.host, pool, self.agent.addresses, store, self.clock
+                self.identity.host,
+                pool,
+                self.agent.addresses,
+                store,
+                self.clock,
+                recoveries=self.recoveries,
             )
             yield self.follower
         finally:
             self.follower = None
             await store.close()
 
-    def answer_from_replica(self, follower: Follower, problem: Callable[[], str]) -> Handlers:
-        """Handlers for a host without a master; `problem` says why it has none."""
+    def answer_from_replica(
+        self,
+        follower: Follower,
+        problem: Callable[[], str],
+        *,
+        refusal: PoolError | None = None,
+    ) -> Handlers:
+        """Handlers for a host without a master; `problem` says why it has none.
+
+        With a `refusal` it looks for none, and that is what callers are told.
+        """
 
         def no_master() -> PoolError:
+            if refusal is not None:
+                return refusal
             # It may be the message of another error, a sentence of its own.
             said = problem().rstrip(".")
+            if self.identity.witness and isinstance(self.identity.membership, Member):
+                said += "; it is a witness and does not become master itself"
             return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
 
         def view() -> View:
@@ -115,7 +147,13 @@ class Parts:
 
         def status() -> Any:
             return status_of_replica(
-                view(), follower.last_master, follower.term, "sqlite", shared=shared
+                view(),
+                follower.last_master,
+                follower.term,
+                "sqlite",
+                shared=shared,
+                refusal=refusal,
+                witness=self.identity.witness,
             )
 
         membership = self.identity.membership

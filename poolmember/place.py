@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from poolcore.model import Host, HostId, PoolId
-from poolcore.replica import Incarnation, State
+from poolcore.model import Host, HostId, Incarnation, PoolId
+from poolcore.replica import State
 from poolmaster.mastership import Mastership
 from poolmember.identity import Identity, Member
 from poolmember.session import Follower

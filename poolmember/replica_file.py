@@ -14,7 +14,7 @@ from pathlib import Path
 
 from poolcore.errors import PoolError, Reason
 from poolcore.filesystem import network_filesystem
-from poolcore.model import Kind, Pool, PoolId
+from poolcore.model import Incarnation, Kind, Pool, PoolId
 from poolcore.replica import (
     DEFAULT_HISTORY_REVISIONS,
     CommitId,
@@ -208,12 +208,10 @@ class ReplicaFile:
         incarnation, last = self.head.incarnation, self.head.last
         if incarnation is None or last is None:
             raise DeltaDoesNotFollow("the replica has no snapshot yet")
-        run = _Run(incarnation.uuid, last, self._history)
+        run = _Run(incarnation, last, self.head.highest_term, self._history)
         for delta, raw in deltas:
             run.add(delta, raw)
-        head = ReplicaHead(
-            self.head.pool, max(self.head.highest_term, run.highest_term), incarnation, run.last
-        )
+        head = ReplicaHead(self.head.pool, run.highest_term, run.incarnation, run.last)
         with self._transaction() as connection:
             run.write(connection)
             write_head(connection, head)
@@ -287,11 +285,13 @@ def _assembled(frames: Sequence[chain_pb2.SnapshotFrame]) -> State:
 class _Run:
     """What a run of deltas amounts to, so that each object is written once."""
 
-    def __init__(self, incarnation: str, last: CommitId, history: int) -> None:
+    def __init__(
+        self, incarnation: Incarnation, last: CommitId, highest_term: int, history: int
+    ) -> None:
+        self.incarnation = incarnation
         self.last = last
         self.history = history
-        self.highest_term = last.term
-        self._incarnation = incarnation
+        self.highest_term = highest_term
         self._objects: dict[tuple[str, str], bytes | None] = {}
         self._log: list[tuple[int, bytes]] = []
         self._requests: dict[int, RequestRecord] = {}
@@ -302,10 +302,10 @@ class _Run:
         follows = delta.predecessor == self.last and (
             delta.commit.revision == self.last.revision + 1
         )
-        if delta.incarnation != self._incarnation or not follows:
+        if delta.incarnation != self.incarnation.uuid or not follows:
             raise DeltaDoesNotFollow(
                 f"delta {delta.commit} after {delta.predecessor}, replica at"
-                f" {self.last} of {self._incarnation}"
+                f" {self.last} of {self.incarnation.uuid}"
             )
         message = parse(chain_pb2.Delta, raw)
         for change, sent in zip(delta.changes, message.changes, strict=True):
@@ -319,6 +319,9 @@ class _Run:
                 if change.kind is Kind.POOL:
                     self.history = DEFAULT_HISTORY_REVISIONS
         self.last = delta.commit
+        if delta.succession is not None:
+            # Terms are counted within an incarnation.
+            self.incarnation, self.highest_term = delta.succession.incarnation, 0
         self.highest_term = max(self.highest_term, delta.commit.term)
         revision = delta.commit.revision
         self._log.append((revision, raw))

@@ -12,8 +12,8 @@ from typing import Final
 from poolcore import SCHEMA_VERSION
 from poolcore.errors import PoolError, Reason
 from poolcore.filesystem import network_filesystem
-from poolcore.model import PoolId
-from poolcore.replica import CommitId, Incarnation
+from poolcore.model import Incarnation, PoolId
+from poolcore.replica import CommitId
 
 APPLICATION_ID: Final = 0x504D_5250
 """In the file's header: a replica of the pool manager."""

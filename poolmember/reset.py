@@ -95,7 +95,7 @@ def plan(identity: Identity | None, found: Inspection) -> tuple[str, ...]:
     if isinstance(membership, Member):
         sentences.append(
             f"It leaves pool {membership.pool_name} ({membership.pool}), which is not told:"
-            " there it stays listed until it is removed there."
+            " there it stays listed, if it still is, until it is removed there."
         )
     elif isinstance(membership, Own):
         sentences += _leaving_own_pool(identity, membership, found)

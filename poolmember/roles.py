@@ -8,15 +8,21 @@ share their pool's store find out among themselves (`poolmember.contending`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from poolcore.errors import PoolError
 from poolmember.contending import contend
-from poolmember.following import follow
+from poolmember.following import Forgotten, follow
+from poolmember.forgotten import stand_aside
 from poolmember.founding import found_pool
 from poolmember.identity import Member, Own
 from poolmember.leading import lead
 from poolmember.parts import Change, Parts
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
+
+Turn = Callable[[], Awaitable[Change]]
+"""What is done between two roles, and what the host becomes by it."""
 
 
 class Roles:
@@ -25,12 +31,23 @@ class Roles:
     def __init__(self, parts: Parts, *, shared_store: str | None) -> None:
         self._parts = parts
         self._shared_store = shared_store
-        self._changes: asyncio.Queue[tuple[Change, asyncio.Future[None]]] = asyncio.Queue()
+        self._turns: asyncio.Queue[tuple[Turn, asyncio.Future[None]]] = asyncio.Queue()
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
+
+        async def change() -> Change:
+            return Change(membership, (STORE_FILE, REPLICA_FILE))
+
+        await self.turn(change)
+
+    async def turn(self, turn: Turn) -> None:
+        """End the present role and take the change that `turn` comes to; durable on return.
+
+        What `turn` raises is raised here, and the host's role begins anew.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changes.put_nowait((Change(membership, (STORE_FILE, REPLICA_FILE)), done))
+        self._turns.put_nowait((turn, done))
         await done
 
     async def run(self) -> None:
@@ -44,31 +61,48 @@ class Roles:
 
     async def _until_changed(self, membership: Own | Member) -> None:
         role = asyncio.ensure_future(self._role(membership))  # noqa: TID251 - awaited below
-        asked = asyncio.ensure_future(self._changes.get())  # noqa: TID251 - awaited below
-        done: asyncio.Future[None] | None = None
+        asked = asyncio.ensure_future(self._turns.get())  # noqa: TID251 - awaited below
         try:
             await asyncio.wait([role, asked], return_when=asyncio.FIRST_COMPLETED)
-            if role.done():
-                change = role.result()
-            else:
-                change, done = asked.result()
+            ended = role.done()
         finally:
             for task in (role, asked):
                 task.cancel()
             await asyncio.gather(role, asked, return_exceptions=True)
-        # Asked for twice, the second time there is nothing to do, and nothing to retire.
+        if not ended:
+            await self._take_turn(membership, *asked.result())
+            return
+        if not asked.cancelled():
+            # What was asked for at the same time is done when the next role has begun.
+            self._turns.put_nowait(asked.result())
+        change = role.result()
         if change.membership != membership:
             self._take_on(change)
-        if done is not None and not done.done():
-            done.set_result(None)
+
+    async def _take_turn(
+        self, membership: Own | Member, turn: Turn, done: asyncio.Future[None]
+    ) -> None:
+        try:
+            change = await turn()
+            # Asked for twice, the second time there is nothing to do, and nothing to retire.
+            if change.membership != membership:
+                self._take_on(change)
+        except PoolError as error:
+            if not done.done():
+                done.set_exception(error)
+        else:
+            if not done.done():
+                done.set_result(None)
 
     async def _role(self, membership: Own | Member) -> Change:
-        if membership.store is not None:
-            return await contend(self._parts, membership)
-        if isinstance(membership, Member):
-            return await follow(self._parts, membership)
-        await lead(self._parts, membership)
-        raise AssertionError("leading ends only by being cancelled")
+        try:
+            if membership.store is not None:
+                return await contend(self._parts, membership)
+            if isinstance(membership, Member):
+                return await follow(self._parts, membership)
+        except Forgotten as told:
+            await stand_aside(self._parts, membership, pool_name=str(told))
+        return await lead(self._parts, membership)
 
     def _take_on(self, change: Change) -> None:
         identity = replace(self._parts.identity, membership=change.membership)

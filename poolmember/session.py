@@ -15,15 +15,16 @@ from typing import Any, Protocol, TypeVar
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Inventory
+from poolcore.facts import Inventory, Recovery
 from poolcore.model import Address, HostId, PoolId, SoftwareVersion
-from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, apply
+from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, Succession, apply
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
+from poolmember.recovery import Recoveries, put_aside, saved_by
 from poolmember.replica_schema import ReplicaHead
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ SILENCE_SECONDS = 3.0
 RECEIVED = 64
 ACKNOWLEDGE_SECONDS = 0.1
 """An acknowledgement names the last revision, so those of this time go together: a pool of 64 hosts
-would otherwise keep its master busy with them."""
+would otherwise keep its master busy with them. From a replica that is in step each goes at once."""
 APPLIED_TOGETHER = 1_024
 """Deltas that came while the last ones were made durable become durable together."""
 
@@ -81,6 +82,10 @@ class Replica(Protocol):
         ...
 
 
+class Inherited(Exception):
+    """The chain goes on in a store that this host has to found."""
+
+
 class Ejected(Exception):
     """The master says that this host is no longer of its pool."""
 
@@ -107,10 +112,19 @@ class Follower:
     """The last master this host had a session with, since the daemon started."""
     welcomes: int = 0
     """How many sessions a master has welcomed."""
+    succession: Succession | None = None
+    """What the last commit that came from a master says of the next incarnation, if it does."""
+    recoveries: Recoveries | None = None
+    """Where commits go that the pool has not."""
     from_snapshot: bool = False
     """The replica does not fit the chain: ask for a snapshot to replace it."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a session with a master has ended, until the next one is welcomed."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the master's callers wait for this replica."""
+        return self.state is not None and self.state.pool.in_step == self.host
 
     async def load(self) -> None:
         """Begin with what the durable replica holds, unless that has been done."""
@@ -118,6 +132,15 @@ class Follower:
             self.state, self.term = await self.store.load()
             self.heard = self.clock.monotonic()
             self.loaded = True
+
+    async def inherits(self) -> Succession | None:
+        """The succession that this host's replica ends with, if this host is the heir."""
+        last = self.store.head.last
+        if last is None or not last.revision:
+            return None
+        newest = await self.store.read_log(last.revision - 1, 1)
+        found = decode_delta(newest[0]).succession if newest else None
+        return found if found is not None and found.heir == self.host else None
 
     def hello(self) -> pb.SessionRequest:
         """Who this host is and what it already has."""
@@ -179,6 +202,7 @@ class Follower:
         if state is None:
             raise DeltaDoesNotFollow("deltas before any snapshot")
         deltas: list[tuple[Delta, bytes]] = []
+        incarnation = state.incarnation
         for item in data:
             delta = decode_delta(item)
             if delta.commit.term > self.term:
@@ -189,7 +213,10 @@ class Follower:
 
         async def write() -> None:
             await self.store.append(deltas)
-            self.state = after
+            self.state, self.succession = after, deltas[-1][0].succession
+            if after.incarnation != incarnation:
+                # The replica of another incarnation has forgotten the terms of the one before.
+                await self.store.obey(self.term)
 
         await _to_the_end(write())
         return after.revision
@@ -221,6 +248,8 @@ class Follower:
         if ours.last is not None and same_life and header.last.revision < ours.last.revision:
             offered = str(header.last.revision)
             raise PoolError(Reason.REPLICA_AHEAD, replica=str(ours.last.revision), store=offered)
+        if not same_life:
+            await put_aside(self, frames)
 
         async def write() -> int:
             self.state = await self.store.replace(frames)
@@ -261,13 +290,16 @@ class Session:
         self._applied: int | None = None
         """The last revision that this session has brought; none before the first."""
         self._inventory: Inventory | None = None
+        self._saved: list[Recovery] = []
+        """What the master has not been told of yet."""
         self._to_tell = asyncio.Event()
         self._over = False
 
     async def run(self, link: Link) -> None:
         """Until the session ends; says why by raising.
 
-        `Ejected`, `DeltaDoesNotFollow` (the replica needs a snapshot) or a `PoolError`.
+        `Ejected`, `Inherited`, `DeltaDoesNotFollow` (the replica needs a snapshot) or a
+        `PoolError`.
         """
         try:
             await side_by_side(
@@ -299,11 +331,14 @@ class Session:
             if self._applied is not None and self._applied != told:
                 told = self._applied
                 yield pb.SessionRequest(applied=pb.Applied(revision=told))
+            while self._saved:
+                yield pb.SessionRequest(recovery=to_proto(self._saved.pop()))
             if self._inventory is not reported and self._inventory is not None:
                 reported = self._inventory
                 report = pb.InventoryReport(inventory=to_proto(reported))
                 yield pb.SessionRequest(inventory=report)
-            await self._follower.clock.sleep(ACKNOWLEDGE_SECONDS)
+            if not self._follower.in_step:
+                await self._follower.clock.sleep(ACKNOWLEDGE_SECONDS)
 
     # -- following --------------------------------------------------------------------------------
 
@@ -317,21 +352,31 @@ class Session:
                 raise gone("it began without a welcome")
             match item:
                 case "welcome":
-                    await self._follower.welcome(from_proto(response.welcome.head))
-                    self._on_welcome()
-                    self._to_tell.set()
+                    await self._welcomed(response.welcome)
                 case "deltas":
                     data = self._with_waiting(response)
                     self._tell_applied(await self._follower.apply(data))
+                    succession = self._follower.succession
+                    if succession is not None and succession.heir == self._follower.host:
+                        raise Inherited
                 case "snapshot":
                     frames.append(response.snapshot)
                     if response.snapshot.HasField("digest"):
-                        self._tell_applied(await self._follower.replace(frames))
+                        revision = await self._follower.replace(frames)
                         frames = []
+                        self._saved += await saved_by(self._follower)
+                        self._tell_applied(revision)
                 case "eject":
                     raise Ejected(response.eject.task)
                 case _:
                     pass
+
+    async def _welcomed(self, welcome: pb.Welcome) -> None:
+        await self._follower.welcome(from_proto(welcome.head))
+        self._on_welcome()
+        # Each time, as an earlier session may have ended before the master had noted it.
+        self._saved += await saved_by(self._follower)
+        self._to_tell.set()
 
     async def _next(self) -> pb.SessionResponse:
         if self._held is not None:

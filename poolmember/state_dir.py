@@ -8,6 +8,7 @@
     pool.json     what scripts on the host see of the pool (beside the socket, wherever that is)
     hooks.d       their hooks (below /etc for the default directory)
     *.retired-N   databases of earlier memberships, the last three of each
+    recovery/     commits that the pool has not; never deleted, not by a reset either
 
 **Membership and databases change together.** `write_identity(..., retire=...)` writes down which
 databases the new membership no longer uses before it renames them, and opening the directory
@@ -39,6 +40,7 @@ IDENTITY_FILE: Final = "host.json"
 LOCK_FILE: Final = "lock"
 STORE_FILE: Final = "store.db"
 REPLICA_FILE: Final = "replica.db"
+RECOVERY_FOLDER: Final = "recovery"
 DATABASES: Final = (STORE_FILE, REPLICA_FILE)
 KEPT_RETIRED: Final = 3
 
@@ -46,12 +48,14 @@ KEPT_RETIRED: Final = 3
 _PARTS = ("", "-wal", "-shm")
 
 
-def _unwritable(path: Path, error: OSError) -> PoolError:
+def unwritable(path: Path, error: OSError) -> PoolError:
+    """The refusal of a disk."""
     problem = error.strerror or str(error)
     return PoolError(Reason.STATE_UNWRITABLE, path=str(path), problem=problem)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make durable which files a directory has."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -59,7 +63,7 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """The file is this text, or after a crash still the old one; durable on return."""
     temporary = path.with_name(path.name + ".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -68,7 +72,7 @@ def _replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(descriptor)
     os.rename(temporary, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _load(path: Path) -> Document | None:
@@ -136,7 +140,7 @@ class StateDir:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _acquire(path)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         try:
             document = _load(path)
             _check_databases(path, document)
@@ -159,7 +163,7 @@ class StateDir:
         try:
             lock = _acquire(path)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         try:
             state = cls(path, lock=lock, document=_load_if_sound(path))
             state._finish_retiring()
@@ -203,7 +207,7 @@ class StateDir:
             self._write(Document(identity, renames))
             self._finish_retiring()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def retire(self, name: str) -> None:
         """Move a database that the present membership does not use to `<name>.retired-<n>`."""
@@ -222,9 +226,9 @@ class StateDir:
                 if self._has(name):
                     self._move(name, self._retired_name(name))
                     self._drop_oldest(name)
-            _sync_directory(self.path)
+            sync_directory(self.path)
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         self._document = None
 
     def close(self) -> None:
@@ -257,7 +261,7 @@ class StateDir:
         return any((self.path / (name + part)).exists() for part in _PARTS)
 
     def _write(self, document: Document) -> None:
-        _replace(self.path / IDENTITY_FILE, encode(document))
+        replace_file(self.path / IDENTITY_FILE, encode(document))
         self._document = document
 
     def _finish_retiring(self) -> None:
@@ -266,7 +270,7 @@ class StateDir:
             return
         for source, target in document.retire:
             self._move(source, target)
-        _sync_directory(self.path)
+        sync_directory(self.path)
         self._write(Document(document.identity))
         for source, _ in document.retire:
             self._drop_oldest(source)
@@ -299,11 +303,11 @@ def _check_place(path: Path, filesystem_of: Callable[[Path], str | None]) -> Non
     while not os.path.exists(existing):  # false, not an error, below what may not be searched
         existing = existing.parent
     if not os.path.isdir(existing):
-        raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        raise unwritable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(existing, os.W_OK | os.X_OK):
         read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
         code = errno.EROFS if read_only else errno.EACCES
-        raise _unwritable(path, OSError(code, os.strerror(code)))
+        raise unwritable(path, OSError(code, os.strerror(code)))
     filesystem = filesystem_of(existing)
     if filesystem is not None:
         raise PoolError(Reason.STATE_ON_NETWORK_FILESYSTEM, path=str(path), filesystem=filesystem)

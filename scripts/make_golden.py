@@ -150,7 +150,8 @@ async def write(pool: PoolClient) -> None:
     )
     await pool.vms.set("web1", add_tags=["web", "prod"], other_config={"owner": "ops", "gone": "x"})
     await pool.vms.set("web1", remove_tags=["web"], other_config={"gone": None})
-    await pool.hosts.set("ignite", name_description="the second one")
+    # Never the master: at its end the present one would hand the store over.
+    await pool.hosts.set("ignite", name_description="the second one", failover_priority=0)
     await pool.networks.set("storage-net", add_tags=["fast"])
     await pool.srs.set("nfs-disks", other_config={"backup": "nightly"})
     for number in range(20):

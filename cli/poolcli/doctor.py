@@ -24,6 +24,8 @@ HOST_SECONDS = 3.0
 CLOCK_WARNING_SECONDS, CLOCK_LIMIT_SECONDS = 0.2, 1.0
 FSYNC_WARNING_SECONDS = 0.01
 DISK_WARNING_BYTES = 1024 * 1024 * 1024
+SERIOUS = frozenset({"HOST_FORGOTTEN", "VMS_UNKNOWN"})
+"""Warnings of the pool that are problems: something has ended, or may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,10 @@ async def _pool(session: Session, at: Target) -> list[Diagnosis]:
     reports = await asyncio.gather(*(_ask(host.name, host.address) for host in status.hosts))
     for report in reports:
         found += report
-    found += [Diagnosis("pool", "warning", w.message, w.remedy) for w in status.warnings]
+    found += [
+        Diagnosis("pool", "problem" if w.code in SERIOUS else "warning", w.message, w.remedy)
+        for w in status.warnings
+    ]
     return found
 
 
@@ -143,6 +148,8 @@ def _versions(versions: dict[str, str]) -> Iterator[Diagnosis]:
 def _membership(status: PoolStatus, uuid: str) -> Iterator[Diagnosis]:
     host = next(h for h in status.hosts if h.uuid == uuid)
     if status.freshness.stale:
+        return
+    if host.declared_dead:
         return
     if not host.live:
         message = f"{host.name} has no session to the master."

@@ -20,7 +20,11 @@ _ELSEWHERE = {
     "pool-param-get": "show",
     "pool-param-set": "set",
     "pool-dump-database": "show -o json",
-    "host-forget": "eject-host",
+    "host-forget": "host forget",
+    "host-declare-dead": "host declare-dead",
+    "host-disable": "host maintenance HOST",
+    "host-evacuate": "host maintenance HOST",
+    "host-enable": "host maintenance HOST --off",
     "event-wait": "wait",
     "task-cancel": "task cancel",
     # pvecm and its siblings
@@ -33,7 +37,9 @@ _ELSEWHERE = {
     "leave": "eject-host",
     "remove-host": "eject-host",
     "del-host": "eject-host",
+    "node-maintenance": "host maintenance HOST",
     # what people try
+    "maintenance": "host maintenance HOST",
     "list": "host list",
     "hosts": "host list",
     "vms": "vm list",
@@ -54,10 +60,18 @@ _ELSEWHERE = {
     "test-failover": "drill failover",
 }
 
+_VERBS = {
+    "disable": "maintenance HOST",
+    "evacuate": "maintenance HOST",
+    "drain": "maintenance HOST",
+    "enable": "maintenance HOST --off",
+}
+"""What is meant below a noun that has the command, such as `pool host`."""
+
 _LATER = frozenset({
     "emergency-transition-to-master",
     "pool-emergency-transition-to-master", "emergency-reset-master",
-    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves", "recovery",
+    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves",
 })  # fmt: skip
 
 _WITHOUT = {
@@ -89,6 +103,8 @@ def suggestion(path: Sequence[str], args: Sequence[str], known: Sequence[str]) -
             return message, f"Did you mean `pool {meant}`?"
     elif word in {"param-list", "param-get", "get", "info"} and "show" in known:
         return message, f"Did you mean `{' '.join(('pool', *path, 'show'))}`?"
+    elif word in _VERBS and _VERBS[word].split()[0] in known:
+        return message, f"Did you mean `{' '.join(('pool', *path, _VERBS[word]))}`?"
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
     if len(close) == 2 and _likeness(word, close[0]) > _likeness(word, close[1]) + 0.1:
         close = close[:1]  # the one is clearly what was meant

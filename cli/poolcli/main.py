@@ -36,6 +36,7 @@ def build() -> Callable[..., object]:
         pbd,
         pif,
         pool,
+        recovery,
         sr,
         status,
         task,
@@ -69,6 +70,7 @@ def build() -> Callable[..., object]:
     command(app, "diff")(diff.diff)
     app.add_typer(master.app, name="master")
     app.add_typer(drill.app, name="drill")
+    app.add_typer(recovery.app, name="recovery")
     command(app, "wait")(wait.wait)
     app.add_typer(context.app, name="context")
     command(app, "doctor")(doctor.doctor)

@@ -68,10 +68,12 @@ def status_json(found: PoolStatus) -> dict[str, Any]:
                 "name": host.name,
                 "address": host.address,
                 "role": host.role.value,
+                "enabled": host.enabled,
                 "live": host.live,
                 "in_step": host.in_step,
                 "applied_revision": host.applied_revision,
                 "lag_seconds": host.lag_seconds,
+                "declared_dead": host.declared_dead,
             }
             for host in found.hosts
         ],
@@ -104,8 +106,8 @@ def show_status(found: PoolStatus) -> None:
         [
             [
                 host.name,
-                host.role.value,
-                yes_no(host.live),
+                host.role.value + ("" if host.enabled else ", in maintenance"),
+                "dead" if host.declared_dead else yes_no(host.live),
                 str(host.applied_revision) if host.live else "",
                 _lag(host.live, host.in_step, host.lag_seconds),
                 host.address,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from poolcore.model import Kind, Object
-from poolcore.replica import Change, CommitId, Delta, Incarnation, Put, Remove, State, snapshot
+from poolcore.model import Incarnation, Kind, Object
+from poolcore.replica import Change, CommitId, Delta, Put, Remove, State, snapshot
 from poolcore.requests import RequestRecord
 from poolcore.wire.codec import (
     MalformedMessage,
@@ -60,6 +60,7 @@ def encode_delta(delta: Delta) -> bytes:
             predecessor=to_proto(delta.predecessor),
             changes=map(_change_to_proto, delta.changes),
             request=None if delta.request is None else _request_to_proto(delta.request),
+            succession=None if delta.succession is None else to_proto(delta.succession),
         )
     )
 
@@ -73,6 +74,7 @@ def decode_delta(data: bytes) -> Delta:
         predecessor=from_proto(message.predecessor),
         changes=tuple(map(_change_from_proto, message.changes)),
         request=from_proto(message.request) if message.HasField("request") else None,
+        succession=from_proto(message.succession) if message.HasField("succession") else None,
     )
 
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from immutables import Map
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession, Host, HostId, Task, TaskId
-from poolcore.replica import Put, State
+from poolcore.replica import Head, Put, State
 from poolmaster.agents import Agents
 from poolmaster.decide.leadership import preference
 from poolmaster.ledger import Decide, Decision, Ledger
@@ -36,6 +37,7 @@ from poolmaster.operations.steps import (
     surplus,
 )
 from poolmaster.sessions import RECONNECT_SECONDS, Session, Sessions
+from poolmaster.succession import next_incarnation, succession
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +56,17 @@ class Handover:
         self._agents = agents
         self._shared = shared
 
-    def check(self, state: State, host: HostId) -> Host:
-        """The host if it could take over now; raises `PoolError` with the reason if not."""
+    def check(self, state: State, host: HostId, *, in_maintenance: bool = False) -> Host:
+        """The host if it could take over now; raises `PoolError` with the reason if not.
+
+        `in_maintenance`: a host in maintenance could, too.
+        """
         found = state.get(Host, host)
         if found is None:
             raise PoolError(Reason.OBJECT_NOT_FOUND, kind="host", name=host)
-        if not self._shared:
-            problem = "the pool's store is at its present master alone"
-            raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
+        if found.witness:
+            problem = "it votes and never becomes master"
+            raise PoolError(Reason.HOST_IS_WITNESS, host=found.name_label, problem=problem)
         ours = state.host(self._ledger.head.master).software_version
         if found.software_version != ours:
             problem = (
@@ -71,6 +76,8 @@ class Handover:
         if not found.failover_priority:
             problem = "its failover priority is 0"
             raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
+        if not (found.enabled or in_maintenance):
+            raise PoolError(Reason.HOST_DISABLED, host=found.name_label)
         if self._sessions.get(host) is None:
             raise PoolError(Reason.HOST_OFFLINE, host=found.name_label)
         return found
@@ -91,39 +98,81 @@ class Handover:
             raise _failed(name, "it is too far behind") from None
         async with self._ledger.paused() as head:
             announced()
-            try:
-                async with asyncio.timeout(TAKE_OVER_SECONDS):
-                    # What it still lacks it reads from the store's log.
-                    await self._agents.take_over(host.address, head, why, seconds=TAKE_OVER_SECONDS)
-            except TimeoutError:
-                raise _failed(name, f"it did not answer for {TAKE_OVER_SECONDS:g} s") from None
-            except PoolError as error:
-                raise _failed(name, error.message.rstrip(".")) from error
+            if self._shared:
+                await self._by_claim(host, head, why)
+            else:
+                await self._by_succession(host, head, why)
             self._ledger.step_down(f"{name} has taken over")
 
-    async def to_the_best(self) -> None:
-        """Hand over to the best of the attached hosts; `HANDOVER_FAILED` if there is none."""
+    async def _by_claim(self, host: Host, head: Head, why: Accession) -> None:
+        """Have the host claim the mastership of the store that it shares with this one."""
+        name = host.name_label
+        try:
+            async with asyncio.timeout(TAKE_OVER_SECONDS):
+                # What it still lacks it reads from the store's log.
+                await self._agents.take_over(host.address, head, why, seconds=TAKE_OVER_SECONDS)
+        except TimeoutError:
+            raise _failed(name, f"it did not answer for {TAKE_OVER_SECONDS:g} s") from None
+        except PoolError as error:
+            raise _failed(name, error.message.rstrip(".")) from error
+
+    async def _by_succession(self, host: Host, head: Head, why: Accession) -> None:
+        """End the store, with a last commit that makes the host found its successor.
+
+        When that commit is made this mastership is over, whatever becomes of the host.
+        """
+        session = self._sessions.get(host.uuid)
+        if session is None:
+            raise _failed(host.name_label, "it is not connected any more")
         state = self._ledger.state
-        best = self._best(state)
+        # This host has that commit, in its store: until it is found to lack behind it is in step.
+        last = succession(
+            state,
+            next_incarnation(state),
+            host.uuid,
+            why,
+            term=head.term,
+            in_step=head.master,
+        )
+        try:
+            commit = await self._ledger.conclude(last)
+        except PoolError as error:
+            raise _failed(host.name_label, error.message.rstrip(".")) from error
+        self._ledger.feed.offer([commit])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_OVER_SECONDS):
+                await session.comes_to(commit.revision)
+
+    async def to_the_best(self) -> None:
+        """Hand over to the best of the attached hosts; `HANDOVER_FAILED` if there is none.
+
+        To one in maintenance only if there is no other: it would be elected then anyway.
+        """
+        best = self.best(self._ledger.state, in_maintenance=True)
         if best is None:
             raise _failed("no other host", "none is connected that could")
         await self.to(best, Accession.HANDED_OVER)
 
-    def _best(self, state: State) -> Host | None:
+    def best(self, state: State, *, in_maintenance: bool = False) -> Host | None:
+        """The best of the attached hosts but the master; none if none could take over."""
         found: list[tuple[Session, Host]] = []
         for host in state.all(Host):
             session = self._sessions.get(host.uuid)
             if session is None or host.uuid == self._ledger.head.master:
                 continue
             try:
-                found.append((session, self.check(state, host.uuid)))
+                able = self.check(state, host.uuid, in_maintenance=in_maintenance)
+                found.append((session, able))
             except PoolError:
                 continue
 
-        def rank(candidate: tuple[Session, Host]) -> tuple[int, int, str]:
+        def rank(candidate: tuple[Session, Host]) -> tuple[bool, int, int, str]:
             session, host = candidate
             return preference(
-                revision=session.applied, priority=host.failover_priority, host=host.uuid
+                revision=session.applied,
+                priority=host.failover_priority,
+                host=host.uuid,
+                in_maintenance=not host.enabled,
             )
 
         return min(found, key=rank, default=(None, None))[1]

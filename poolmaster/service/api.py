@@ -23,7 +23,7 @@ from poolmanager.v1 import (
     vm_service_pb2,
 )
 from poolmaster.mastership import Mastership
-from poolmaster.service import hosts, locks, writes
+from poolmaster.service import hosts, locks, recoveries, writes
 from poolmaster.service.events import watch
 from poolmaster.service.foresight import Sources, foresight_functions, sources_of_master
 from poolmaster.service.reads import Read, View, read_functions
@@ -68,6 +68,8 @@ def _pool_functions(master: Mastership, read: Read) -> dict[str, Callable[..., A
         "GetJoin": partial(hosts.get_join, master),
         "DesignateMaster": partial(hosts.designate_master, master),
         "DrillFailover": partial(hosts.drill_failover, master),
+        "ListRecoveries": partial(recoveries.list_recoveries, master),
+        "GetRecovery": partial(recoveries.get_recovery, master),
         **foresight_functions(read, sources_of_master(master)),
     }
 
@@ -92,7 +94,13 @@ def master_handlers(master: Mastership, *, host: str) -> Handlers:
 
     own: dict[str, dict[str, Callable[..., Any]]] = {
         "PoolService": _pool_functions(master, read),
-        "HostService": {"UpdateHost": partial(writes.update_host, master)},
+        "HostService": {
+            "UpdateHost": partial(writes.update_host, master),
+            "DeclareHostDead": partial(hosts.declare_host_dead, master),
+            "CheckForgetHost": partial(hosts.check_forget_host, master),
+            "ForgetHost": partial(hosts.forget_host, master),
+            "SetMaintenance": partial(hosts.set_maintenance, master),
+        },
         "TaskService": {"CancelTask": cancel_task},
         "LockService": {
             "AcquireLock": partial(locks.acquire_lock, master),

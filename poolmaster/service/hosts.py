@@ -1,25 +1,36 @@
-"""Hosts coming and going: the requests that start, check and ask about joins and ejects."""
+"""Hosts coming and going, leading and resting: the requests that start, check and ask about it."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import uuid
+from typing import TypeVar
 
 from poolcore.facts import HostFacts
-from poolcore.model import Finding, Host, Task, TaskId
-from poolcore.wire.codec import to_proto
+from poolcore.model import VM, Finding, Host, HostMetrics, Kind, Object, Task, TaskId
+from poolcore.replica import Put, Remove
+from poolcore.wire.codec import enum_to_proto, to_proto
+from poolmanager.v1 import host_service_pb2 as host_pb
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
-from poolmaster.decide.preflight import preflight
+from poolmaster.decide.gone import forgotten
+from poolmaster.decide.holdings import metrics_of
+from poolmaster.decide.preflight import preflight, takes_hosts_in
 from poolmaster.decide.selection import select
 from poolmaster.decide.update import invalid
+from poolmaster.ledger import Outcome
 from poolmaster.mastership import Mastership
 from poolmaster.operations.join import join_outcome, refusal
 from poolmaster.operations.steps import running
-from poolmaster.service.writes import request_of
+from poolmaster.service.reads import View
+from poolmaster.service.writes import changed_object, request_of
+
+T = TypeVar("T", bound=Object)
 
 DEFAULT_PORT = 7443
+HISTORY = frozenset({Kind.TASK, Kind.MESSAGE})
+"""What is pruned with other changes, and is no part of a host."""
 HOST_NAME_LIMIT = 253
 _LABELS = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 
@@ -70,6 +81,7 @@ async def _examine(
     master: Mastership, endpoint: str, *, force: bool
 ) -> tuple[HostFacts, tuple[Finding, ...]]:
     state = await master.fresh()
+    takes_hosts_in(state.host(master.host))
     facts = await master.examiner.measured(endpoint)
     facts = await master.examiner.reachability(state, facts)
     facts = await master.examiner.same_store(facts, endpoint, master.shared_store)
@@ -134,6 +146,76 @@ async def eject_host(master: Mastership, request: pb.EjectHostRequest) -> pb.Eje
     return pb.EjectHostResponse(task=to_proto(task))
 
 
+async def declare_host_dead(
+    master: Mastership, request: host_pb.DeclareHostDeadRequest
+) -> host_pb.DeclareHostDeadResponse:
+    """Record that a host is off for good."""
+    asked = request_of(request)
+    outcome = await master.ledger.first_outcome(asked) if asked is not None else None
+    if outcome is None:
+        host = select(await master.fresh(), Host, request.host)
+        await master.gone.ensure_silent(host)
+        outcome = await master.write(master.gone.declare_dead(master, host.uuid), request=asked)
+    metrics = changed_object(outcome, HostMetrics)
+    return host_pb.DeclareHostDeadResponse(
+        host_metrics=metrics.host_metrics if metrics is not None else None,
+        vms=[to_proto(vm) for vm in _puts(outcome, VM)],
+        revision=outcome.revision,
+        incarnation=master.state.incarnation.uuid,
+    )
+
+
+async def check_forget_host(
+    master: Mastership, request: host_pb.CheckForgetHostRequest
+) -> host_pb.CheckForgetHostResponse:
+    """What would go with a host that is forgotten."""
+    view = View(await master.fresh())
+    host = select(view.state, Host, request.host)
+    await master.gone.ensure_silent(host)
+    found = forgotten(view.state, host.uuid, now=master.now())
+    metrics = metrics_of(view.state, host.uuid)
+    return host_pb.CheckForgetHostResponse(
+        host=to_proto(host),
+        declared_dead=metrics is not None and metrics.declared_dead,
+        removed=[_named(obj) for obj in found.removed if obj.uuid != host.uuid],
+        kept=[_named(vm) for vm in found.kept],
+        freshness=view.freshness(),
+    )
+
+
+async def forget_host(
+    master: Mastership, request: host_pb.ForgetHostRequest
+) -> host_pb.ForgetHostResponse:
+    """Remove a host that is gone for good, with what only it had."""
+    asked = request_of(request)
+    outcome = await master.ledger.first_outcome(asked) if asked is not None else None
+    if outcome is None:
+        host = select(await master.fresh(), Host, request.host)
+        await master.gone.ensure_silent(host)
+        decide = master.gone.forget(master, host.uuid, vouched=request.vouched)
+        outcome = await master.write(decide, request=asked)
+    changes = outcome.delta.changes if outcome.delta is not None else ()
+    removed = [c for c in changes if isinstance(c, Remove) and c.kind not in HISTORY]
+    return host_pb.ForgetHostResponse(
+        host=next((c.uuid for c in removed if c.kind is Kind.HOST), None),
+        removed=len(removed) - 1,
+        revision=outcome.revision,
+        incarnation=master.state.incarnation.uuid,
+    )
+
+
+def _puts(outcome: Outcome, cls: type[T]) -> list[T]:
+    """The objects of a class that a commit put."""
+    changes = outcome.delta.changes if outcome.delta is not None else ()
+    return [c.object for c in changes if isinstance(c, Put) and isinstance(c.object, cls)]
+
+
+def _named(obj: Object) -> host_pb.NamedObject:
+    return host_pb.NamedObject(
+        kind=enum_to_proto(obj.KIND), uuid=obj.uuid, name_label=getattr(obj, "name_label", None)
+    )
+
+
 async def designate_master(
     master: Mastership, request: pb.DesignateMasterRequest
 ) -> pb.DesignateMasterResponse:
@@ -163,6 +245,27 @@ async def drill_failover(
     begin = master.drill.begin(master, TaskId(str(uuid.uuid4())), term=request.term)
     task = await master.operations.start(begin, request=asked)
     return pb.DrillFailoverResponse(task=to_proto(task), next_master=successor)
+
+
+async def set_maintenance(
+    master: Mastership, request: host_pb.SetMaintenanceRequest
+) -> host_pb.SetMaintenanceResponse:
+    """Start a maintenance, or end one."""
+    asked = request_of(request)
+    first = await master.ledger.first_outcome(asked) if asked is not None else None
+    if first is not None:
+        return host_pb.SetMaintenanceResponse(task=to_proto(master.operations.of_outcome(first)))
+    if not request.HasField("maintenance"):
+        raise invalid("maintenance", "is missing")
+    state, new = await master.fresh(), TaskId(str(uuid.uuid4()))
+    host = select(state, Host, request.host).uuid
+    if request.maintenance:
+        await master.maintenance.known(state, host)
+        decide = master.maintenance.begin(master, new, host, force=request.force)
+    else:
+        decide = master.maintenance.finish(master, new, host)
+    task = await master.operations.start(decide, request=asked)
+    return host_pb.SetMaintenanceResponse(task=to_proto(task))
 
 
 async def get_join(master: Mastership, request: pb.GetJoinRequest) -> pb.GetJoinResponse:

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from poolcore.facts import HostProfile
-from poolcore.model import Cpu, Hypervisor, IpMode, PowerState, VbdType
+from poolcore.model import (
+    REPORTED_POWER_STATES,
+    Cpu,
+    Hypervisor,
+    IpMode,
+    PowerState,
+    VbdType,
+)
 from poolmember.drivers.contract import FactOverrides
 from poolmember.drivers.sim_host import (
     DEFAULT_PROFILE,
@@ -211,7 +218,7 @@ def _vm(table: StrictTable) -> SimVm:
     vm = SimVm(
         name=table.required("name", table.text("name")),
         uuid=table.uuid(),
-        power_state=either(table.choice("power_state", PowerState), PowerState.HALTED),
+        power_state=either(table.choice("power_state", REPORTED_POWER_STATES), PowerState.HALTED),
         memory_bytes=either(table.mib("memory_mib"), 512 * MIB),
         vcpus=either(table.integer("vcpus", low=1), 1),
         operations=frozenset(either(table.texts("operations"), ())),

@@ -7,7 +7,7 @@ import ipaddress
 import math
 import re
 import uuid as uuidlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
@@ -141,12 +141,12 @@ class StrictTable:
             self.refuse(key, "must be true or false")
         return value
 
-    def choice(self, key: str, choices: type[E]) -> E | None:
-        """One of the values of an enumeration."""
-        value = self.text(key)
-        if value is not None and value not in set(choices):
-            self.refuse(key, f"must be one of {', '.join(choices)}")
-        return None if value is None else choices(value)
+    def choice(self, key: str, choices: Iterable[E]) -> E | None:
+        """One of some values of an enumeration."""
+        value, known = self.text(key), {str(choice): choice for choice in choices}
+        if value is not None and value not in known:
+            self.refuse(key, f"must be one of {', '.join(known)}")
+        return None if value is None else known[value]
 
     def uuid(self) -> str | None:
         """The key `uuid`, in its usual form."""

@@ -16,8 +16,8 @@ from poolclient import (
     StaleAnswer,
     TimedOut,
 )
-from poolcore.model import VM, PoolId
-from poolcore.replica import CommitId, Incarnation, State, snapshot
+from poolcore.model import VM, Incarnation, PoolId
+from poolcore.replica import CommitId, State, snapshot
 from support.fake_pool import FakePool
 from support.fake_server import FakeHost, Fault
 from support.fakes import fake_hosts

@@ -6,8 +6,7 @@ import dataclasses
 import pytest
 
 from poolclient import Ambiguous, NotFound, PoolClient, StaleAnswer, TimedOut
-from poolcore.model import Kind
-from poolcore.replica import Incarnation
+from poolcore.model import Incarnation, Kind
 from support.fakes import fake_hosts
 from support.small_pool import LOCAL_1, NFS, WEB1, small_pool
 

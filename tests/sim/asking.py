@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Standing, Unreachable
+from poolcore.facts import HostFacts, Recovery, Standing, Unreachable
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.codec import enum_to_proto, from_proto, to_proto
@@ -64,6 +64,18 @@ class Asking:
         response = await self._ask(endpoint, "Probe", request)
         return tuple(from_proto(u) for u in response.unreachable)
 
+    async def recoveries(self, endpoint: str) -> tuple[Recovery, ...]:
+        response = await self._ask(endpoint, "GetRecoveries", pb.GetRecoveriesRequest())
+        return tuple(from_proto(r) for r in response.recoveries)
+
+    async def read_recovery(
+        self, endpoint: str, name: str, token: str | None
+    ) -> tuple[tuple[str, ...], str | None]:
+        request = pb.ReadRecoveryRequest(name=name, page_token=token)
+        response = await self._ask(endpoint, "ReadRecovery", request)
+        more = response.next_page_token if response.HasField("next_page_token") else None
+        return tuple(response.lines), more
+
     async def standing(self, endpoint: str, pool: str, term: int, *, seconds: float) -> Standing:
         request = pb.GetStandingRequest(pool=pool, term=term)
         response = await self._ask(endpoint, "GetStanding", request, seconds=seconds)
@@ -73,6 +85,10 @@ class Asking:
     async def take_over(self, endpoint: str, head: Head, why: Accession, *, seconds: float) -> None:
         request = pb.TakeOverRequest(head=to_proto(head), why=enum_to_proto(why))
         await self._ask(endpoint, "TakeOver", request, seconds=seconds)
+
+    async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
+        request = pb.ResetMasterRequest(address=master)
+        await self._ask(endpoint, "ResetMaster", request, seconds=seconds)
 
     async def read_nonce(self, endpoint: str, store: str) -> str | None:
         await self._world.network.reach(self._source, endpoint)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import PowerState
+from poolcore.model import REPORTED_POWER_STATES
 from poolmaster.store.memory import Fate, MemoryStore
 from poolmember.drivers.sim_host import SimNetwork, SimVm
 from poolmember.identity import Own
@@ -132,7 +132,7 @@ class Chaos:
     async def _hypervisors(self) -> None:
         host = self._any_host()
         description = host.hypervisor.description
-        vm = SimVm(name="web", power_state=self.dice.choice(list(PowerState)))
+        vm = SimVm(name="web", power_state=self.dice.choice(REPORTED_POWER_STATES))
         network = SimNetwork(name="storage", bridge="xapi1")
         host.hypervisor.describe(
             replace(

@@ -146,7 +146,9 @@ class DiskFiles:
             for name in (STORE_FILE, REPLICA_FILE):
                 self._disk.retire(name)
 
-    async def found_store(self, pool: PoolId, shared: str | None) -> tuple[Store, str]:
+    async def found_store(
+        self, pool: PoolId, shared: str | None, *, incarnation: str | None = None
+    ) -> tuple[Store, str]:
         self._power.ensure()
         present = self._disk.store if shared is None else self._shared.get(shared)
         if present is not None and (shared is None or present.pool != pool):
@@ -155,7 +157,7 @@ class DiskFiles:
             )
         if present is not None:
             return self._handle(present), present.incarnation
-        store = StoreOnDisk(pool, str(uuid.uuid4()))
+        store = StoreOnDisk(pool, incarnation or str(uuid.uuid4()))
         if shared is None:
             self._disk.store = store
         else:

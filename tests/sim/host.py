@@ -23,10 +23,10 @@ from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import pool_service_pb2
 from poolmaster.mastership import Mastership
 from poolmember.agent import ASK_SECONDS, Agent
-from poolmember.contending import standing, take_over
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
+from poolmember.emergency import Emergency
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Membership
 from poolmember.measurements import Disk as DiskMeasure
@@ -34,6 +34,7 @@ from poolmember.measurements import DiskGauge
 from poolmember.parts import Parts
 from poolmember.roles import Roles
 from poolmember.session import Follower, Link
+from poolmember.standing import standing, take_over
 from sim.asking import Asking
 from sim.disk import Disk, DiskFiles, PowerCut
 from sim.network import Connection
@@ -156,6 +157,7 @@ class Life:
             on_role=lambda _: None,
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
+        self.emergency = Emergency(self.parts, self._roles)
         self._running = self.begin(self._run())
 
     async def _run(self) -> None:
@@ -267,6 +269,8 @@ class Life:
         """A member's session: only the master itself has any."""
         if self.mastership is not None:
             await self.mastership.sessions.serve(requests, send)
+        elif self.parts.ceding is not None:
+            await self.parts.ceding.serve(requests, send)
         elif self.gateway.upstream is not None:
             raise PoolError(Reason.HOST_IS_SLAVE, master=self.gateway.upstream)
         else:

@@ -71,6 +71,10 @@ class Register:
     name: str = "the store"
     on_commit: Callable[[Register, State, Delta], None] = _ignore
     """Told each commit when it has been applied, with the state before it."""
+    parent: Register | None = None
+    """Of the store before this one, if this one goes on from it."""
+    on_begin: Callable[[Register], None] = lambda _: None
+    """Told when the store has its register."""
     head: Head | None = None
     states: dict[int, State] = field(default_factory=dict)
     """The state at every revision there ever was."""
@@ -78,7 +82,7 @@ class Register:
     """The delta of every revision there ever was."""
     executed: dict[str, int] = field(default_factory=dict)
     """Every request id that was executed, with its revision."""
-    masters: dict[int, HostId] = field(default_factory=dict)
+    masters: dict[tuple[str, int], HostId] = field(default_factory=dict)
 
     @property
     def state(self) -> State:
@@ -99,28 +103,53 @@ class Register:
         if head == before:
             return
         if before is None:
-            before = Head(head.incarnation, 1, 0, head.master)
-            self.states[0] = snapshot(head.incarnation, CommitId(0, 0), (), ())
+            before = self._begun(head)
+            self.on_begin(self)
+        if self._is_withdrawn(before, head):
+            del self.states[before.revision], self.raw[before.revision]
+            return
         self._check_head(before, head)
         changed: Keys = set()
         for revision in range(before.revision + 1, head.revision + 1):
             changed |= self._follow(revision, head)
         state = self.states.get(head.revision)
-        if state is not None:
+        if state is not None and state.incarnation == before.incarnation:
             self._check_objects(state, changed)
         # Only now: the commits of a transaction came about together.
         for revision in range(before.revision + 1, head.revision + 1):
             if revision in self.raw:
                 self.on_commit(self, self.states[revision - 1], decode_delta(self.raw[revision]))
 
+    def _begun(self, head: Head) -> Head:
+        """The register before the first one that this store has."""
+        if self.parent is None:
+            self.states[0] = snapshot(head.incarnation, CommitId(0, 0), (), ())
+            return Head(head.incarnation, 1, 0, head.master)
+        forked = head.incarnation.forked_at
+        self.expect(head.revision == forked + 1, f"it does not begin with one commit: {head}")
+        self.states |= {r: s for r, s in self.parent.states.items() if r <= forked}
+        self.raw |= {r: raw for r, raw in self.parent.raw.items() if r <= forked}
+        self.executed |= {i: r for i, r in self.parent.executed.items() if r <= forked}
+        return Head(self.states[forked].incarnation, head.term, forked, head.master)
+
+    def _is_withdrawn(self, before: Head, head: Head) -> bool:
+        """Whether the store's last commit was taken away again."""
+        back = head.revision == before.revision - 1
+        return back and head.incarnation == self.states[head.revision].incarnation != (
+            before.incarnation
+        )
+
     def _check_head(self, before: Head, head: Head) -> None:
         moved = f"from {before} to {head}"
-        self.expect(head.incarnation == before.incarnation, f"the incarnation changed {moved}")
+        if head.incarnation != before.incarnation:
+            self.expect(head.revision == before.revision + 1, f"a fork in a batch {moved}")
+            return
         self.expect(head.term >= before.term, f"the term fell {moved}")
         self.expect(head.revision >= before.revision, f"the revision fell {moved}")
         if head.term > before.term:
             self.expect(head.revision == before.revision, f"a claim that is a commit {moved}")
-        master = self.masters.setdefault(head.term, head.master)
+        counted = (head.incarnation.uuid, head.term)
+        master = self.masters.setdefault(counted, head.master)
         self.expect(master == head.master, f"two masters of one term {moved}")
 
     def _follow(self, revision: int, head: Head) -> Keys:
@@ -160,6 +189,10 @@ class Register:
         if self.head is None or self.head.revision not in self.states:
             return
         state = self.state
+        if self.head.incarnation != self.states[min(self.states)].incarnation and (
+            decode_delta(self.raw[self.head.revision]).succession is not None
+        ):
+            return  # It has ended, or has only just begun: the objects are another store's.
         items = self.data.read(OBJECTS, prefix_end(OBJECTS), None).items
         objects = [decode_object(item.value) for item in items]
         requests = self.data.read(REQUESTS, prefix_end(REQUESTS), None).items

@@ -68,9 +68,19 @@ class Rules:
     def store_founded(self, host: SimHost, store: StoreOnDisk) -> Register:
         """Watch a new store."""
         name = f"the store that {host.name} founded"
-        register = Register(store.data, self._violations, name, self.committed)
-        self.registers[store.pool] = register
+        parent = self.registers.get(store.pool)
+        register = Register(store.data, self._violations, name, self.committed, parent)
+        if parent is None:
+            self.registers[store.pool] = register
+        else:
+            register.on_begin = self._goes_on
         return register
+
+    def _goes_on(self, register: Register) -> None:
+        """A pool's chain goes on in another store."""
+        assert register.parent is not None
+        pool = next(p for p, r in self.registers.items() if r is register.parent)
+        self.registers[pool] = register
 
     def committed(self, register: Register, before: State, delta: Delta) -> None:
         """A commit has been applied."""
@@ -109,7 +119,9 @@ class Rules:
             self.expect(False, f"{host.name} has a replica of a pool that nobody founded")
             return
         known = register.states.get(state.revision)
-        self.expect(known == state, f"{host.name}'s replica is no prefix of the chain")
+        # What an heir commits to itself is in no store yet.
+        if known is not None or state.incarnation.counter <= register.state.incarnation.counter:
+            self.expect(known == state, f"{host.name}'s replica is no prefix of the chain")
         # What it would take along if it were told that it has been ejected.
         self.expect(state.get(Host, host.uuid) is not None, f"{host.name}'s replica lacks it")
         went_back = before is not None and before.revision > state.revision

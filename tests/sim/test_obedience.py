@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.replica import Head, Incarnation, State, snapshot
+from poolcore.model import Incarnation
+from poolcore.replica import Head, State, snapshot
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import to_proto
 from poolmanager.v1 import member_service_pb2 as pb

@@ -9,15 +9,8 @@ from typing import Any
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import (
-    VM,
-    FailoverTimings,
-    Host,
-    HostMetrics,
-    PoolId,
-    Reservation,
-)
-from poolcore.replica import Incarnation, Put, State
+from poolcore.model import VM, FailoverTimings, Host, HostMetrics, Incarnation, PoolId, Reservation
+from poolcore.replica import Put, State
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.ledger import Decision
 from poolmember.session import Ejected, Session

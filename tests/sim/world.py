@@ -181,6 +181,9 @@ class World:
         self._asked += 1
         register = self.rules.register_of(host)
         known = 1 if register is None else register.state.revision
+        if register is not None and (master := self.master_of(register.state.pool.uuid)):
+            # The newest may be acknowledged to nobody yet.
+            known = min(known, master.state.revision)
         return request_id(known, f"request{self._asked:04}")
 
     async def add_host(self, pool: SimHost, joining: SimHost, *, asked: str | None = None) -> Task:

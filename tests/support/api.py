@@ -22,6 +22,7 @@ from poolcore.wire.channels import open_channel
 from poolcore.wire.codec import enum_from_proto, enum_to_proto, from_proto, object_from_proto
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import (
+    agent_service_pb2,
     agent_service_pb2_grpc,
     event_service_pb2,
     event_service_pb2_grpc,
@@ -102,6 +103,15 @@ class Api:
         request = task_service_pb2.GetTaskRequest(task=uuid)
         found: Task = from_proto((await self.call(self.tasks.GetTask, request)).task)
         return found
+
+    async def emergency_transition(
+        self, *, accept_loss: bool = False, confirmed: bool = True
+    ) -> agent_service_pb2.EmergencyTransitionResponse:
+        """`pool emergency-transition-to-master`, at this very host."""
+        request = agent_service_pb2.EmergencyTransitionRequest(
+            confirmed=confirmed, accept_loss=accept_loss
+        )
+        return await self.call(self.agent.EmergencyTransition, request)
 
     async def states(self) -> AsyncGenerator[State, None]:
         """The pool's state now and after each commit from now on, from the event stream.

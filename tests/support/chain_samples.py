@@ -5,18 +5,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from poolcore.model import VM, Kind, Object, Pool, PoolId, PowerState, VmId
-from poolcore.replica import (
-    Change,
-    CommitId,
-    Delta,
-    Incarnation,
-    Put,
-    Remove,
-    State,
-    apply,
-    snapshot,
-)
+from poolcore.model import VM, Incarnation, Kind, Object, Pool, PoolId, PowerState, VmId
+from poolcore.replica import Change, CommitId, Delta, Put, Remove, State, apply, snapshot
 from poolcore.requests import RequestRecord
 from poolcore.wire.chain import encode_delta
 from support.strategies import objects

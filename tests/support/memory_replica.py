@@ -75,8 +75,9 @@ class MemoryReplica:
             oldest = state.revision - state.history_revisions
             log = {revision: data for revision, data in log.items() if revision > oldest}
         await self._sync()
+        crossed = any(delta.succession is not None for delta, _ in deltas)
         content.state, content.log = state, log
-        content.highest_term = max(content.highest_term, state.last.term)
+        content.highest_term = max(0 if crossed else content.highest_term, state.last.term)
         self._changed(content)
 
     async def replace(self, frames: Sequence[chain_pb2.SnapshotFrame]) -> State:

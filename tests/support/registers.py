@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from immutables import Map
 
 from poolcore.clock import Clock
-from poolcore.model import VM, HostId, Pool, PoolId, PowerState, VmId
-from poolcore.replica import Incarnation, Put, State
+from poolcore.model import VM, HostId, Incarnation, Pool, PoolId, PowerState, VmId
+from poolcore.replica import Put, State
 from poolcore.requests import request_id
 from poolmaster.claiming import claim
 from poolmaster.ledger import Decide, Decision, Ledger, Request, SteppedDown

@@ -18,6 +18,7 @@ from poolcore.model import (
     HostMetrics,
     HostMetricsId,
     Hypervisor,
+    Incarnation,
     Network,
     NetworkId,
     Object,
@@ -33,7 +34,7 @@ from poolcore.model import (
     VifId,
     VmId,
 )
-from poolcore.replica import CommitId, Incarnation, State, snapshot
+from poolcore.replica import CommitId, State, snapshot
 
 POOL = "10000000-0000-4000-8000-000000000001"
 PHANTOM = HostId("20000000-0000-4000-8000-000000000001")

@@ -10,7 +10,8 @@ from immutables import Map
 
 from poolcore import model
 from poolcore.facts import HostFacts, Inventory
-from poolcore.replica import CommitId, Delta, Head, Incarnation, Put, Remove
+from poolcore.model import Incarnation
+from poolcore.replica import CommitId, Delta, Head, Put, Remove
 from poolcore.requests import RequestRecord
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)

@@ -19,6 +19,7 @@ from poolmaster.mastership import Mastership
 from poolmember.agent import Agent
 from poolmember.daemon import AGENT_SERVICE, OwnHandlers
 from poolmember.drivers.sim import SimDriver
+from poolmember.emergency import Emergency
 from poolmember.identity import Identity, Member, Membership, Own
 from poolmember.measurements import DiskGauge
 from poolmember.session import Follower
@@ -40,6 +41,10 @@ class WithoutMastership:
     @property
     def identity(self) -> Identity:
         return Identity(host=IGNITE, name="ignite", membership=self.membership)
+
+    @property
+    def emergency(self) -> Emergency:
+        raise AssertionError("nobody is made master here")
 
     async def standing(self, pool: str, term: int) -> Standing:
         raise AssertionError("nobody is elected here")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolcore.model import HostId
-from poolcore.replica import Head, Incarnation, dump
+from poolcore.model import HostId, Incarnation
+from poolcore.replica import Head, dump
 from poolmaster.claiming import ATTEMPTS, Claimed, claim
 from poolmaster.layout import ALIVE, load, read_head
 from poolmaster.ledger import SteppedDown

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from poolcore.replica import CommitId, Incarnation, State, dump
+from poolcore.model import Incarnation
+from poolcore.replica import CommitId, State, dump
 from poolmaster.claiming import LOG_PAGE, claim
 from poolmaster.layout import LOG, OBJECTS
 from poolmaster.ledger import SteppedDown

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from poolclient import Conflict, Cursor, Freshness
 from poolclient._freshness import Horizon
-from poolcore.replica import Incarnation
+from poolcore.model import Incarnation
 
 FIRST, SECOND = Incarnation(1, "first"), Incarnation(2, "second", forked_at=5)
 

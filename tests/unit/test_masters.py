@@ -6,8 +6,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolcore.model import Accession, MasterRecord, PoolId
-from poolcore.replica import Incarnation, Put, Remove, State, changed
+from poolcore.model import Accession, Incarnation, MasterRecord, PoolId
+from poolcore.replica import Put, Remove, State, changed
 from poolmaster.decide.masters import MASTER_RECORDS_KEPT, began, founding_record
 from support.small_pool import IGNITE, PHANTOM, POOL, THEN, small_pool
 

@@ -186,8 +186,7 @@ def test_another_session_of_the_same_host_takes_its_place() -> None:
     async def scenario(clock: VirtualClock) -> None:
         async with own(await founded(clock), clock) as host, running(host.session) as task:
             await host.in_step()
-            hello = host.follower.hello().hello
-            async with host.sessions.attached(PHANTOM, None, hello):
+            async with host.sessions.attached(PHANTOM, None):
                 with pytest.raises(PoolError) as ended:
                     await task
             assert ended.value.reason is Reason.NO_MASTER

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolcore.model import SR, VM, Kind, Pool, PoolId, PowerState, SrId, VmId
+from poolcore.model import SR, VM, Incarnation, Kind, Pool, PoolId, PowerState, SrId, VmId
 from poolcore.replica import (
     Change,
     CommitId,
     Delta,
     DeltaDoesNotFollow,
-    Incarnation,
     Put,
     Remove,
     State,

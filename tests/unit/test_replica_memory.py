@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolcore.errors import PoolError
-from poolcore.replica import Change, DeltaDoesNotFollow, Incarnation, State, apply, snapshot
+from poolcore.model import Incarnation
+from poolcore.replica import Change, DeltaDoesNotFollow, State, apply, snapshot
 from poolcore.wire.chain import encode_delta, snapshot_frames
 from poolcore.wire.codec import MalformedMessage
 from poolmember.replica_store import ReplicaStore

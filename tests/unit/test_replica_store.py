@@ -13,18 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import PoolId
-from poolcore.replica import (
-    CommitId,
-    Delta,
-    DeltaDoesNotFollow,
-    Incarnation,
-    Put,
-    State,
-    apply,
-    dump,
-    snapshot,
-)
+from poolcore.model import Incarnation, PoolId
+from poolcore.replica import CommitId, Delta, DeltaDoesNotFollow, Put, State, apply, dump, snapshot
 from poolcore.wire.chain import encode_delta, snapshot_frames
 from poolcore.wire.codec import MalformedMessage
 from poolmanager.v1 import chain_pb2

@@ -3,8 +3,8 @@
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import VM, PowerState, VmId
-from poolcore.replica import CommitId, Incarnation, State, snapshot
+from poolcore.model import VM, Incarnation, PowerState, VmId
+from poolcore.replica import CommitId, State, snapshot
 from poolmaster.decide.selection import select
 
 

@@ -50,7 +50,13 @@ def no_vms(case: Case) -> Iterator[Finding]:
         )
 
     # Those that run first: they are the ones somebody would miss.
-    order = (PowerState.RUNNING, PowerState.PAUSED, PowerState.SUSPENDED, PowerState.HALTED)
+    order = (
+        PowerState.RUNNING,
+        PowerState.UNKNOWN,
+        PowerState.PAUSED,
+        PowerState.SUSPENDED,
+        PowerState.HALTED,
+    )
     vms = sorted(case.found(VM), key=lambda v: (order.index(v.power_state), v.name_label, v.uuid))
     return one_each(vms, finding, rest)
 

@@ -48,7 +48,7 @@ def remove_vm(case: Case, vm: VM) -> str:
                 f"from within with `virsh shutdown {uuid}`, then undefine it with {undefine}. "
                 "Undefining it while it is suspended would lose its memory."
             )
-        case PowerState.RUNNING | PowerState.PAUSED:
+        case PowerState.RUNNING | PowerState.PAUSED | PowerState.UNKNOWN:
             resume = f"`virsh resume {uuid}` and " if vm.power_state is PowerState.PAUSED else ""
             return (
                 f"Migrate it, or {save}, shut it down from within with {resume}"

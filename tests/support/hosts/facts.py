@@ -12,11 +12,12 @@ from poolcore.model import (
     AddressPurpose,
     HostId,
     HostMetrics,
+    Incarnation,
     Pool,
     PoolId,
     SoftwareVersion,
 )
-from poolcore.replica import Change, CommitId, Incarnation, Put, State, changed, snapshot
+from poolcore.replica import Change, CommitId, Put, State, changed, snapshot
 from poolmaster.decide.inventory import joined
 from poolmember.drivers.sim_file import parse
 from poolmember.drivers.sim_host import SimHost

@@ -180,6 +180,7 @@ class HostFacts(_message.Message):
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     FREE_DISK_BYTES_FIELD_NUMBER: _builtins.int
     FSYNC_SECONDS_FIELD_NUMBER: _builtins.int
+    WITNESS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Uuid of the host."""
     name_label: _builtins.str
@@ -202,6 +203,8 @@ class HostFacts(_message.Message):
     """Free in its state directory."""
     fsync_seconds: _builtins.float
     """Median time of an fsync there."""
+    witness: _builtins.bool
+    """Whether its daemon was started as a witness."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Address]:
         """How to reach it."""
@@ -246,10 +249,11 @@ class HostFacts(_message.Message):
         unreachable: _abc.Iterable[Global___Unreachable] | None = ...,
         free_disk_bytes: _builtins.int | None = ...,
         fsync_seconds: _builtins.float | None = ...,
+        witness: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "updating", b"updating"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "addresses", b"addresses", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "operations", b"operations", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "unreachable", b"unreachable", "updating", b"updating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "addresses", b"addresses", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "operations", b"operations", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "unreachable", b"unreachable", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__booting: _TypeAlias = _typing.Literal["booting"]  # noqa: Y015
     _WhichOneofArgType__booting: _TypeAlias = _typing.Literal["_booting", b"_booting"]  # noqa: Y015
@@ -273,6 +277,8 @@ class HostFacts(_message.Message):
     _WhichOneofArgType__pool_name: _TypeAlias = _typing.Literal["_pool_name", b"_pool_name"]  # noqa: Y015
     _WhichOneofReturnType__updating: _TypeAlias = _typing.Literal["updating"]  # noqa: Y015
     _WhichOneofArgType__updating: _TypeAlias = _typing.Literal["_updating", b"_updating"]  # noqa: Y015
+    _WhichOneofReturnType__witness: _TypeAlias = _typing.Literal["witness"]  # noqa: Y015
+    _WhichOneofArgType__witness: _TypeAlias = _typing.Literal["_witness", b"_witness"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__booting) -> _WhichOneofReturnType__booting | None: ...
     @_typing.overload
@@ -295,6 +301,8 @@ class HostFacts(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_name) -> _WhichOneofReturnType__pool_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__updating) -> _WhichOneofReturnType__updating | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__witness) -> _WhichOneofReturnType__witness | None: ...
 
 Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
 
@@ -671,6 +679,9 @@ class Standing(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     HEARS_MASTER_FIELD_NUMBER: _builtins.int
     REACHES_STORE_FIELD_NUMBER: _builtins.int
+    LEADS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    IN_MAINTENANCE_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Uuid of the host."""
     revision: _builtins.int
@@ -681,6 +692,14 @@ class Standing(_message.Message):
     """Whether it hears a master of that term or a newer one, or is one itself."""
     reaches_store: _builtins.bool
     """Whether it reaches the pool's store."""
+    leads: _builtins.bool
+    """Whether it is the master itself."""
+    in_maintenance: _builtins.bool
+    """Whether it is in maintenance: it leads only if no other host can."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """Of its mastership, or else of its replica; absent if it has neither."""
+
     def __init__(
         self,
         *,
@@ -689,15 +708,22 @@ class Standing(_message.Message):
         priority: _builtins.int | None = ...,
         hears_master: _builtins.bool | None = ...,
         reaches_store: _builtins.bool | None = ...,
+        leads: _builtins.bool | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        in_maintenance: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_in_maintenance", b"_in_maintenance", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "in_maintenance", b"in_maintenance", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_in_maintenance", b"_in_maintenance", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "in_maintenance", b"in_maintenance", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hears_master: _TypeAlias = _typing.Literal["hears_master"]  # noqa: Y015
     _WhichOneofArgType__hears_master: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__in_maintenance: _TypeAlias = _typing.Literal["in_maintenance"]  # noqa: Y015
+    _WhichOneofArgType__in_maintenance: _TypeAlias = _typing.Literal["_in_maintenance", b"_in_maintenance"]  # noqa: Y015
+    _WhichOneofReturnType__leads: _TypeAlias = _typing.Literal["leads"]  # noqa: Y015
+    _WhichOneofArgType__leads: _TypeAlias = _typing.Literal["_leads", b"_leads"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__reaches_store: _TypeAlias = _typing.Literal["reaches_store"]  # noqa: Y015
@@ -708,6 +734,10 @@ class Standing(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hears_master) -> _WhichOneofReturnType__hears_master | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_maintenance) -> _WhichOneofReturnType__in_maintenance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leads) -> _WhichOneofReturnType__leads | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
@@ -787,3 +817,525 @@ class TakeOverResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    """A member of the pool, as the host that is to be master finds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Uuid of the host."""
+    name_label: _builtins.str
+    """Its name."""
+    address: _builtins.str
+    """Where it was asked, host:port."""
+    answers: _builtins.bool
+    """Whether it answered."""
+    revision: _builtins.int
+    """Up to which revision its replica goes; 0 if it does not answer."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """Of what it has; absent if it has nothing, or does not answer."""
+
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        address: _builtins.str | None = ...,
+        answers: _builtins.bool | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_answers", b"_answers", "_name_label", b"_name_label", "_revision", b"_revision", "_uuid", b"_uuid", "address", b"address", "answers", b"answers", "incarnation", b"incarnation", "name_label", b"name_label", "revision", b"revision", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_answers", b"_answers", "_name_label", b"_name_label", "_revision", b"_revision", "_uuid", b"_uuid", "address", b"address", "answers", b"answers", "incarnation", b"incarnation", "name_label", b"name_label", "revision", b"revision", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
+    _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
+    _WhichOneofReturnType__answers: _TypeAlias = _typing.Literal["answers"]  # noqa: Y015
+    _WhichOneofArgType__answers: _TypeAlias = _typing.Literal["_answers", b"_answers"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answers) -> _WhichOneofReturnType__answers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
+
+@_typing.final
+class EmergencyOutlook(_message.Message):
+    """What a host would go on from, were it made master in an emergency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    POOL_NAME_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    IN_STEP_FIELD_NUMBER: _builtins.int
+    MAY_LACK_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Uuid of the host."""
+    name_label: _builtins.str
+    """Its name."""
+    pool_name: _builtins.str
+    """The pool's name."""
+    revision: _builtins.int
+    """Up to which revision its replica goes."""
+    in_step: _builtins.str
+    """Name of the host that was in step when this one last heard of its master; absent if none was."""
+    may_lack: _builtins.bool
+    """Whether the hosts that do not answer may have had commits that nobody in reach has."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """Of its replica."""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
+        """The pool's other hosts, by name."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        pool_name: _builtins.str | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        revision: _builtins.int | None = ...,
+        in_step: _builtins.str | None = ...,
+        may_lack: _builtins.bool | None = ...,
+        peers: _abc.Iterable[Global___Peer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "pool_name", b"pool_name", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "peers", b"peers", "pool_name", b"pool_name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__in_step: _TypeAlias = _typing.Literal["in_step"]  # noqa: Y015
+    _WhichOneofArgType__in_step: _TypeAlias = _typing.Literal["_in_step", b"_in_step"]  # noqa: Y015
+    _WhichOneofReturnType__may_lack: _TypeAlias = _typing.Literal["may_lack"]  # noqa: Y015
+    _WhichOneofArgType__may_lack: _TypeAlias = _typing.Literal["_may_lack", b"_may_lack"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__pool_name: _TypeAlias = _typing.Literal["pool_name"]  # noqa: Y015
+    _WhichOneofArgType__pool_name: _TypeAlias = _typing.Literal["_pool_name", b"_pool_name"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step) -> _WhichOneofReturnType__in_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__may_lack) -> _WhichOneofReturnType__may_lack | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_name) -> _WhichOneofReturnType__pool_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___EmergencyOutlook: _TypeAlias = EmergencyOutlook  # noqa: Y015
+
+@_typing.final
+class EmergencyTransitionRequest(_message.Message):
+    """By a person, to one named host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIRMED_FIELD_NUMBER: _builtins.int
+    ACCEPT_LOSS_FIELD_NUMBER: _builtins.int
+    confirmed: _builtins.bool
+    """Whether to do it; otherwise only the outlook is given."""
+    accept_loss: _builtins.bool
+    """Whether to do it although commits may be lost."""
+    def __init__(
+        self,
+        *,
+        confirmed: _builtins.bool | None = ...,
+        accept_loss: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accept_loss", b"_accept_loss", "_confirmed", b"_confirmed", "accept_loss", b"accept_loss", "confirmed", b"confirmed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accept_loss", b"_accept_loss", "_confirmed", b"_confirmed", "accept_loss", b"accept_loss", "confirmed", b"confirmed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accept_loss: _TypeAlias = _typing.Literal["accept_loss"]  # noqa: Y015
+    _WhichOneofArgType__accept_loss: _TypeAlias = _typing.Literal["_accept_loss", b"_accept_loss"]  # noqa: Y015
+    _WhichOneofReturnType__confirmed: _TypeAlias = _typing.Literal["confirmed"]  # noqa: Y015
+    _WhichOneofArgType__confirmed: _TypeAlias = _typing.Literal["_confirmed", b"_confirmed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accept_loss) -> _WhichOneofReturnType__accept_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confirmed) -> _WhichOneofReturnType__confirmed | None: ...
+
+Global___EmergencyTransitionRequest: _TypeAlias = EmergencyTransitionRequest  # noqa: Y015
+
+@_typing.final
+class EmergencyTransitionResponse(_message.Message):
+    """What was found, and what was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTLOOK_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outlook(self) -> Global___EmergencyOutlook:
+        """What the host goes on from, or would."""
+
+    @_builtins.property
+    def head(self) -> _chain_pb2.Head:
+        """The register of the new incarnation; absent if it was not confirmed."""
+
+    def __init__(
+        self,
+        *,
+        outlook: Global___EmergencyOutlook | None = ...,
+        head: _chain_pb2.Head | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "outlook", b"outlook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "outlook", b"outlook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmergencyTransitionResponse: _TypeAlias = EmergencyTransitionResponse  # noqa: Y015
+
+@_typing.final
+class ResetMasterRequest(_message.Message):
+    """By a person, or by the master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Where the master is, host:port."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "address", b"address"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "address", b"address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
+    _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
+
+Global___ResetMasterRequest: _TypeAlias = ResetMasterRequest  # noqa: Y015
+
+@_typing.final
+class ResetMasterResponse(_message.Message):
+    """The host follows the master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_FIELD_NUMBER: _builtins.int
+    master: _builtins.str
+    """The master's uuid."""
+    def __init__(
+        self,
+        *,
+        master: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_master", b"_master", "master", b"master"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_master", b"_master", "master", b"master"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__master: _TypeAlias = _typing.Literal["master"]  # noqa: Y015
+    _WhichOneofArgType__master: _TypeAlias = _typing.Literal["_master", b"_master"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__master) -> _WhichOneofReturnType__master | None: ...
+
+Global___ResetMasterResponse: _TypeAlias = ResetMasterResponse  # noqa: Y015
+
+@_typing.final
+class RecoverMembersRequest(_message.Message):
+    """By a person, to the master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverMembersRequest: _TypeAlias = RecoverMembersRequest  # noqa: Y015
+
+@_typing.final
+class RecoveredMember(_message.Message):
+    """What became of one member."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """Uuid of the host."""
+    name_label: _builtins.str
+    """Its name."""
+    follows: _builtins.bool
+    """Whether it follows this master now."""
+    problem: _builtins.str
+    """Why it does not; absent if it does."""
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        follows: _builtins.bool | None = ...,
+        problem: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_follows", b"_follows", "_name_label", b"_name_label", "_problem", b"_problem", "_uuid", b"_uuid", "follows", b"follows", "name_label", b"name_label", "problem", b"problem", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_follows", b"_follows", "_name_label", b"_name_label", "_problem", b"_problem", "_uuid", b"_uuid", "follows", b"follows", "name_label", b"name_label", "problem", b"problem", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__follows: _TypeAlias = _typing.Literal["follows"]  # noqa: Y015
+    _WhichOneofArgType__follows: _TypeAlias = _typing.Literal["_follows", b"_follows"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__problem: _TypeAlias = _typing.Literal["problem"]  # noqa: Y015
+    _WhichOneofArgType__problem: _TypeAlias = _typing.Literal["_problem", b"_problem"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__follows) -> _WhichOneofReturnType__follows | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__problem) -> _WhichOneofReturnType__problem | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___RecoveredMember: _TypeAlias = RecoveredMember  # noqa: Y015
+
+@_typing.final
+class RecoverMembersResponse(_message.Message):
+    """Every other host of the pool, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecoveredMember]:
+        """Those that followed the master before are among them."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___RecoveredMember] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverMembersResponse: _TypeAlias = RecoverMembersResponse  # noqa: Y015
+
+@_typing.final
+class Recovery(_message.Message):
+    """Commits that a host had and its pool has not, as the host has saved them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    FIRST_REVISION_FIELD_NUMBER: _builtins.int
+    LAST_REVISION_FIELD_NUMBER: _builtins.int
+    COMMITS_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, unique at that host."""
+    host: _builtins.str
+    """Uuid of the host."""
+    pool: _builtins.str
+    """Uuid of the pool that the commits are of."""
+    first_revision: _builtins.int
+    """The first revision that was saved."""
+    last_revision: _builtins.int
+    """The last one."""
+    commits: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """The incarnation that they belong to."""
+
+    @_builtins.property
+    def saved(self) -> _timestamp_pb2.Timestamp:
+        """When they were saved."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str | None = ...,
+        host: _builtins.str | None = ...,
+        pool: _builtins.str | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        first_revision: _builtins.int | None = ...,
+        last_revision: _builtins.int | None = ...,
+        commits: _builtins.int | None = ...,
+        saved: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_commits", b"_commits", "_first_revision", b"_first_revision", "_host", b"_host", "_last_revision", b"_last_revision", "_name", b"_name", "_pool", b"_pool", "commits", b"commits", "first_revision", b"first_revision", "host", b"host", "incarnation", b"incarnation", "last_revision", b"last_revision", "name", b"name", "pool", b"pool", "saved", b"saved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_commits", b"_commits", "_first_revision", b"_first_revision", "_host", b"_host", "_last_revision", b"_last_revision", "_name", b"_name", "_pool", b"_pool", "commits", b"commits", "first_revision", b"first_revision", "host", b"host", "incarnation", b"incarnation", "last_revision", b"last_revision", "name", b"name", "pool", b"pool", "saved", b"saved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__commits: _TypeAlias = _typing.Literal["commits"]  # noqa: Y015
+    _WhichOneofArgType__commits: _TypeAlias = _typing.Literal["_commits", b"_commits"]  # noqa: Y015
+    _WhichOneofReturnType__first_revision: _TypeAlias = _typing.Literal["first_revision"]  # noqa: Y015
+    _WhichOneofArgType__first_revision: _TypeAlias = _typing.Literal["_first_revision", b"_first_revision"]  # noqa: Y015
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__last_revision: _TypeAlias = _typing.Literal["last_revision"]  # noqa: Y015
+    _WhichOneofArgType__last_revision: _TypeAlias = _typing.Literal["_last_revision", b"_last_revision"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__commits) -> _WhichOneofReturnType__commits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_revision) -> _WhichOneofReturnType__first_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_revision) -> _WhichOneofReturnType__last_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+
+Global___Recovery: _TypeAlias = Recovery  # noqa: Y015
+
+@_typing.final
+class GetRecoveriesRequest(_message.Message):
+    """Asks a host what it has saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveriesRequest: _TypeAlias = GetRecoveriesRequest  # noqa: Y015
+
+@_typing.final
+class GetRecoveriesResponse(_message.Message):
+    """What it has saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recoveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recovery]:
+        """The oldest incarnation first."""
+
+    def __init__(
+        self,
+        *,
+        recoveries: _abc.Iterable[Global___Recovery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recoveries", b"recoveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveriesResponse: _TypeAlias = GetRecoveriesResponse  # noqa: Y015
+
+@_typing.final
+class ReadRecoveryRequest(_message.Message):
+    """Asks for saved commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The recovery's name."""
+    page_token: _builtins.str
+    """Where to go on, from the last answer; absent for the first page."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str | None = ...,
+        page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_page_token", b"_page_token", "name", b"name", "page_token", b"page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_page_token", b"_page_token", "name", b"name", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
+    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+
+Global___ReadRecoveryRequest: _TypeAlias = ReadRecoveryRequest  # noqa: Y015
+
+@_typing.final
+class ReadRecoveryResponse(_message.Message):
+    """A page of saved commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where to go on; absent on the last page."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines of JSON, as docs/recovery.md describes them."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
+    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+
+Global___ReadRecoveryResponse: _TypeAlias = ReadRecoveryResponse  # noqa: Y015

@@ -75,6 +75,31 @@ class AgentServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.FromString,
                 _registered_method=True)
+        self.EmergencyTransition = channel.unary_unary(
+                '/poolmanager.v1.AgentService/EmergencyTransition',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionResponse.FromString,
+                _registered_method=True)
+        self.ResetMaster = channel.unary_unary(
+                '/poolmanager.v1.AgentService/ResetMaster',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ResetMasterRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ResetMasterResponse.FromString,
+                _registered_method=True)
+        self.RecoverMembers = channel.unary_unary(
+                '/poolmanager.v1.AgentService/RecoverMembers',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersResponse.FromString,
+                _registered_method=True)
+        self.GetRecoveries = channel.unary_unary(
+                '/poolmanager.v1.AgentService/GetRecoveries',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesResponse.FromString,
+                _registered_method=True)
+        self.ReadRecovery = channel.unary_unary(
+                '/poolmanager.v1.AgentService/ReadRecovery',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -138,6 +163,41 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EmergencyTransition(self, request, context):
+        """Makes this very host the master of a pool whose master or quorum is gone. A person decides that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetMaster(self, request, context):
+        """Tells this very host where the master is, when it cannot find it by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecoverMembers(self, request, context):
+        """Has the master tell every member that does not follow it where it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecoveries(self, request, context):
+        """What the host has saved of commits that its pool has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRecovery(self, request, context):
+        """Reads such commits, by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +240,31 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.TakeOver,
                     request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.SerializeToString,
+            ),
+            'EmergencyTransition': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmergencyTransition,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionResponse.SerializeToString,
+            ),
+            'ResetMaster': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetMaster,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ResetMasterRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ResetMasterResponse.SerializeToString,
+            ),
+            'RecoverMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverMembers,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersResponse.SerializeToString,
+            ),
+            'GetRecoveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecoveries,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesResponse.SerializeToString,
+            ),
+            'ReadRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRecovery,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +484,141 @@ class AgentService:
             '/poolmanager.v1.AgentService/TakeOver',
             poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.SerializeToString,
             poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmergencyTransition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/EmergencyTransition',
+            poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetMaster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/ResetMaster',
+            poolmanager_dot_v1_dot_agent__service__pb2.ResetMasterRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.ResetMasterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/RecoverMembers',
+            poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.RecoverMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecoveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/GetRecoveries',
+            poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.GetRecoveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/ReadRecovery',
+            poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

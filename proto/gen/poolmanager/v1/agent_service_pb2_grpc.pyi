@@ -34,6 +34,16 @@ class AgentServiceStub:
     """Has the host become the master in the place of the one that asks; answers when it is. Repeating
     is harmless.
     """
+    EmergencyTransition: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.EmergencyTransitionRequest, _agent_service_pb2.EmergencyTransitionResponse]
+    """Makes this very host the master of a pool whose master or quorum is gone. A person decides that."""
+    ResetMaster: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMasterRequest, _agent_service_pb2.ResetMasterResponse]
+    """Tells this very host where the master is, when it cannot find it by itself."""
+    RecoverMembers: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RecoverMembersRequest, _agent_service_pb2.RecoverMembersResponse]
+    """Has the master tell every member that does not follow it where it is."""
+    GetRecoveries: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetRecoveriesRequest, _agent_service_pb2.GetRecoveriesResponse]
+    """What the host has saved of commits that its pool has not."""
+    ReadRecovery: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ReadRecoveryRequest, _agent_service_pb2.ReadRecoveryResponse]
+    """Reads such commits, by page."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Each host for itself; answered by the host that is asked, never passed on."""
@@ -103,5 +113,45 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has the host become the master in the place of the one that asks; answers when it is. Repeating
         is harmless.
         """
+
+    @_abc_1.abstractmethod
+    def EmergencyTransition(
+        self,
+        request: _agent_service_pb2.EmergencyTransitionRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.EmergencyTransitionRequest, _abc.Awaitable[_agent_service_pb2.EmergencyTransitionResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.EmergencyTransitionResponse]:
+        """Makes this very host the master of a pool whose master or quorum is gone. A person decides that."""
+
+    @_abc_1.abstractmethod
+    def ResetMaster(
+        self,
+        request: _agent_service_pb2.ResetMasterRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.ResetMasterRequest, _abc.Awaitable[_agent_service_pb2.ResetMasterResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.ResetMasterResponse]:
+        """Tells this very host where the master is, when it cannot find it by itself."""
+
+    @_abc_1.abstractmethod
+    def RecoverMembers(
+        self,
+        request: _agent_service_pb2.RecoverMembersRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.RecoverMembersRequest, _abc.Awaitable[_agent_service_pb2.RecoverMembersResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.RecoverMembersResponse]:
+        """Has the master tell every member that does not follow it where it is."""
+
+    @_abc_1.abstractmethod
+    def GetRecoveries(
+        self,
+        request: _agent_service_pb2.GetRecoveriesRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.GetRecoveriesRequest, _abc.Awaitable[_agent_service_pb2.GetRecoveriesResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.GetRecoveriesResponse]:
+        """What the host has saved of commits that its pool has not."""
+
+    @_abc_1.abstractmethod
+    def ReadRecovery(
+        self,
+        request: _agent_service_pb2.ReadRecoveryRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.ReadRecoveryRequest, _abc.Awaitable[_agent_service_pb2.ReadRecoveryResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.ReadRecoveryResponse]:
+        """Reads such commits, by page."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

@@ -20,47 +20,6 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class Incarnation(_message.Message):
-    """Which life of the pool's store: the counter grows, the uuid tells two of the same count apart."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    COUNTER_FIELD_NUMBER: _builtins.int
-    UUID_FIELD_NUMBER: _builtins.int
-    FORKED_AT_FIELD_NUMBER: _builtins.int
-    counter: _builtins.int
-    """From 1."""
-    uuid: _builtins.str
-    """Identity of this life."""
-    forked_at: _builtins.int
-    """The revision at which it forked from its parent; 0 for the first."""
-    def __init__(
-        self,
-        *,
-        counter: _builtins.int | None = ...,
-        uuid: _builtins.str | None = ...,
-        forked_at: _builtins.int | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_counter", b"_counter", "_forked_at", b"_forked_at", "_uuid", b"_uuid", "counter", b"counter", "forked_at", b"forked_at", "uuid", b"uuid"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_counter", b"_counter", "_forked_at", b"_forked_at", "_uuid", b"_uuid", "counter", b"counter", "forked_at", b"forked_at", "uuid", b"uuid"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__counter: _TypeAlias = _typing.Literal["counter"]  # noqa: Y015
-    _WhichOneofArgType__counter: _TypeAlias = _typing.Literal["_counter", b"_counter"]  # noqa: Y015
-    _WhichOneofReturnType__forked_at: _TypeAlias = _typing.Literal["forked_at"]  # noqa: Y015
-    _WhichOneofArgType__forked_at: _TypeAlias = _typing.Literal["_forked_at", b"_forked_at"]  # noqa: Y015
-    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
-    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__counter) -> _WhichOneofReturnType__counter | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__forked_at) -> _WhichOneofReturnType__forked_at | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
-
-Global___Incarnation: _TypeAlias = Incarnation  # noqa: Y015
-
-@_typing.final
 class CommitId(_message.Message):
     """One link of the chain of commits, unique within an incarnation."""
 
@@ -110,13 +69,13 @@ class Head(_message.Message):
     master: _builtins.str
     """Uuid of the master."""
     @_builtins.property
-    def incarnation(self) -> Global___Incarnation:
+    def incarnation(self) -> _resources_pb2.Incarnation:
         """Which life of the pool's store."""
 
     def __init__(
         self,
         *,
-        incarnation: Global___Incarnation | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
         term: _builtins.int | None = ...,
         revision: _builtins.int | None = ...,
         master: _builtins.str | None = ...,
@@ -247,6 +206,45 @@ class RequestRecord(_message.Message):
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
 
 @_typing.final
+class Succession(_message.Message):
+    """That the chain goes on in another store, and who has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    HEIR_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    heir: _builtins.str
+    """Uuid of the host that founds the new store, and is the first master there."""
+    why: _resources_pb2.Accession.ValueType
+    """Why it is the first master there."""
+    @_builtins.property
+    def incarnation(self) -> _resources_pb2.Incarnation:
+        """Which life of the pool's store begins with this commit."""
+
+    def __init__(
+        self,
+        *,
+        incarnation: _resources_pb2.Incarnation | None = ...,
+        heir: _builtins.str | None = ...,
+        why: _resources_pb2.Accession.ValueType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_heir", b"_heir", "_why", b"_why", "heir", b"heir", "incarnation", b"incarnation", "why", b"why"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heir", b"_heir", "_why", b"_why", "heir", b"heir", "incarnation", b"incarnation", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__heir: _TypeAlias = _typing.Literal["heir"]  # noqa: Y015
+    _WhichOneofArgType__heir: _TypeAlias = _typing.Literal["_heir", b"_heir"]  # noqa: Y015
+    _WhichOneofReturnType__why: _TypeAlias = _typing.Literal["why"]  # noqa: Y015
+    _WhichOneofArgType__why: _TypeAlias = _typing.Literal["_why", b"_why"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__heir) -> _WhichOneofReturnType__heir | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__why) -> _WhichOneofReturnType__why | None: ...
+
+Global___Succession: _TypeAlias = Succession  # noqa: Y015
+
+@_typing.final
 class Delta(_message.Message):
     """One commit: what it changed, on top of which predecessor, on whose request."""
 
@@ -257,6 +255,7 @@ class Delta(_message.Message):
     PREDECESSOR_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    SUCCESSION_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Uuid of the incarnation it belongs to."""
     @_builtins.property
@@ -275,6 +274,10 @@ class Delta(_message.Message):
     def request(self) -> Global___RequestRecord:
         """The request it answers; absent if it answers none."""
 
+    @_builtins.property
+    def succession(self) -> Global___Succession:
+        """Present in the last commit of a store that has a successor, and the first of that successor."""
+
     def __init__(
         self,
         *,
@@ -283,10 +286,11 @@ class Delta(_message.Message):
         predecessor: Global___CommitId | None = ...,
         changes: _abc.Iterable[Global___Change] | None = ...,
         request: Global___RequestRecord | None = ...,
+        succession: Global___Succession | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request", "succession", b"succession"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "changes", b"changes", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "changes", b"changes", "commit", b"commit", "incarnation", b"incarnation", "predecessor", b"predecessor", "request", b"request", "succession", b"succession"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
     _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
@@ -303,7 +307,7 @@ class SnapshotHeader(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def incarnation(self) -> Global___Incarnation:
+    def incarnation(self) -> _resources_pb2.Incarnation:
         """Which life of the pool's store."""
 
     @_builtins.property
@@ -313,7 +317,7 @@ class SnapshotHeader(_message.Message):
     def __init__(
         self,
         *,
-        incarnation: Global___Incarnation | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
         last: Global___CommitId | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "last", b"last"]  # noqa: Y015

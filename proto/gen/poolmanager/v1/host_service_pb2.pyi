@@ -233,6 +233,291 @@ class UpdateHostResponse(_message.Message):
 Global___UpdateHostResponse: _TypeAlias = UpdateHostResponse  # noqa: Y015
 
 @_typing.final
+class DeclareHostDeadRequest(_message.Message):
+    """Asks to record that a host is off for good."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
+    not safe.
+    """
+    host: _builtins.str
+    """Uuid, name, or a unique prefix of either."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str | None = ...,
+        host: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+
+Global___DeclareHostDeadRequest: _TypeAlias = DeclareHostDeadRequest  # noqa: Y015
+
+@_typing.final
+class DeclareHostDeadResponse(_message.Message):
+    """The host counts as dead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_METRICS_FIELD_NUMBER: _builtins.int
+    VMS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The commit."""
+    incarnation: _builtins.str
+    """Uuid of the incarnation the commit belongs to."""
+    @_builtins.property
+    def host_metrics(self) -> _resources_pb2.HostMetrics:
+        """Its metrics as of the commit."""
+
+    @_builtins.property
+    def vms(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.VM]:
+        """The VMs that count as halted now, as of the commit."""
+
+    def __init__(
+        self,
+        *,
+        host_metrics: _resources_pb2.HostMetrics | None = ...,
+        vms: _abc.Iterable[_resources_pb2.VM] | None = ...,
+        revision: _builtins.int | None = ...,
+        incarnation: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_revision", b"_revision", "host_metrics", b"host_metrics", "incarnation", b"incarnation", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_revision", b"_revision", "host_metrics", b"host_metrics", "incarnation", b"incarnation", "revision", b"revision", "vms", b"vms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___DeclareHostDeadResponse: _TypeAlias = DeclareHostDeadResponse  # noqa: Y015
+
+@_typing.final
+class CheckForgetHostRequest(_message.Message):
+    """Asks what forgetting a host would come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Uuid, name, or a unique prefix of either."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+
+Global___CheckForgetHostRequest: _TypeAlias = CheckForgetHostRequest  # noqa: Y015
+
+@_typing.final
+class CheckForgetHostResponse(_message.Message):
+    """What forgetting a host would come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    DECLARED_DEAD_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    declared_dead: _builtins.bool
+    """Whether it was declared dead."""
+    @_builtins.property
+    def host(self) -> _resources_pb2.Host:
+        """The host."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedObject]:
+        """What would go with it, in canonical order."""
+
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedObject]:
+        """Its VMs that would stay, halted and on no host: their disks are on storage that stays."""
+
+    @_builtins.property
+    def freshness(self) -> _chain_pb2.Freshness:
+        """How fresh the answer is."""
+
+    def __init__(
+        self,
+        *,
+        host: _resources_pb2.Host | None = ...,
+        declared_dead: _builtins.bool | None = ...,
+        removed: _abc.Iterable[Global___NamedObject] | None = ...,
+        kept: _abc.Iterable[Global___NamedObject] | None = ...,
+        freshness: _chain_pb2.Freshness | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead", "declared_dead", b"declared_dead", "freshness", b"freshness", "host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead", "declared_dead", b"declared_dead", "freshness", b"freshness", "host", b"host", "kept", b"kept", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__declared_dead: _TypeAlias = _typing.Literal["declared_dead"]  # noqa: Y015
+    _WhichOneofArgType__declared_dead: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__declared_dead) -> _WhichOneofReturnType__declared_dead | None: ...
+
+Global___CheckForgetHostResponse: _TypeAlias = CheckForgetHostResponse  # noqa: Y015
+
+@_typing.final
+class NamedObject(_message.Message):
+    """An object as it is spoken of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    kind: _resources_pb2.Kind.ValueType
+    """Its class."""
+    uuid: _builtins.str
+    """Its identity."""
+    name_label: _builtins.str
+    """Its name; empty if it has none."""
+    def __init__(
+        self,
+        *,
+        kind: _resources_pb2.Kind.ValueType | None = ...,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_name_label", b"_name_label", "_uuid", b"_uuid", "kind", b"kind", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_name_label", b"_name_label", "_uuid", b"_uuid", "kind", b"kind", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
+    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___NamedObject: _TypeAlias = NamedObject  # noqa: Y015
+
+@_typing.final
+class ForgetHostRequest(_message.Message):
+    """Asks to remove a host that is gone for good."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    VOUCHED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
+    not safe.
+    """
+    host: _builtins.str
+    """Uuid, name, or a unique prefix of either."""
+    vouched: _builtins.bool
+    """The person vouches at the same time that it is off: it need not be declared dead."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str | None = ...,
+        host: _builtins.str | None = ...,
+        vouched: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "_vouched", b"_vouched", "host", b"host", "request_id", b"request_id", "vouched", b"vouched"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_request_id", b"_request_id", "_vouched", b"_vouched", "host", b"host", "request_id", b"request_id", "vouched", b"vouched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    _WhichOneofReturnType__vouched: _TypeAlias = _typing.Literal["vouched"]  # noqa: Y015
+    _WhichOneofArgType__vouched: _TypeAlias = _typing.Literal["_vouched", b"_vouched"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vouched) -> _WhichOneofReturnType__vouched | None: ...
+
+Global___ForgetHostRequest: _TypeAlias = ForgetHostRequest  # noqa: Y015
+
+@_typing.final
+class ForgetHostResponse(_message.Message):
+    """The host is forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Uuid of the host."""
+    removed: _builtins.int
+    """How many objects have gone with it."""
+    revision: _builtins.int
+    """The commit."""
+    incarnation: _builtins.str
+    """Uuid of the incarnation the commit belongs to."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str | None = ...,
+        removed: _builtins.int | None = ...,
+        revision: _builtins.int | None = ...,
+        incarnation: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_incarnation", b"_incarnation", "_removed", b"_removed", "_revision", b"_revision", "host", b"host", "incarnation", b"incarnation", "removed", b"removed", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_incarnation", b"_incarnation", "_removed", b"_removed", "_revision", b"_revision", "host", b"host", "incarnation", b"incarnation", "removed", b"removed", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    _WhichOneofReturnType__removed: _TypeAlias = _typing.Literal["removed"]  # noqa: Y015
+    _WhichOneofArgType__removed: _TypeAlias = _typing.Literal["_removed", b"_removed"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__removed) -> _WhichOneofReturnType__removed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___ForgetHostResponse: _TypeAlias = ForgetHostResponse  # noqa: Y015
+
+@_typing.final
 class ListHostMetricsRequest(_message.Message):
     """Asks for all host metrics objects."""
 
@@ -354,3 +639,78 @@ class GetHostMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetHostMetricsResponse: _TypeAlias = GetHostMetricsResponse  # noqa: Y015
+
+@_typing.final
+class SetMaintenanceRequest(_message.Message):
+    """Asks to put a host into maintenance, or to end that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    MAINTENANCE_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
+    not safe.
+    """
+    host: _builtins.str
+    """Uuid, name, or a unique prefix of either."""
+    maintenance: _builtins.bool
+    """Whether it is to be in maintenance."""
+    force: _builtins.bool
+    """Also if it is the master and no other host can take that over: then it stays the master."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str | None = ...,
+        host: _builtins.str | None = ...,
+        maintenance: _builtins.bool | None = ...,
+        force: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_force", b"_force", "_host", b"_host", "_maintenance", b"_maintenance", "_request_id", b"_request_id", "force", b"force", "host", b"host", "maintenance", b"maintenance", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_force", b"_force", "_host", b"_host", "_maintenance", b"_maintenance", "_request_id", b"_request_id", "force", b"force", "host", b"host", "maintenance", b"maintenance", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__force: _TypeAlias = _typing.Literal["force"]  # noqa: Y015
+    _WhichOneofArgType__force: _TypeAlias = _typing.Literal["_force", b"_force"]  # noqa: Y015
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__maintenance: _TypeAlias = _typing.Literal["maintenance"]  # noqa: Y015
+    _WhichOneofArgType__maintenance: _TypeAlias = _typing.Literal["_maintenance", b"_maintenance"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__force) -> _WhichOneofReturnType__force | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maintenance) -> _WhichOneofReturnType__maintenance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+
+Global___SetMaintenanceRequest: _TypeAlias = SetMaintenanceRequest  # noqa: Y015
+
+@_typing.final
+class SetMaintenanceResponse(_message.Message):
+    """The change was started; unless a mastership is handed over, it is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> _resources_pb2.Task:
+        """The task; watch it until it ends."""
+
+    def __init__(
+        self,
+        *,
+        task: _resources_pb2.Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMaintenanceResponse: _TypeAlias = SetMaintenanceResponse  # noqa: Y015

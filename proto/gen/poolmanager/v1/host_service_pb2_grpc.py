@@ -50,6 +50,26 @@ class HostServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostResponse.FromString,
                 _registered_method=True)
+        self.SetMaintenance = channel.unary_unary(
+                '/poolmanager.v1.HostService/SetMaintenance',
+                request_serializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceResponse.FromString,
+                _registered_method=True)
+        self.DeclareHostDead = channel.unary_unary(
+                '/poolmanager.v1.HostService/DeclareHostDead',
+                request_serializer=poolmanager_dot_v1_dot_host__service__pb2.DeclareHostDeadRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_host__service__pb2.DeclareHostDeadResponse.FromString,
+                _registered_method=True)
+        self.CheckForgetHost = channel.unary_unary(
+                '/poolmanager.v1.HostService/CheckForgetHost',
+                request_serializer=poolmanager_dot_v1_dot_host__service__pb2.CheckForgetHostRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_host__service__pb2.CheckForgetHostResponse.FromString,
+                _registered_method=True)
+        self.ForgetHost = channel.unary_unary(
+                '/poolmanager.v1.HostService/ForgetHost',
+                request_serializer=poolmanager_dot_v1_dot_host__service__pb2.ForgetHostRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_host__service__pb2.ForgetHostResponse.FromString,
+                _registered_method=True)
         self.ListHostMetrics = channel.unary_unary(
                 '/poolmanager.v1.HostService/ListHostMetrics',
                 request_serializer=poolmanager_dot_v1_dot_host__service__pb2.ListHostMetricsRequest.SerializeToString,
@@ -87,6 +107,38 @@ class HostServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMaintenance(self, request, context):
+        """Starts a task that puts a host into maintenance, or ends that. A master hands the mastership
+        over first. VMs are not moved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclareHostDead(self, request, context):
+        """Records that a host is off for good, as a person vouches. Its VMs that were running, paused or
+        unknown count as halted from then on, and may be started elsewhere. Refused with HOST_IS_LIVE
+        for a host that answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckForgetHost(self, request, context):
+        """What ForgetHost would come to; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetHost(self, request, context):
+        """Removes a host that is gone for good, with what only it had. Refused with HOST_IS_LIVE for a
+        host that answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHostMetrics(self, request, context):
         """All host metrics objects, by page.
         """
@@ -118,6 +170,26 @@ def add_HostServiceServicer_to_server(servicer, server):
                     servicer.UpdateHost,
                     request_deserializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostResponse.SerializeToString,
+            ),
+            'SetMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMaintenance,
+                    request_deserializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceResponse.SerializeToString,
+            ),
+            'DeclareHostDead': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclareHostDead,
+                    request_deserializer=poolmanager_dot_v1_dot_host__service__pb2.DeclareHostDeadRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_host__service__pb2.DeclareHostDeadResponse.SerializeToString,
+            ),
+            'CheckForgetHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckForgetHost,
+                    request_deserializer=poolmanager_dot_v1_dot_host__service__pb2.CheckForgetHostRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_host__service__pb2.CheckForgetHostResponse.SerializeToString,
+            ),
+            'ForgetHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetHost,
+                    request_deserializer=poolmanager_dot_v1_dot_host__service__pb2.ForgetHostRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_host__service__pb2.ForgetHostResponse.SerializeToString,
             ),
             'ListHostMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHostMetrics,
@@ -212,6 +284,114 @@ class HostService:
             '/poolmanager.v1.HostService/UpdateHost',
             poolmanager_dot_v1_dot_host__service__pb2.UpdateHostRequest.SerializeToString,
             poolmanager_dot_v1_dot_host__service__pb2.UpdateHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.HostService/SetMaintenance',
+            poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceRequest.SerializeToString,
+            poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclareHostDead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.HostService/DeclareHostDead',
+            poolmanager_dot_v1_dot_host__service__pb2.DeclareHostDeadRequest.SerializeToString,
+            poolmanager_dot_v1_dot_host__service__pb2.DeclareHostDeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckForgetHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.HostService/CheckForgetHost',
+            poolmanager_dot_v1_dot_host__service__pb2.CheckForgetHostRequest.SerializeToString,
+            poolmanager_dot_v1_dot_host__service__pb2.CheckForgetHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.HostService/ForgetHost',
+            poolmanager_dot_v1_dot_host__service__pb2.ForgetHostRequest.SerializeToString,
+            poolmanager_dot_v1_dot_host__service__pb2.ForgetHostResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ from poolmanager.v1 import chain_pb2 as poolmanager_dot_v1_dot_chain__pb2
 from poolmanager.v1 import resources_pb2 as poolmanager_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#poolmanager/v1/member_service.proto\x12\x0epoolmanager.v1\x1a\"poolmanager/v1/agent_service.proto\x1a\x1apoolmanager/v1/chain.proto\x1a\x1epoolmanager/v1/resources.proto\"\xa2\x01\n\x0eSessionRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.poolmanager.v1.HelloH\x00\x12*\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x17.poolmanager.v1.AppliedH\x00\x12\x34\n\tinventory\x18\x03 \x01(\x0b\x32\x1f.poolmanager.v1.InventoryReportH\x00\x42\x06\n\x04item\"\x9c\x02\n\x05Hello\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04pool\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x30\n\x0bincarnation\x18\x03 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12&\n\x04last\x18\x04 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\x12\x11\n\x04term\x18\x05 \x01(\x04H\x02\x88\x01\x01\x12\x39\n\x10software_version\x18\x06 \x01(\x0b\x32\x1f.poolmanager.v1.SoftwareVersion\x12*\n\taddresses\x18\x07 \x03(\x0b\x32\x17.poolmanager.v1.AddressB\x07\n\x05_hostB\x07\n\x05_poolB\x07\n\x05_term\"-\n\x07\x41pplied\x12\x15\n\x08revision\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_revision\"?\n\x0fInventoryReport\x12,\n\tinventory\x18\x01 \x01(\x0b\x32\x19.poolmanager.v1.Inventory\"\xfa\x01\n\x0fSessionResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.poolmanager.v1.WelcomeH\x00\x12\x31\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1d.poolmanager.v1.SnapshotFrameH\x00\x12(\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x16.poolmanager.v1.DeltasH\x00\x12.\n\theartbeat\x18\x04 \x01(\x0b\x32\x19.poolmanager.v1.HeartbeatH\x00\x12&\n\x05\x65ject\x18\x05 \x01(\x0b\x32\x15.poolmanager.v1.EjectH\x00\x42\x06\n\x04item\"-\n\x07Welcome\x12\"\n\x04head\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Head\"\x18\n\x06\x44\x65ltas\x12\x0e\n\x06\x64\x65ltas\x18\x01 \x03(\x0c\"/\n\tHeartbeat\x12\"\n\x04head\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Head\"#\n\x05\x45ject\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_task2_\n\rMemberService\x12N\n\x07Session\x12\x1e.poolmanager.v1.SessionRequest\x1a\x1f.poolmanager.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#poolmanager/v1/member_service.proto\x12\x0epoolmanager.v1\x1a\"poolmanager/v1/agent_service.proto\x1a\x1apoolmanager/v1/chain.proto\x1a\x1epoolmanager/v1/resources.proto\"\xd0\x01\n\x0eSessionRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.poolmanager.v1.HelloH\x00\x12*\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x17.poolmanager.v1.AppliedH\x00\x12\x34\n\tinventory\x18\x03 \x01(\x0b\x32\x1f.poolmanager.v1.InventoryReportH\x00\x12,\n\x08recovery\x18\x04 \x01(\x0b\x32\x18.poolmanager.v1.RecoveryH\x00\x42\x06\n\x04item\"\x9c\x02\n\x05Hello\x12\x11\n\x04host\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04pool\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x30\n\x0bincarnation\x18\x03 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12&\n\x04last\x18\x04 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\x12\x11\n\x04term\x18\x05 \x01(\x04H\x02\x88\x01\x01\x12\x39\n\x10software_version\x18\x06 \x01(\x0b\x32\x1f.poolmanager.v1.SoftwareVersion\x12*\n\taddresses\x18\x07 \x03(\x0b\x32\x17.poolmanager.v1.AddressB\x07\n\x05_hostB\x07\n\x05_poolB\x07\n\x05_term\"-\n\x07\x41pplied\x12\x15\n\x08revision\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_revision\"?\n\x0fInventoryReport\x12,\n\tinventory\x18\x01 \x01(\x0b\x32\x19.poolmanager.v1.Inventory\"\xfa\x01\n\x0fSessionResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.poolmanager.v1.WelcomeH\x00\x12\x31\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1d.poolmanager.v1.SnapshotFrameH\x00\x12(\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x16.poolmanager.v1.DeltasH\x00\x12.\n\theartbeat\x18\x04 \x01(\x0b\x32\x19.poolmanager.v1.HeartbeatH\x00\x12&\n\x05\x65ject\x18\x05 \x01(\x0b\x32\x15.poolmanager.v1.EjectH\x00\x42\x06\n\x04item\"-\n\x07Welcome\x12\"\n\x04head\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Head\"\x18\n\x06\x44\x65ltas\x12\x0e\n\x06\x64\x65ltas\x18\x01 \x03(\x0c\"/\n\tHeartbeat\x12\"\n\x04head\x18\x01 \x01(\x0b\x32\x14.poolmanager.v1.Head\"#\n\x05\x45ject\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_task2_\n\rMemberService\x12N\n\x07Session\x12\x1e.poolmanager.v1.SessionRequest\x1a\x1f.poolmanager.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +35,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'poolmanager.v1.member_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSIONREQUEST']._serialized_start=152
-  _globals['_SESSIONREQUEST']._serialized_end=314
-  _globals['_HELLO']._serialized_start=317
-  _globals['_HELLO']._serialized_end=601
-  _globals['_APPLIED']._serialized_start=603
-  _globals['_APPLIED']._serialized_end=648
-  _globals['_INVENTORYREPORT']._serialized_start=650
-  _globals['_INVENTORYREPORT']._serialized_end=713
-  _globals['_SESSIONRESPONSE']._serialized_start=716
-  _globals['_SESSIONRESPONSE']._serialized_end=966
-  _globals['_WELCOME']._serialized_start=968
-  _globals['_WELCOME']._serialized_end=1013
-  _globals['_DELTAS']._serialized_start=1015
-  _globals['_DELTAS']._serialized_end=1039
-  _globals['_HEARTBEAT']._serialized_start=1041
-  _globals['_HEARTBEAT']._serialized_end=1088
-  _globals['_EJECT']._serialized_start=1090
-  _globals['_EJECT']._serialized_end=1125
-  _globals['_MEMBERSERVICE']._serialized_start=1127
-  _globals['_MEMBERSERVICE']._serialized_end=1222
+  _globals['_SESSIONREQUEST']._serialized_end=360
+  _globals['_HELLO']._serialized_start=363
+  _globals['_HELLO']._serialized_end=647
+  _globals['_APPLIED']._serialized_start=649
+  _globals['_APPLIED']._serialized_end=694
+  _globals['_INVENTORYREPORT']._serialized_start=696
+  _globals['_INVENTORYREPORT']._serialized_end=759
+  _globals['_SESSIONRESPONSE']._serialized_start=762
+  _globals['_SESSIONRESPONSE']._serialized_end=1012
+  _globals['_WELCOME']._serialized_start=1014
+  _globals['_WELCOME']._serialized_end=1059
+  _globals['_DELTAS']._serialized_start=1061
+  _globals['_DELTAS']._serialized_end=1085
+  _globals['_HEARTBEAT']._serialized_start=1087
+  _globals['_HEARTBEAT']._serialized_end=1134
+  _globals['_EJECT']._serialized_start=1136
+  _globals['_EJECT']._serialized_end=1171
+  _globals['_MEMBERSERVICE']._serialized_start=1173
+  _globals['_MEMBERSERVICE']._serialized_end=1268
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class SessionRequest(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
+    RECOVERY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First on every stream."""
@@ -42,18 +43,23 @@ class SessionRequest(_message.Message):
     def inventory(self) -> Global___InventoryReport:
         """What is on the host, whenever that has changed."""
 
+    @_builtins.property
+    def recovery(self) -> _agent_service_pb2.Recovery:
+        """Commits that the host had and the pool has not, each time it is welcomed or saves some."""
+
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         applied: Global___Applied | None = ...,
         inventory: Global___InventoryReport | None = ...,
+        recovery: _agent_service_pb2.Recovery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item", "recovery", b"recovery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "hello", b"hello", "inventory", b"inventory", "item", b"item", "recovery", b"recovery"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["hello", "applied", "inventory"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["hello", "applied", "inventory", "recovery"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
@@ -79,7 +85,7 @@ class Hello(_message.Message):
     term: _builtins.int
     """The highest term it has obeyed."""
     @_builtins.property
-    def incarnation(self) -> _chain_pb2.Incarnation:
+    def incarnation(self) -> _resources_pb2.Incarnation:
         """Of its replica; absent if it has none."""
 
     @_builtins.property
@@ -99,7 +105,7 @@ class Hello(_message.Message):
         *,
         host: _builtins.str | None = ...,
         pool: _builtins.str | None = ...,
-        incarnation: _chain_pb2.Incarnation | None = ...,
+        incarnation: _resources_pb2.Incarnation | None = ...,
         last: _chain_pb2.CommitId | None = ...,
         term: _builtins.int | None = ...,
         software_version: _resources_pb2.SoftwareVersion | None = ...,

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from poolmanager.v1 import agent_service_pb2 as _agent_service_pb2
 from poolmanager.v1 import chain_pb2 as _chain_pb2
 from poolmanager.v1 import patch_pb2 as _patch_pb2
 from poolmanager.v1 import resources_pb2 as _resources_pb2
@@ -319,7 +320,7 @@ class Quorum(_message.Message):
     voters: _builtins.int
     """Hosts that vote."""
     needed: _builtins.int
-    """How many of them must be up."""
+    """With so many of them up, whichever they are, the pool writes."""
     survives: _builtins.int
     """How many hosts may be lost."""
     def __init__(
@@ -362,6 +363,8 @@ class HostStatus(_message.Message):
     IN_STEP_FIELD_NUMBER: _builtins.int
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
     LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    DECLARED_DEAD_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the host."""
     name: _builtins.str
@@ -378,6 +381,10 @@ class HostStatus(_message.Message):
     """The last revision it has durably applied."""
     lag_seconds: _builtins.float
     """How long it has been behind; 0 when in step."""
+    declared_dead: _builtins.bool
+    """Whether a person has vouched that it is off; until it comes back."""
+    enabled: _builtins.bool
+    """False while it is in maintenance."""
     def __init__(
         self,
         *,
@@ -389,15 +396,21 @@ class HostStatus(_message.Message):
         in_step: _builtins.bool | None = ...,
         applied_revision: _builtins.int | None = ...,
         lag_seconds: _builtins.float | None = ...,
+        declared_dead: _builtins.bool | None = ...,
+        enabled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_declared_dead", b"_declared_dead", "_enabled", b"_enabled", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "declared_dead", b"declared_dead", "enabled", b"enabled", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_declared_dead", b"_declared_dead", "_enabled", b"_enabled", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "declared_dead", b"declared_dead", "enabled", b"enabled", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
     _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
     _WhichOneofReturnType__applied_revision: _TypeAlias = _typing.Literal["applied_revision"]  # noqa: Y015
     _WhichOneofArgType__applied_revision: _TypeAlias = _typing.Literal["_applied_revision", b"_applied_revision"]  # noqa: Y015
+    _WhichOneofReturnType__declared_dead: _TypeAlias = _typing.Literal["declared_dead"]  # noqa: Y015
+    _WhichOneofArgType__declared_dead: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
     _WhichOneofReturnType__in_step: _TypeAlias = _typing.Literal["in_step"]  # noqa: Y015
     _WhichOneofArgType__in_step: _TypeAlias = _typing.Literal["_in_step", b"_in_step"]  # noqa: Y015
     _WhichOneofReturnType__lag_seconds: _TypeAlias = _typing.Literal["lag_seconds"]  # noqa: Y015
@@ -414,6 +427,10 @@ class HostStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__applied_revision) -> _WhichOneofReturnType__applied_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__declared_dead) -> _WhichOneofReturnType__declared_dead | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step) -> _WhichOneofReturnType__in_step | None: ...
     @_typing.overload
@@ -1641,6 +1658,124 @@ class Touch(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__term) -> _WhichOneofReturnType__term | None: ...
 
 Global___Touch: _TypeAlias = Touch  # noqa: Y015
+
+@_typing.final
+class ListRecoveriesRequest(_message.Message):
+    """Asks what was saved of commits that the pool has not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecoveriesRequest: _TypeAlias = ListRecoveriesRequest  # noqa: Y015
+
+@_typing.final
+class ListRecoveriesResponse(_message.Message):
+    """What was saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERIES_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recoveries(self) -> _containers.RepeatedCompositeFieldContainer[_agent_service_pb2.Recovery]:
+        """By host, the oldest incarnation first."""
+
+    @_builtins.property
+    def silent(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostRef]:
+        """Hosts that did not say: they are not live, or did not answer."""
+
+    def __init__(
+        self,
+        *,
+        recoveries: _abc.Iterable[_agent_service_pb2.Recovery] | None = ...,
+        silent: _abc.Iterable[Global___HostRef] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recoveries", b"recoveries", "silent", b"silent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecoveriesResponse: _TypeAlias = ListRecoveriesResponse  # noqa: Y015
+
+@_typing.final
+class GetRecoveryRequest(_message.Message):
+    """Asks for the commits that a host has saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Uuid, name, or a unique prefix of either."""
+    name: _builtins.str
+    """The recovery's name."""
+    page_token: _builtins.str
+    """Where to go on, from the last answer; absent for the first page."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str | None = ...,
+        name: _builtins.str | None = ...,
+        page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_name", b"_name", "_page_token", b"_page_token", "host", b"host", "name", b"name", "page_token", b"page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_name", b"_name", "_page_token", b"_page_token", "host", b"host", "name", b"name", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
+    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+
+Global___GetRecoveryRequest: _TypeAlias = GetRecoveryRequest  # noqa: Y015
+
+@_typing.final
+class GetRecoveryResponse(_message.Message):
+    """A page of saved commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where to go on; absent on the last page."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines of JSON, as docs/recovery.md describes them."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
+    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+
+Global___GetRecoveryResponse: _TypeAlias = GetRecoveryResponse  # noqa: Y015
 
 @_typing.final
 class ListMasterRecordsRequest(_message.Message):

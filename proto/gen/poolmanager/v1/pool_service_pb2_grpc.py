@@ -95,6 +95,16 @@ class PoolServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceResponse.FromString,
                 _registered_method=True)
+        self.ListRecoveries = channel.unary_unary(
+                '/poolmanager.v1.PoolService/ListRecoveries',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.ListRecoveriesRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.ListRecoveriesResponse.FromString,
+                _registered_method=True)
+        self.GetRecovery = channel.unary_unary(
+                '/poolmanager.v1.PoolService/GetRecovery',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryResponse.FromString,
+                _registered_method=True)
         self.ListMasterRecords = channel.unary_unary(
                 '/poolmanager.v1.PoolService/ListMasterRecords',
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsRequest.SerializeToString,
@@ -199,6 +209,20 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRecoveries(self, request, context):
+        """What the live hosts have saved of commits that the pool has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecovery(self, request, context):
+        """Such commits of one host, by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListMasterRecords(self, request, context):
         """All records of masterships, by page.
         """
@@ -275,6 +299,16 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.GetDifference,
                     request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceResponse.SerializeToString,
+            ),
+            'ListRecoveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecoveries,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.ListRecoveriesRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.ListRecoveriesResponse.SerializeToString,
+            ),
+            'GetRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecovery,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryResponse.SerializeToString,
             ),
             'ListMasterRecords': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMasterRecords,
@@ -612,6 +646,60 @@ class PoolService:
             '/poolmanager.v1.PoolService/GetDifference',
             poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceRequest.SerializeToString,
             poolmanager_dot_v1_dot_pool__service__pb2.GetDifferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecoveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/ListRecoveries',
+            poolmanager_dot_v1_dot_pool__service__pb2.ListRecoveriesRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.ListRecoveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/GetRecovery',
+            poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

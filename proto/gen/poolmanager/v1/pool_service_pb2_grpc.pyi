@@ -48,6 +48,10 @@ class PoolServiceStub:
     """What differs between two revisions, object by object. Fails with HISTORY_GONE when the first
     one is older than what the pool keeps.
     """
+    ListRecoveries: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ListRecoveriesRequest, _pool_service_pb2.ListRecoveriesResponse]
+    """What the live hosts have saved of commits that the pool has not."""
+    GetRecovery: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.GetRecoveryRequest, _pool_service_pb2.GetRecoveryResponse]
+    """Such commits of one host, by page."""
     ListMasterRecords: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ListMasterRecordsRequest, _pool_service_pb2.ListMasterRecordsResponse]
     """All records of masterships, by page."""
     GetMasterRecord: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.GetMasterRecordRequest, _pool_service_pb2.GetMasterRecordResponse]
@@ -159,6 +163,22 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         """What differs between two revisions, object by object. Fails with HISTORY_GONE when the first
         one is older than what the pool keeps.
         """
+
+    @_abc_1.abstractmethod
+    def ListRecoveries(
+        self,
+        request: _pool_service_pb2.ListRecoveriesRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.ListRecoveriesRequest, _abc.Awaitable[_pool_service_pb2.ListRecoveriesResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.ListRecoveriesResponse]:
+        """What the live hosts have saved of commits that the pool has not."""
+
+    @_abc_1.abstractmethod
+    def GetRecovery(
+        self,
+        request: _pool_service_pb2.GetRecoveryRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.GetRecoveryRequest, _abc.Awaitable[_pool_service_pb2.GetRecoveryResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.GetRecoveryResponse]:
+        """Such commits of one host, by page."""
 
     @_abc_1.abstractmethod
     def ListMasterRecords(

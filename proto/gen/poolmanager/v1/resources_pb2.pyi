@@ -184,6 +184,8 @@ class _PowerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PowerState
     """It is in memory and does not run."""
     POWER_STATE_SUSPENDED: _PowerState.ValueType  # 4
     """Its memory was saved to disk."""
+    POWER_STATE_UNKNOWN: _PowerState.ValueType  # 5
+    """It may run on a host that nobody hears since the pool went on without that host."""
 
 class PowerState(_PowerState, metaclass=_PowerStateEnumTypeWrapper):
     """Whether a VM runs."""
@@ -198,6 +200,8 @@ POWER_STATE_PAUSED: PowerState.ValueType  # 3
 """It is in memory and does not run."""
 POWER_STATE_SUSPENDED: PowerState.ValueType  # 4
 """Its memory was saved to disk."""
+POWER_STATE_UNKNOWN: PowerState.ValueType  # 5
+"""It may run on a host that nobody hears since the pool went on without that host."""
 Global___PowerState: _TypeAlias = PowerState  # noqa: Y015
 
 class _VbdType:
@@ -305,7 +309,7 @@ class _AccessionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Accession.V
     ACCESSION_DESIGNATED: _Accession.ValueType  # 4
     """A person designated it."""
     ACCESSION_HANDED_OVER: _Accession.ValueType  # 5
-    """The master before it handed over as it ended."""
+    """The master before it handed over, as it ended or for its maintenance."""
     ACCESSION_EMERGENCY: _Accession.ValueType  # 6
     """A person made it master without a quorum."""
     ACCESSION_SUCCESSION: _Accession.ValueType  # 7
@@ -325,7 +329,7 @@ ACCESSION_ELECTED: Accession.ValueType  # 3
 ACCESSION_DESIGNATED: Accession.ValueType  # 4
 """A person designated it."""
 ACCESSION_HANDED_OVER: Accession.ValueType  # 5
-"""The master before it handed over as it ended."""
+"""The master before it handed over, as it ended or for its maintenance."""
 ACCESSION_EMERGENCY: Accession.ValueType  # 6
 """A person made it master without a quorum."""
 ACCESSION_SUCCESSION: Accession.ValueType  # 7
@@ -390,6 +394,7 @@ class FailoverTimings(_message.Message):
     VOTE_SECONDS_FIELD_NUMBER: _builtins.int
     CONFIRM_SECONDS_FIELD_NUMBER: _builtins.int
     ALIVE_SECONDS_FIELD_NUMBER: _builtins.int
+    IN_STEP_SECONDS_FIELD_NUMBER: _builtins.int
     heartbeat_seconds: _builtins.float
     """How often the master is heard when it has nothing else to say."""
     suspect_seconds: _builtins.float
@@ -400,6 +405,8 @@ class FailoverTimings(_message.Message):
     """A master that could not confirm its head for so long ends its mastership."""
     alive_seconds: _builtins.float
     """When a master's key in the store expires that it does not keep alive."""
+    in_step_seconds: _builtins.float
+    """How long writes wait for the replica that is kept in step, before the master goes on alone."""
     def __init__(
         self,
         *,
@@ -408,10 +415,11 @@ class FailoverTimings(_message.Message):
         vote_seconds: _builtins.float | None = ...,
         confirm_seconds: _builtins.float | None = ...,
         alive_seconds: _builtins.float | None = ...,
+        in_step_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alive_seconds: _TypeAlias = _typing.Literal["alive_seconds"]  # noqa: Y015
     _WhichOneofArgType__alive_seconds: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds"]  # noqa: Y015
@@ -419,6 +427,8 @@ class FailoverTimings(_message.Message):
     _WhichOneofArgType__confirm_seconds: _TypeAlias = _typing.Literal["_confirm_seconds", b"_confirm_seconds"]  # noqa: Y015
     _WhichOneofReturnType__heartbeat_seconds: _TypeAlias = _typing.Literal["heartbeat_seconds"]  # noqa: Y015
     _WhichOneofArgType__heartbeat_seconds: _TypeAlias = _typing.Literal["_heartbeat_seconds", b"_heartbeat_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__in_step_seconds: _TypeAlias = _typing.Literal["in_step_seconds"]  # noqa: Y015
+    _WhichOneofArgType__in_step_seconds: _TypeAlias = _typing.Literal["_in_step_seconds", b"_in_step_seconds"]  # noqa: Y015
     _WhichOneofReturnType__suspect_seconds: _TypeAlias = _typing.Literal["suspect_seconds"]  # noqa: Y015
     _WhichOneofArgType__suspect_seconds: _TypeAlias = _typing.Literal["_suspect_seconds", b"_suspect_seconds"]  # noqa: Y015
     _WhichOneofReturnType__vote_seconds: _TypeAlias = _typing.Literal["vote_seconds"]  # noqa: Y015
@@ -430,11 +440,54 @@ class FailoverTimings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeat_seconds) -> _WhichOneofReturnType__heartbeat_seconds | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step_seconds) -> _WhichOneofReturnType__in_step_seconds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__suspect_seconds) -> _WhichOneofReturnType__suspect_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vote_seconds) -> _WhichOneofReturnType__vote_seconds | None: ...
 
 Global___FailoverTimings: _TypeAlias = FailoverTimings  # noqa: Y015
+
+@_typing.final
+class Incarnation(_message.Message):
+    """Which life of the pool's store: the counter grows, the uuid tells two of the same count apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTER_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
+    FORKED_AT_FIELD_NUMBER: _builtins.int
+    counter: _builtins.int
+    """From 1."""
+    uuid: _builtins.str
+    """Identity of this life."""
+    forked_at: _builtins.int
+    """The revision at which it forked from its parent; 0 for the first."""
+    def __init__(
+        self,
+        *,
+        counter: _builtins.int | None = ...,
+        uuid: _builtins.str | None = ...,
+        forked_at: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_counter", b"_counter", "_forked_at", b"_forked_at", "_uuid", b"_uuid", "counter", b"counter", "forked_at", b"forked_at", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_counter", b"_counter", "_forked_at", b"_forked_at", "_uuid", b"_uuid", "counter", b"counter", "forked_at", b"forked_at", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__counter: _TypeAlias = _typing.Literal["counter"]  # noqa: Y015
+    _WhichOneofArgType__counter: _TypeAlias = _typing.Literal["_counter", b"_counter"]  # noqa: Y015
+    _WhichOneofReturnType__forked_at: _TypeAlias = _typing.Literal["forked_at"]  # noqa: Y015
+    _WhichOneofArgType__forked_at: _TypeAlias = _typing.Literal["_forked_at", b"_forked_at"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__counter) -> _WhichOneofReturnType__counter | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forked_at) -> _WhichOneofReturnType__forked_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___Incarnation: _TypeAlias = Incarnation  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):
@@ -473,6 +526,8 @@ class Pool(_message.Message):
     HISTORY_REVISIONS_FIELD_NUMBER: _builtins.int
     RESERVATION_FIELD_NUMBER: _builtins.int
     FAILOVER_FIELD_NUMBER: _builtins.int
+    IN_STEP_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -487,6 +542,8 @@ class Pool(_message.Message):
     """How many hosts the pool may have."""
     history_revisions: _builtins.int
     """How many deltas and request ids are kept."""
+    in_step: _builtins.str
+    """Uuid of the host whose replica has every commit before it is acknowledged; absent if none has."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels without a value, in sorted order."""
@@ -503,6 +560,10 @@ class Pool(_message.Message):
     def failover(self) -> Global___FailoverTimings:
         """How soon a silent master is replaced."""
 
+    @_builtins.property
+    def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Incarnation]:
+        """The incarnations before the present one, the newest last; the oldest are dropped."""
+
     def __init__(
         self,
         *,
@@ -517,10 +578,12 @@ class Pool(_message.Message):
         history_revisions: _builtins.int | None = ...,
         reservation: Global___Reservation | None = ...,
         failover: Global___FailoverTimings | None = ...,
+        in_step: _builtins.str | None = ...,
+        lineage: _abc.Iterable[Global___Incarnation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
@@ -530,6 +593,8 @@ class Pool(_message.Message):
     _WhichOneofArgType__history_revisions: _TypeAlias = _typing.Literal["_history_revisions", b"_history_revisions"]  # noqa: Y015
     _WhichOneofReturnType__host_limit: _TypeAlias = _typing.Literal["host_limit"]  # noqa: Y015
     _WhichOneofArgType__host_limit: _TypeAlias = _typing.Literal["_host_limit", b"_host_limit"]  # noqa: Y015
+    _WhichOneofReturnType__in_step: _TypeAlias = _typing.Literal["in_step"]  # noqa: Y015
+    _WhichOneofArgType__in_step: _TypeAlias = _typing.Literal["_in_step", b"_in_step"]  # noqa: Y015
     _WhichOneofReturnType__name_description: _TypeAlias = _typing.Literal["name_description"]  # noqa: Y015
     _WhichOneofArgType__name_description: _TypeAlias = _typing.Literal["_name_description", b"_name_description"]  # noqa: Y015
     _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
@@ -544,6 +609,8 @@ class Pool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__history_revisions) -> _WhichOneofReturnType__history_revisions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host_limit) -> _WhichOneofReturnType__host_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step) -> _WhichOneofReturnType__in_step | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name_description) -> _WhichOneofReturnType__name_description | None: ...
     @_typing.overload
@@ -755,6 +822,7 @@ class Host(_message.Message):
     NETWORK_BACKEND_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
     FAILOVER_PRIORITY_FIELD_NUMBER: _builtins.int
+    WITNESS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -769,6 +837,8 @@ class Host(_message.Message):
     """Which of several hosts with the same revision becomes master: the larger number, from 0 to
     1,000; 0 never does.
     """
+    witness: _builtins.bool
+    """Whether it only votes and keeps a replica: it runs no VMs and never becomes master."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels without a value, in sorted order."""
@@ -818,10 +888,11 @@ class Host(_message.Message):
         network_backend: _builtins.str | None = ...,
         enabled: _builtins.bool | None = ...,
         failover_priority: _builtins.int | None = ...,
+        witness: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "software_version", b"software_version", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "_witness", b"_witness", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "software_version", b"software_version", "uuid", b"uuid", "witness", b"witness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "addresses", b"addresses", "capabilities", b"capabilities", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "other_config", b"other_config", "software_version", b"software_version", "storage_types", b"storage_types", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "_witness", b"_witness", "addresses", b"addresses", "capabilities", b"capabilities", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "other_config", b"other_config", "software_version", b"software_version", "storage_types", b"storage_types", "tags", b"tags", "uuid", b"uuid", "witness", b"witness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -835,6 +906,8 @@ class Host(_message.Message):
     _WhichOneofArgType__network_backend: _TypeAlias = _typing.Literal["_network_backend", b"_network_backend"]  # noqa: Y015
     _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
     _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    _WhichOneofReturnType__witness: _TypeAlias = _typing.Literal["witness"]  # noqa: Y015
+    _WhichOneofArgType__witness: _TypeAlias = _typing.Literal["_witness", b"_witness"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
     @_typing.overload
@@ -847,6 +920,8 @@ class Host(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network_backend) -> _WhichOneofReturnType__network_backend | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__witness) -> _WhichOneofReturnType__witness | None: ...
 
 Global___Host: _TypeAlias = Host  # noqa: Y015
 
@@ -861,6 +936,7 @@ class HostMetrics(_message.Message):
     LIVE_FIELD_NUMBER: _builtins.int
     MEMORY_TOTAL_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_FIELD_NUMBER: _builtins.int
+    DECLARED_DEAD_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     host: _builtins.str
@@ -869,6 +945,8 @@ class HostMetrics(_message.Message):
     """Whether the host's session to the master is up."""
     memory_total: _builtins.int
     """Bytes."""
+    declared_dead: _builtins.bool
+    """Whether a person has vouched that the host is off; until it comes back."""
     @_builtins.property
     def last_updated(self) -> _timestamp_pb2.Timestamp:
         """When one of the others last changed."""
@@ -881,11 +959,14 @@ class HostMetrics(_message.Message):
         live: _builtins.bool | None = ...,
         memory_total: _builtins.int | None = ...,
         last_updated: _timestamp_pb2.Timestamp | None = ...,
+        declared_dead: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead", "_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "declared_dead", b"declared_dead", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead", "_host", b"_host", "_live", b"_live", "_memory_total", b"_memory_total", "_uuid", b"_uuid", "declared_dead", b"declared_dead", "host", b"host", "last_updated", b"last_updated", "live", b"live", "memory_total", b"memory_total", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__declared_dead: _TypeAlias = _typing.Literal["declared_dead"]  # noqa: Y015
+    _WhichOneofArgType__declared_dead: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
     _WhichOneofReturnType__live: _TypeAlias = _typing.Literal["live"]  # noqa: Y015
@@ -894,6 +975,8 @@ class HostMetrics(_message.Message):
     _WhichOneofArgType__memory_total: _TypeAlias = _typing.Literal["_memory_total", b"_memory_total"]  # noqa: Y015
     _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
     _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__declared_dead) -> _WhichOneofReturnType__declared_dead | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
     @_typing.overload

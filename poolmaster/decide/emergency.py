@@ -1,0 +1,71 @@
+"""Whether a host may be made master without its master and quorum, and what that would lack.
+
+Pure. What the hosts that do not answer had can only be told from what was promised: that a host
+was in step. Whoever was in step when it last heard of its master has every commit that was
+acknowledged until then (design §4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from poolcore.errors import PoolError, Reason
+from poolcore.facts import EmergencyOutlook, Peer, Standing
+from poolcore.model import Host
+from poolcore.replica import State
+
+
+def outlook(
+    state: State, host: Host, answers: Sequence[tuple[Host, Standing | None]]
+) -> EmergencyOutlook:
+    """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
+
+    Raises `MASTER_LIVES` when one hears a master that is not left behind, `REPLICA_BEHIND` when
+    one has more than this host: then it is the one to go on from.
+    """
+    peers = tuple(_peer(other, standing) for other, standing in answers)
+    for other, standing in answers:
+        if standing is None or standing.incarnation is None:
+            continue
+        newer = standing.incarnation.counter >= state.incarnation.counter
+        if newer and (standing.leads or standing.hears_master):
+            raise PoolError(Reason.MASTER_LIVES, host=other.name_label)
+    best = max(peers, key=_reach, default=None)
+    if best is not None and _reach(best) > (state.incarnation.counter, state.revision):
+        raise PoolError(
+            Reason.REPLICA_BEHIND,
+            host=host.name_label,
+            revision=str(state.revision),
+            better=best.name_label,
+            newer=str(best.revision),
+            address=best.address,
+        )
+    in_step = state.get(Host, state.pool.in_step)
+    in_reach = {host.uuid, *(peer.uuid for peer in peers if peer.answers)}
+    missing = any(not peer.answers for peer in peers)
+    return EmergencyOutlook(
+        host=host.uuid,
+        name_label=host.name_label,
+        pool_name=state.pool.name_label,
+        incarnation=state.incarnation,
+        revision=state.revision,
+        in_step=None if in_step is None else in_step.name_label,
+        may_lack=missing and (in_step is None or in_step.uuid not in in_reach),
+        peers=peers,
+    )
+
+
+def _peer(host: Host, standing: Standing | None) -> Peer:
+    return Peer(
+        uuid=host.uuid,
+        name_label=host.name_label,
+        address=host.address,
+        answers=standing is not None,
+        incarnation=None if standing is None else standing.incarnation,
+        revision=0 if standing is None else standing.revision,
+    )
+
+
+def _reach(peer: Peer) -> tuple[int, int]:
+    """How far the chain goes that a peer has."""
+    return (0 if peer.incarnation is None else peer.incarnation.counter, peer.revision)

@@ -1,0 +1,164 @@
+"""Succession: the chain goes on in a new store (design §5).
+
+One mechanism founds every new store of a pool that has one: designating a master where the store is
+at the master alone, and an emergency transition. It is a commit that says which incarnation comes
+next and which host, the *heir*, has its store. The heir founds that store from its replica as soon
+as the commit is durable there.
+
+In the old store this commit is the *tombstone*: it moves `head` into the next incarnation, so every
+other transaction that compares `head`, and every claim by this store's own host, is refused after
+it. An emergency transition has no old store; there the commit is made by the heir itself.
+
+| what holds                                 | the tombstone is | so                             |
+|--------------------------------------------|------------------|--------------------------------|
+| the heir's replica has it                  | final            | the heir leads                 |
+| the heir came with a replica that lacks it | withdrawn        | the old master leads again     |
+| nobody knows                               | in the old store | nobody leads; a person decides |
+
+The second line is safe because a host has one session at a time, and reads nothing more of one that
+it has ended.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from poolcore.model import Accession, HostId, Incarnation, Pool
+from poolcore.replica import Change, CommitId, Delta, Head, Put, State, Succession
+from poolcore.wire.chain import decode_delta
+from poolcore.wire.codec import encode_object, serialize, to_proto
+from poolmaster.layout import (
+    HEAD,
+    NONCE,
+    encode_head,
+    log_key,
+    object_key,
+    read_head,
+    read_log,
+    request_key,
+)
+from poolmaster.store.contract import Compare, Store, StoreFailed, Write
+
+LINEAGE_KEPT = 64
+"""How many earlier incarnations a pool knows; a host of an older one is given a snapshot."""
+TOGETHER = 500
+"""Keys that are written in one transaction of a founding."""
+LOG_PAGE = 256
+
+ReadLog = Callable[[int, int], Awaitable[Sequence[bytes]]]
+"""Up to so many serialized deltas that follow a revision."""
+
+
+def next_incarnation(state: State, *, after: int = 0) -> Incarnation:
+    """The one that forks from `state`, with a count above its own and above `after`."""
+    counter = max(state.incarnation.counter, after) + 1
+    return Incarnation(counter, str(uuid.uuid4()), forked_at=state.revision)
+
+
+def succession(
+    state: State,
+    incarnation: Incarnation,
+    heir: HostId,
+    why: Accession,
+    *,
+    term: int,
+    in_step: HostId | None,
+    changes: Iterable[Change] = (),
+) -> Delta:
+    """The last commit before `incarnation`, in `term`.
+
+    `in_step`: the host that certainly has this very commit, besides the heir.
+    """
+    lineage = (*state.pool.lineage, state.incarnation)[-LINEAGE_KEPT:]
+    pool: Pool = replace(state.pool, in_step=in_step, lineage=lineage)
+    return Delta(
+        incarnation=state.incarnation.uuid,
+        commit=CommitId(term, state.revision + 1),
+        predecessor=state.last,
+        changes=(Put(pool), *changes),
+        succession=Succession(incarnation, heir, why),
+    )
+
+
+def shared_revision(pool: Pool, incarnation: Incarnation, other: Incarnation) -> int | None:
+    """Up to which revision the chain of `incarnation` is that of `other`, an earlier one, too.
+
+    None: all of it, they are the same. 0 when nothing is known of `other` any more.
+    """
+    if other.uuid == incarnation.uuid:
+        return None
+    chain = (*pool.lineage, incarnation)
+    for before, after in pairwise(chain):
+        if before.uuid == other.uuid:
+            return after.forked_at
+    return 0
+
+
+def succeeded(head: Head, incarnation: str) -> bool:
+    """Whether the store of `incarnation`, whose register is `head`, has a successor."""
+    return head.incarnation.uuid != incarnation
+
+
+async def read_succession(store: Store) -> Succession | None:
+    """What the newest commit says of the next incarnation; none if it is like any other."""
+    head = await read_head(store)
+    found = [] if head is None else await read_log(store, after=head.revision - 1, limit=1)
+    return found[0][0].succession if found else None
+
+
+async def read_tombstone(store: Store, head: Head) -> Delta:
+    """The last commit of a store that has a successor."""
+    found = await read_log(store, after=head.revision - 1, limit=1)
+    if not found or found[0][0].succession is None:
+        raise StoreFailed(f"revision {head.revision}, which ended this store, is missing")
+    return found[0][0]
+
+
+async def withdraw(store: Store, head: Head, *, host: HostId) -> None:
+    """Take the tombstone away again that `head` stands for: `host` has the pool's store still.
+
+    Only where the heir certainly has not inherited, and cannot any more.
+    """
+    tombstone = await read_tombstone(store, head)
+    pool = next(c.object for c in tombstone.changes if isinstance(c, Put))
+    assert isinstance(pool, Pool)  # noqa: S101 - `succession` puts it first
+    last = tombstone.predecessor
+    before = Head(pool.lineage[-1], tombstone.commit.term, last.revision, host)
+    writes = [Write(HEAD, encode_head(before)), Write(log_key(head.revision), None)]
+    if not await store.transact([Compare(HEAD, encode_head(head))], writes):
+        raise StoreFailed("somebody else moved head")
+
+
+async def found_successor(store: Store, state: State, kept: ReadLog, heir: HostId) -> None:
+    """Make an empty store what `state` says, with as much of the log as is `kept`.
+
+    `state` is what the succession has led to. The register is written last: a founding that was
+    cut short leaves a store without one. `StoreFailed` when the store is not empty.
+    """
+    pending: list[Write] = []
+
+    async def add(write: Write) -> None:
+        pending.append(write)
+        if len(pending) == TOGETHER:
+            await store.transact([Compare(HEAD, None)], pending)
+            pending.clear()
+
+    for obj in state.objects():
+        await add(Write(object_key(obj.KIND, obj.uuid), encode_object(obj)))
+    for record in state.requests.by_id.values():
+        await add(Write(request_key(record.id), serialize(to_proto(record))))
+    revision = state.revision - state.history_revisions
+    while revision < state.revision:
+        page = await kept(max(revision, 0), LOG_PAGE)
+        if not page:
+            raise StoreFailed(f"the replica's log ends at {revision}, not at {state.revision}")
+        for data in page:
+            revision = decode_delta(data).commit.revision
+            await add(Write(log_key(revision), data))
+    head = Head(state.incarnation, state.last.term, state.revision, heir)
+    last = [*pending, Write(NONCE, uuid.uuid4().hex.encode()), Write(HEAD, encode_head(head))]
+    if not await store.transact([Compare(HEAD, None)], last):
+        raise StoreFailed("the store already holds a pool")

@@ -1,0 +1,118 @@
+"""The host of a store that has ended: it waits until it is known who goes on from there.
+
+The store's last commit names the heir (`poolmaster.succession`). Either the heir has it: then this
+host becomes a member. Or the heir comes and lacks it: then the commit is withdrawn, and this host
+is master again. Until then neither is, and only a person could say that one of them is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Host
+from poolcore.replica import Head
+from poolcore.side_by_side import side_by_side
+from poolcore.wire.codec import from_proto
+from poolcore.wire.serving import handlers
+from poolmanager.v1 import member_service_pb2 as pb
+from poolmaster.layout import read_hosts, read_pool
+from poolmaster.sessions import Requests, Send, first_hello
+from poolmaster.store.contract import Store, StoreError
+from poolmaster.succession import read_tombstone, withdraw
+from poolmember.identity import Member, Own
+from poolmember.parts import Change, Parts
+from poolmember.returning import take_log
+from poolmember.session import Follower
+from poolmember.state_dir import STORE_FILE
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.05
+ASK_SECONDS = 0.5
+MEMBER_SERVICE = pb.DESCRIPTOR.services_by_name["MemberService"]
+
+
+class Ceding:
+    """One store that has ended. `head` is its register, which names the heir."""
+
+    def __init__(
+        self, parts: Parts, own: Own, store: Store, head: Head, follower: Follower
+    ) -> None:
+        self._parts = parts
+        self._own = own
+        self._store = store
+        self._head = head
+        self._follower = follower
+        self._handed_over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def settle(self) -> Change | None:
+        """What this host becomes; none: the store's last commit was withdrawn."""
+        parts, host = self._parts, self._follower.host
+        last = (await read_tombstone(self._store, self._head)).predecessor
+        # If the heir is never seen again, this replica is what a person can go on from.
+        await take_log(self._store, self._follower, up_to=last.revision)
+        hosts = {h.uuid: h for h in await read_hosts(self._store)}
+        heir, name = hosts[self._head.master], (await read_pool(self._store)).name_label
+        problem = f"{heir.name_label} was to take over and does not answer yet"
+        found = parts.answer_from_replica(self._follower, lambda: problem)
+        found |= handlers(MEMBER_SERVICE, {"Session": self.serve}, host=parts.identity.name)
+        parts.gateway.serve_locally(found)
+        parts.on_role(f"handing pool {name} over to {heir.name_label}")
+        parts.ceding = self
+        try:
+            await side_by_side(self._look_at(heir), self._until_settled())
+        except _Settled:
+            pass
+        finally:
+            parts.ceding = None
+        if not self._handed_over.result():
+            return None
+        await take_log(self._store, self._follower, up_to=self._head.revision)
+        others = sorted(h.address for h in hosts.values() if h.uuid not in {host, heir.uuid})
+        member = Member(pool=self._own.pool, pool_name=name, addresses=(heir.address, *others))
+        return Change(member, retire=(STORE_FILE,))
+
+    async def _until_settled(self) -> None:
+        await self._handed_over
+        raise _Settled
+
+    async def _look_at(self, heir: Host) -> None:
+        """Until the heir says that it is of the next incarnation, or of one after that."""
+        while True:
+            try:
+                standing = await self._parts.agents.standing(
+                    heir.address, self._own.pool, self._head.term, seconds=ASK_SECONDS
+                )
+            except PoolError as error:
+                log.debug("%s does not say where it stands: %s", heir.name_label, error)
+            else:
+                found = standing.incarnation
+                if found is not None and found.counter >= self._head.incarnation.counter:
+                    self._settle(handed_over=True)
+            await self._parts.clock.sleep(LOOK_SECONDS)
+
+    async def serve(self, requests: Requests, _: Send) -> None:
+        """A session that another host opens; the heir's first words tell what it has."""
+        hello = await first_hello(requests)
+        lacks = hello.HasField("incarnation") and (
+            from_proto(hello.incarnation).uuid == self._own.incarnation
+        )
+        if hello.host == self._head.master and lacks and not self._handed_over.done():
+            log.warning("the host that was to take over has not: this host stays master")
+            try:
+                await withdraw(self._store, self._head, host=self._follower.host)
+            except StoreError as error:
+                raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
+            self._settle(handed_over=False)
+        problem = "it is handing its mastership over"
+        raise PoolError(Reason.NO_MASTER, host=self._parts.identity.name, problem=problem)
+
+    def _settle(self, *, handed_over: bool) -> None:
+        if not self._handed_over.done():
+            self._handed_over.set_result(handed_over)
+
+
+class _Settled(Exception):
+    """It is known who goes on."""

@@ -1,0 +1,136 @@
+"""How a master learns that the pool has gone on without it, and comes back as a member.
+
+Only a store that is at its master alone can be left behind: a person has made another host master
+in its absence (an emergency transition). That host is of a newer incarnation. So before it leads,
+and as long as it does, such a master asks the other hosts what they are of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from poolcore.errors import PoolError
+from poolcore.facts import Standing
+from poolcore.model import Host, HostId, Incarnation
+from poolcore.replica import DeltaDoesNotFollow
+from poolmaster.layout import read_hosts, read_log, read_pool
+from poolmaster.store.contract import Store
+from poolmaster.succession import read_succession
+from poolmember.identity import Member, Own
+from poolmember.parts import Change, Parts
+from poolmember.session import Follower
+from poolmember.state_dir import STORE_FILE
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+LOG_PAGE = 256
+
+
+class LeftBehind(Exception):
+    """The pool is of a newer incarnation, as the host `at` says."""
+
+    def __init__(self, at: Host, found: Incarnation) -> None:
+        super().__init__(f"{at.name_label} is of incarnation {found.counter} of this pool")
+        self.at = at
+
+
+async def before_leading(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
+    """Return when this host may lead; raises `LeftBehind` when it may not any more.
+
+    A host whose replica was in step may have been made master while this one was down. So it has
+    to answer first; if it never does, a person has to say who goes on.
+    """
+    pool, hosts = await read_pool(store), await read_hosts(store)
+    # A store that this host has just founded is newer than anything that others can be of.
+    in_step = None if await read_succession(store) is not None else pool.in_step
+    others = [host for host in hosts if host.uuid != parts.identity.host]
+    waiting = next((host for host in others if host.uuid == in_step), None)
+    answered = await _ask(parts, own, others)
+    if waiting is None or waiting.uuid in answered:
+        return
+    name = waiting.name_label
+    problem = f"{name} does not answer; it was in step and may have been made master meanwhile"
+    log.warning("this host does not lead yet: %s", problem)
+    await follower.load()
+    parts.gateway.serve_locally(parts.answer_from_replica(follower, lambda: problem))
+    parts.on_role(f"waiting for {name}, which may have been made master meanwhile")
+    while waiting.uuid not in answered:
+        await parts.clock.sleep(LOOK_SECONDS)
+        answered = await _ask(parts, own, others)
+
+
+async def while_leading(parts: Parts, own: Own) -> None:
+    """As long as the mastership lasts; raises `LeftBehind` when the pool goes on without it."""
+    while True:
+        await parts.clock.sleep(LOOK_SECONDS)
+        master = parts.mastership
+        if master is not None:
+            away = [h for h in master.state.all(Host) if master.sessions.get(h.uuid) is None]
+            await _ask(parts, own, away)
+
+
+async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
+    """Ask hosts what they are of; the uuids of those that answered."""
+
+    async def ask(host: Host) -> Standing | None:
+        try:
+            return await parts.agents.standing(host.address, own.pool, 0, seconds=ASK_SECONDS)
+        except PoolError as error:
+            log.debug("%s does not say where it stands: %s", host.name_label, error)
+            return None
+
+    asked = list(hosts)
+    answered: set[HostId] = set()
+    for host, standing in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
+        if standing is None:
+            continue
+        answered.add(host.uuid)
+        _compare(own, host, standing.incarnation)
+    return answered
+
+
+def _compare(own: Own, host: Host, found: Incarnation | None) -> None:
+    if found is None or found.uuid == own.incarnation:
+        return
+    if found.counter > own.counter:
+        raise LeftBehind(host, found)
+    if found.counter == own.counter:
+        log.error(
+            "%s and this host are of two incarnations that were founded without each other: "
+            "a person has to reset one of them",
+            host.name_label,
+        )
+
+
+async def come_back(store: Store, own: Own, follower: Follower, left: LeftBehind) -> Change:
+    """Become a member, with a replica that has everything that the store has."""
+    log.warning("%s: this host becomes a member again", left)
+    pool, hosts = await read_pool(store), await read_hosts(store)
+    await take_log(store, follower)
+    others = sorted(h.address for h in hosts if h.uuid not in {follower.host, left.at.uuid})
+    addresses = (left.at.address, *others)
+    member = Member(pool=own.pool, pool_name=pool.name_label, addresses=addresses)
+    return Change(member, retire=(STORE_FILE,))
+
+
+async def take_log(store: Store, follower: Follower, *, up_to: int | None = None) -> None:
+    """Have the replica take what the store has beyond it, up to a revision if one is named.
+
+    A master's own replica is a moment behind its store; when that goes, it has to have everything.
+    """
+    while (last := follower.store.head.last) is not None:
+        limit = LOG_PAGE if up_to is None else min(LOG_PAGE, up_to - last.revision)
+        page = await read_log(store, after=last.revision, limit=limit) if limit > 0 else []
+        if not page:
+            break
+        try:
+            await follower.store.append(page)
+        except DeltaDoesNotFollow as error:
+            log.warning("the replica does not go on as the store does: %s", error)
+            break
+    follower.loaded = False
+    await follower.load()
