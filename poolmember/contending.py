@@ -254,10 +254,12 @@ class Contender:
         )
         asking = asyncio.gather(*(self._ask_one(host, seconds) for host in others))
         (alive, own), answers = await asyncio.gather(looking, asking)
+        master = None if self._head is None else self._head.master
         return Round(
             ended_at=self._parts.clock.monotonic(),
             own=own,
             answers=tuple(answer for answer in answers if answer is not None),
+            master_answers=any(a and a.host == master and a.hears_master for a in answers),
             alive=alive,
         )
 
