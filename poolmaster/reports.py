@@ -18,7 +18,7 @@ from poolmaster.ledger import Decision, Ledger
 
 log = logging.getLogger(__name__)
 
-REPORT_CHANGES = 200
+REPORT_CHANGES = 100
 """A report that changes more objects is committed in several steps: what it tells was true at
 different moments anyway, no commit may outgrow the store's limit, and the event loop does nothing
 else while it encodes one."""
@@ -42,7 +42,7 @@ class Reports:
         self._ledger = ledger
         self._inventories = inventories
         """The last inventory of each attached host."""
-        self._clock = clock
+        self.clock = clock
         self._large = asyncio.Lock()
 
     async def take(self, host: HostId, inventory: Inventory) -> int | None:
@@ -59,7 +59,7 @@ class Reports:
             state,
             host,
             inventory,
-            now=self._clock.now(),
+            now=self.clock.now(),
             others=self._inventories(),
         )
         return lambda: ReportPlan(state, find())
@@ -82,12 +82,13 @@ class _Report:
         self._plan: ReportPlan | None = None
 
     async def commit(self, *, planned: bool) -> int | None:
-        in_vain = 0
+        in_vain, clock = 0, self._reports.clock
         while True:
             if planned and in_vain < PLANS_IN_VAIN and self._plan is None:
                 self._plan = await asyncio.to_thread(self._compared(self._ledger.state))
                 if self._plan.is_done:
                     return None
+            began = clock.monotonic()
             try:
                 outcome = await self._ledger.insist(self._decide)
             except PoolError as error:
@@ -108,6 +109,8 @@ class _Report:
                 continue
             if outcome.delta is not None and isinstance(outcome.result, Part):
                 self._plan.taken(outcome.result)
+                # As long as this part took, others have the event loop to themselves.
+                await clock.sleep(clock.monotonic() - began)
             if outcome.delta is None or self._plan.is_done:
                 self._plan = None
 
