@@ -10,13 +10,13 @@ from pathlib import Path
 
 from poolclient import PoolClient
 from poolcore.model import FailoverTimings
-from support import jumping_clock
 from support.daemons import Cluster, ProcessHost
 from support.marked_writes import writers
 from support.shared_pool import SharedPool, shared_pool
 from support.watching import check_told, watcher
 from support.wholeness import same_replicas
 
+JUMPING_CLOCK = str(Path(__file__).parents[1] / "support" / "jumping_clock.py")
 CLIENTS = 8
 HOUR_SECONDS = 3600.0
 NOTICED_SECONDS = 2 * FailoverTimings().suspect_seconds
@@ -32,7 +32,7 @@ class Clocks:
 
     def attach(self, host: ProcessHost) -> None:
         """From its next start on, the host has a clock that can be set."""
-        host.inside = (sys.executable, jumping_clock.__file__, str(self._file(host)))
+        host.inside = (sys.executable, JUMPING_CLOCK, str(self._file(host)))
 
     def jump(self, host: ProcessHost, seconds: float) -> None:
         """The host's clock is off by so much from now on."""

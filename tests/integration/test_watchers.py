@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from itertools import cycle, islice, pairwise
 from pathlib import Path
 
+import pytest
+
 from poolclient import PoolClient
 from poolcore.model import Kind
 from poolcore.replica import Put
@@ -74,9 +76,10 @@ async def command_that_watches(*hosts: ProcessHost) -> AsyncIterator[Lines]:
     process = await asyncio.create_subprocess_exec(
         POOL, "--server", servers, "events", "--since", "0", "-o", "json",
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL, limit=2**24,
+        stderr=asyncio.subprocess.PIPE, limit=2**24,
     )  # fmt: skip
     assert process.stdout is not None
+    assert process.stderr is not None
     lines = Lines()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -84,7 +87,10 @@ async def command_that_watches(*hosts: ProcessHost) -> AsyncIterator[Lines]:
             yield lines
             reading.cancel()
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
+        else:
+            pytest.fail(f"`pool events` has ended: {await process.stderr.read()!r}")
         await process.wait()
 
 
