@@ -154,6 +154,15 @@ def _second_copy(state: State) -> list[pb.Warning]:
                 "back into step by itself.",
             )
         ]
+    if host.witness:
+        return [
+            pb.Warning(
+                code="NO_SPARE",
+                message="No other host could become master. Nothing that was acknowledged is lost "
+                f"with the master, as the witness {host.name_label} has it too.",
+                remedy="Start a host that is no witness, or take one in.",
+            )
+        ]
     return [
         pb.Warning(
             code="FAILOVER_NEEDS_A_PERSON",
