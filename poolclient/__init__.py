@@ -21,6 +21,7 @@ from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
 from poolclient._difference import Difference
+from poolclient._drill import DrillReport
 from poolclient._errors import (
     Ambiguous,
     Conflict,
@@ -78,6 +79,7 @@ __all__ = [
     "Cursor",
     "DeadHost",
     "Difference",
+    "DrillReport",
     "Event",
     "Failed",
     "ForgetPreview",

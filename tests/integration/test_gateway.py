@@ -114,6 +114,7 @@ def write_requests(revision: int) -> dict[str, Any]:
         "PoolService/AddHost": pool_service_pb2.AddHostRequest(address="phantom.invalid"),
         "PoolService/EjectHost": pool_service_pb2.EjectHostRequest(host="phantom"),
         "PoolService/DesignateMaster": pool_service_pb2.DesignateMasterRequest(host="ignite"),
+        "PoolService/DrillFailover": pool_service_pb2.DrillFailoverRequest(term=2, consent=True),
         "TaskService/CancelTask": task_service_pb2.CancelTaskRequest(task="no task"),
         "LockService/AcquireLock": lock_service_pb2.AcquireLockRequest(
             name="nightly", holder="ops", ttl_seconds=60

@@ -37,6 +37,7 @@ def test_exports_are_these() -> None:
         "DEFAULT_PORT",
         "DeadHost",
         "Difference",
+        "DrillReport",
         "Event",
         "Failed",
         "ForgetPreview",
