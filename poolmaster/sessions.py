@@ -226,7 +226,12 @@ class Sessions:
         state = self._ledger.state
         task = ejected_by(state, host)
         if task is None:
-            raise PoolError(Reason.HOST_FORGOTTEN, host=host, pool=state.pool.name_label)
+            raise PoolError(
+                Reason.HOST_FORGOTTEN,
+                host=host,
+                pool=state.pool.name_label,
+                incarnation=str(state.incarnation.counter),
+            )
         return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
 
     def cursor(self, hello: pb.Hello) -> int | None:

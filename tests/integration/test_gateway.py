@@ -80,6 +80,9 @@ def read_requests(state: Any) -> dict[str, Any]:
         "PoolService/GetStatus": pool_service_pb2.GetStatusRequest(),
         "PoolService/CheckHost": pool_service_pb2.CheckHostRequest(address="phantom.invalid"),
         "PoolService/CheckLoss": pool_service_pb2.CheckLossRequest(hosts=["ignite"]),
+        "PoolService/ListRecoveries": pool_service_pb2.ListRecoveriesRequest(),
+        "PoolService/GetRecovery": pool_service_pb2.GetRecoveryRequest(host="ignite", name="none"),
+        "HostService/CheckForgetHost": host_service_pb2.CheckForgetHostRequest(host="ignite"),
         "PoolService/GetJoin": pool_service_pb2.GetJoinRequest(task="no task", host="no host"),
         "LockService/RenewLock": lock_service_pb2.RenewLockRequest(lock="no lock"),
     }
@@ -105,6 +108,8 @@ def write_requests(revision: int) -> dict[str, Any]:
         "HostService/SetMaintenance": host_service_pb2.SetMaintenanceRequest(
             host="ignite", maintenance=True
         ),
+        "HostService/DeclareHostDead": host_service_pb2.DeclareHostDeadRequest(host="ignite"),
+        "HostService/ForgetHost": host_service_pb2.ForgetHostRequest(host="phantom", vouched=True),
         "StorageService/UpdateSr": storage_service_pb2.UpdateSrRequest(sr="nfs-i", patch=TAGGED),
         "StorageService/UpdateVdi": storage_service_pb2.UpdateVdiRequest(vdi="web", patch=TAGGED),
         "NetworkService/UpdateNetwork": network_service_pb2.UpdateNetworkRequest(

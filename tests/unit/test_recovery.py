@@ -166,6 +166,19 @@ def test_no_name_leads_out_of_the_folder(folder: RecoveryFolder, name: str) -> N
         asyncio.run(folder.read(name, 0))
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]\n", '{"revision": 4}\n', '{"revision": "x"'])
+def test_what_somebody_has_damaged_is_in_nobodys_way(
+    folder: RecoveryFolder, tmp_path: Path, text: str
+) -> None:
+    saved(folder, beyond())
+    file = tmp_path / RECOVERY_FOLDER / f"{NAME}.jsonl"
+    file.write_text(text)
+    assert asyncio.run(folder.all()) == ()
+    saved(folder, beyond())
+    assert len(lines(folder)) == 5
+    assert file.with_suffix(".unreadable").read_text() == text
+
+
 def test_a_long_recovery_is_read_by_page(folder: RecoveryFolder) -> None:
     long = ['{"revision": 1, "x": "' + "x" * PAGE_BYTES + '"}', '{"revision": 2}']
     asyncio.run(folder.save(NAME, long))
