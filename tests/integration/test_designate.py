@@ -120,15 +120,6 @@ async def test_who_cannot_be_master_is_refused_with_the_reason(
         assert after.term == before.term
 
 
-async def test_a_pool_whose_store_is_at_its_master_says_so(cluster: Cluster) -> None:
-    phantom, ignite = cluster.local("phantom"), cluster.local("ignite")
-    await cluster.start()
-    async with phantom.api() as api, PoolClient.connect(phantom.endpoint) as pool:
-        await api.join(ignite.endpoint)
-        with pytest.raises(Conflict, match="store is at its present master alone"):
-            _ = await pool.designate_master("ignite")
-
-
 async def test_a_pool_takes_its_own_timings(cluster: Cluster, tmp_path: Path) -> None:
     async with trio(cluster, tmp_path) as (pool, _):
         changed = await pool.set(failover={"suspect_seconds": 2.0, "heartbeat_seconds": 0.5})
