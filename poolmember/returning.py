@@ -114,11 +114,12 @@ async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
         if standing is None:
             continue
         answered.add(host.uuid)
-        _compare(own, host, standing.incarnation)
+        compare(own, host, standing.incarnation)
     return answered
 
 
-def _compare(own: Own, host: Host, found: Incarnation | None) -> None:
+def compare(own: Own, host: Host, found: Incarnation | None) -> None:
+    """Raise `LeftBehind` if `host` is of a newer incarnation than the store of this one."""
     if found is None or found.uuid == own.incarnation:
         return
     if found.counter > own.counter:
