@@ -29,7 +29,7 @@ from poolmember.state_dir import STORE_FILE
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.02
 ASK_SECONDS = 0.5
 
 

@@ -87,7 +87,8 @@ async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Cha
 
 async def _lead_once(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
     succession = await read_succession(store)
-    claimed = await claim(store, parts.identity.host)
+    # An heir has the state in memory; after a restart it is read from the store.
+    claimed = await claim(store, parts.identity.host, replica=follower.recalled())
     await side_by_side(
         one_mastership(
             parts,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Pool, PoolId
-from poolcore.replica import DEFAULT_HISTORY_REVISIONS
+from poolcore.replica import DEFAULT_HISTORY_REVISIONS, State
 from poolcore.wire.serving import Handlers
 from poolmaster.agents import Agents
 from poolmaster.decide.if_lost import last_known
@@ -71,6 +71,8 @@ class Parts:
     forgotten: PoolError | None = None
     """What this host answers while it is forgotten by its pool (`poolmember.forgotten`)."""
     mastership: Mastership | None = None
+    remembered: State | None = None
+    """The state of the replica when the last role ended."""
     follower: Follower | None = None
     contender: Contender | None = None
     """What this host is in an election, if it shares its pool's store with others."""
@@ -108,10 +110,12 @@ class Parts:
                 store,
                 self.clock,
                 recoveries=self.recoveries,
+                remembered=self.remembered,
             )
             yield self.follower
         finally:
-            self.follower = None
+            if self.follower is not None:
+                self.remembered, self.follower = self.follower.state, None
             await store.close()
 
     def answer_from_replica(

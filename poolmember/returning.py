@@ -11,11 +11,12 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import reduce
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
 from poolcore.model import Host, HostId, Incarnation
-from poolcore.replica import DeltaDoesNotFollow
+from poolcore.replica import DeltaDoesNotFollow, apply
 from poolmaster.layout import read_hosts, read_log, read_pool
 from poolmaster.service.api import session_handlers
 from poolmaster.sessions import Requests, Send, first_hello
@@ -47,11 +48,11 @@ async def before_leading(parts: Parts, own: Own, store: Store, follower: Followe
     A host whose replica was in step may have been made master while this one was down. So it has
     to answer first; if it never does, a person has to say who goes on.
     """
+    if await read_succession(store) is not None:
+        return  # It has just been founded: others can be of nothing that is newer.
     pool, hosts = await read_pool(store), await read_hosts(store)
-    # A store that this host has just founded is newer than anything that others can be of.
-    in_step = None if await read_succession(store) is not None else pool.in_step
     others = [host for host in hosts if host.uuid != parts.identity.host]
-    waiting = next((host for host in others if host.uuid == in_step), None)
+    waiting = next((host for host in others if host.uuid == pool.in_step), None)
     answered = await _ask(parts, own, others)
     if waiting is None or waiting.uuid in answered:
         return
@@ -148,15 +149,19 @@ async def take_log(store: Store, follower: Follower, *, up_to: int | None = None
 
     A master's own replica is a moment behind its store; when that goes, it has to have everything.
     """
-    while (last := follower.store.head.last) is not None:
-        limit = LOG_PAGE if up_to is None else min(LOG_PAGE, up_to - last.revision)
-        page = await read_log(store, after=last.revision, limit=limit) if limit > 0 else []
+    state = follower.state
+    if state is None or state.last != follower.store.head.last:
+        follower.loaded = False
+        await follower.load()
+        state = follower.state
+    while state is not None:
+        limit = LOG_PAGE if up_to is None else min(LOG_PAGE, up_to - state.revision)
+        page = await read_log(store, after=state.revision, limit=limit) if limit > 0 else []
         if not page:
-            break
+            return
         try:
-            await follower.store.append(page)
+            state = reduce(apply, (delta for delta, _ in page), state)
+            await follower.keep_up(page, state)
         except DeltaDoesNotFollow as error:
             log.warning("the replica does not go on as the store does: %s", error)
-            break
-    follower.loaded = False
-    await follower.load()
+            return

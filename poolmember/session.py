@@ -99,6 +99,8 @@ class Follower:
     addresses: tuple[Address, ...]
     store: Replica
     clock: Clock
+    remembered: State | None = None
+    """What the host's last role had in memory. To read a large replica takes a second."""
     loaded: bool = False
     """Whether `state` and `term` are what the durable replica holds."""
     state: State | None = None
@@ -126,10 +128,21 @@ class Follower:
         """Whether the master's callers wait for this replica."""
         return self.state is not None and self.state.pool.in_step == self.host
 
+    def recalled(self) -> State | None:
+        """What the host's last role had in memory, if the durable replica is still at that."""
+        head, state = self.store.head, self.remembered
+        if state is None or (head.incarnation, head.last) != (state.incarnation, state.last):
+            return None
+        return state
+
     async def load(self) -> None:
         """Begin with what the durable replica holds, unless that has been done."""
         if not self.loaded:
-            self.state, self.term = await self.store.load()
+            remembered = self.recalled()
+            if remembered is not None:
+                self.state, self.term = remembered, self.store.head.highest_term
+            else:
+                self.state, self.term = await self.store.load()
             self.heard = self.clock.monotonic()
             self.loaded = True
 

@@ -23,12 +23,14 @@ from bench.joining import joining
 from bench.progress import tell
 from bench.report import in_markdown, on_terminal
 from bench.scale import scale
+from bench.two_hosts import two_hosts
 
 PARTS: dict[str, Callable[[Path], Awaitable[Section]]] = {
     "commits": commits,
     "feeding": feeding,
     "joining": joining,
     "failover": failover,
+    "two-hosts": two_hosts,
     "scale": scale,
 }
 REPORT = Path(__file__).parents[2] / "docs" / "benchmarks.md"

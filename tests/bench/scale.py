@@ -50,7 +50,7 @@ async def scale(folder: Path) -> Section:
     """Run the part in `folder`."""
     found = {size: Measured() for size in SIZES}
     async with running_cluster(folder, Loopback(3)) as cluster:
-        hosts = {size: cluster.process(f"with-{size}", sim=_vms(size)) for size in SIZES}
+        hosts = {size: cluster.process(f"with-{size}", sim=vms(size)) for size in SIZES}
         await cluster.start()
         for number in range(ROUNDS):
             for size, host in hosts.items():
@@ -61,7 +61,8 @@ async def scale(folder: Path) -> Section:
     return _section(found)
 
 
-def _vms(size: int) -> str:
+def vms(size: int) -> str:
+    """What a simulated host's file says of so many VMs."""
     if not size:
         return ""
     return f'[[vm]]\nname = "vm"\ncount = {size}\n[[vm.disk]]\n[[vm.nic]]\n'
