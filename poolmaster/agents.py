@@ -58,6 +58,12 @@ class Agents(Protocol):
         """Have a host claim the mastership that `head` is of; returns when it has confirmed it."""
         ...
 
+    async def prepare_succession(
+        self, endpoint: str, pool: str, incarnation: str, *, seconds: float
+    ) -> None:
+        """Have a host of `pool` copy what it has into a store of `incarnation`."""
+        ...
+
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
         """Tell a host where its pool's master is; returns when it follows it."""
         ...

@@ -108,6 +108,18 @@ class GrpcAgents:
             except grpc.aio.AioRpcError as error:
                 raise _refined(error, endpoint) from error
 
+    async def prepare_succession(
+        self, endpoint: str, pool: str, incarnation: str, *, seconds: float
+    ) -> None:
+        """See `Agents`."""
+        async with open_channel(endpoint) as channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            request = pb.PrepareSuccessionRequest(pool=pool, incarnation=incarnation)
+            try:
+                await stub.PrepareSuccession(request, timeout=seconds)
+            except grpc.aio.AioRpcError as error:
+                raise _refined(error, endpoint) from error
+
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
         """See `Agents`."""
         async with open_channel(endpoint) as channel:

@@ -27,12 +27,22 @@ from dataclasses import replace
 from itertools import pairwise
 
 from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool
-from poolcore.replica import Change, CommitId, Delta, Head, Put, State, Succession
+from poolcore.replica import (
+    Change,
+    CommitId,
+    Delta,
+    Head,
+    Put,
+    State,
+    Succession,
+    apply,
+)
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import encode_object, serialize, to_proto
 from poolmaster.layout import (
     HEAD,
     NONCE,
+    commit_writes,
     encode_head,
     log_key,
     object_key,
@@ -52,10 +62,10 @@ ReadLog = Callable[[int, int], Awaitable[Sequence[bytes]]]
 """Up to so many serialized deltas that follow a revision."""
 
 
-def next_incarnation(state: State, *, after: int = 0) -> Incarnation:
+def next_incarnation(state: State, *, after: int = 0, uuid_: str | None = None) -> Incarnation:
     """The one that forks from `state`, with a count above its own and above `after`."""
     counter = max(state.incarnation.counter, after) + 1
-    return Incarnation(counter, str(uuid.uuid4()), forked_at=state.revision)
+    return Incarnation(counter, uuid_ or str(uuid.uuid4()), forked_at=state.revision)
 
 
 def succession(
@@ -136,33 +146,61 @@ async def withdraw(store: Store, head: Head, *, host: HostId) -> None:
         raise StoreFailed("somebody else moved head")
 
 
-async def found_successor(store: Store, state: State, kept: ReadLog, heir: HostId) -> None:
-    """Make an empty store what `state` says, with as much of the log as is `kept`.
+async def found_successor(
+    store: Store, state: State, kept: ReadLog, heir: HostId, *, begun: State | None = None
+) -> None:
+    """Make a store what `state` says, with as much of the log as is `kept`.
 
-    `state` is what the succession has led to. The register is written last: a founding that was
-    cut short leaves a store without one. `StoreFailed` when the store is not empty.
+    `state` is what the succession has led to. The store is empty, or holds what `prepare_successor`
+    put there for the state `begun`, an earlier one. The register is written last: a founding that
+    was cut short leaves a store without one. `StoreFailed` when the store has one already.
     """
+    if begun is None:
+        begun = state
+        await prepare_successor(store, state, kept)
+    writes: dict[bytes, Write] = {}
+    while begun.revision < state.revision:
+        for data in await _page(kept, begun.revision):
+            delta = decode_delta(data)
+            after = apply(begun, delta)
+            writes |= commit_writes(begun, after, delta, data)
+            begun = after
+    head = Head(state.incarnation, state.last.term, state.revision, heir)
+    writes[HEAD] = Write(HEAD, encode_head(head))
+    writes[NONCE] = Write(NONCE, uuid.uuid4().hex.encode())
+    if not await store.transact([Compare(HEAD, None)], list(writes.values())):
+        raise StoreFailed("the store already holds a pool")
+
+
+async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:
+    """Put into an empty store what `state` says and as much of the log as is `kept`."""
     pending: list[Write] = []
 
     async def add(write: Write) -> None:
         pending.append(write)
         if len(pending) == TOGETHER:
-            await store.transact([Compare(HEAD, None)], pending)
-            pending.clear()
+            await flush()
+
+    async def flush() -> None:
+        if not await store.transact([Compare(HEAD, None)], pending):
+            raise StoreFailed("the store already holds a pool")
+        pending.clear()
 
     for obj in state.objects():
         await add(Write(object_key(obj.KIND, obj.uuid), encode_object(obj)))
     for record in state.requests.by_id.values():
         await add(Write(request_key(record.id), serialize(to_proto(record))))
-    revision = state.revision - state.history_revisions
+    revision = max(state.revision - state.history_revisions, 0)
     while revision < state.revision:
-        page = await kept(max(revision, 0), LOG_PAGE)
-        if not page:
-            raise StoreFailed(f"the replica's log ends at {revision}, not at {state.revision}")
-        for data in page:
+        for data in await _page(kept, revision):
             revision = decode_delta(data).commit.revision
-            await add(Write(log_key(revision), data))
-    head = Head(state.incarnation, state.last.term, state.revision, heir)
-    last = [*pending, Write(NONCE, uuid.uuid4().hex.encode()), Write(HEAD, encode_head(head))]
-    if not await store.transact([Compare(HEAD, None)], last):
-        raise StoreFailed("the store already holds a pool")
+            if revision <= state.revision:
+                await add(Write(log_key(revision), data))
+    await flush()
+
+
+async def _page(kept: ReadLog, revision: int) -> Sequence[bytes]:
+    page = await kept(revision, LOG_PAGE)
+    if not page:
+        raise StoreFailed(f"the replica's log ends at {revision}")
+    return page

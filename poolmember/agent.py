@@ -84,6 +84,10 @@ class Home(Protocol):
         """Become the master in the place of the one that `head` names."""
         ...
 
+    async def prepare_succession(self, pool: str, incarnation: str) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`."""
+        ...
+
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
         ...
@@ -163,6 +167,7 @@ class Agent:
             "ReadNonce": self._read_nonce,
             "GetStanding": self._get_standing,
             "TakeOver": self._take_over,
+            "PrepareSuccession": self._prepare_succession,
             "EmergencyTransition": self._emergency_transition,
             "ResetMaster": self._reset_master,
             "RecoverMembers": self._recover_members,
@@ -352,6 +357,12 @@ class Agent:
         why = enum_from_proto(Accession, request.why)
         await self._home.take_over(from_proto(request.head), why)
         return pb.TakeOverResponse()
+
+    async def _prepare_succession(
+        self, request: pb.PrepareSuccessionRequest
+    ) -> pb.PrepareSuccessionResponse:
+        await self._home.prepare_succession(request.pool, request.incarnation)
+        return pb.PrepareSuccessionResponse()
 
     # -- emergencies ------------------------------------------------------------------------------
 

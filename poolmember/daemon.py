@@ -35,6 +35,7 @@ from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.host_scripts import HostScripts
 from poolmember.identity import Identity, Member, as_started, new_identity
+from poolmember.inheriting import prepare
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
 from poolmember.parts import Parts, handlers_while_starting
@@ -158,6 +159,10 @@ class Daemon:
     async def take_over(self, head: Head, why: Accession) -> None:
         """Become the master in the place of the one that `head` names."""
         await take_over(self._parts, head, why)
+
+    async def prepare_succession(self, pool: str, incarnation: str) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`."""
+        await prepare(self._parts, pool, incarnation)
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""

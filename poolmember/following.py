@@ -103,10 +103,14 @@ async def sessions(
             except Ejected:
                 log.warning("this host was ejected from pool %s", follower.pool)
                 parts.reached("host.eject:host-told")
-                return await found_insistently(parts, follower)
+                follower.leaving = True
+                async with parts.preparing:
+                    return await found_insistently(parts, follower)
             except Inherited:
                 log.warning("this host takes over the store of pool %s", follower.pool)
-                return await inherit(parts, follower)
+                follower.leaving = True
+                async with parts.preparing:
+                    return await inherit(parts, follower)
             except (DeltaDoesNotFollow, MalformedMessage) as error:
                 log.warning("the replica starts over: %s", error)
                 follower.start_over()

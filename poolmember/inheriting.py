@@ -10,10 +10,10 @@ import logging
 
 from poolcore.errors import PoolError, Reason
 from poolcore.replica import State
-from poolmaster.store.contract import StoreError
-from poolmaster.succession import found_successor
-from poolmember.identity import Membership, Own
-from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts
+from poolmaster.store.contract import Store, StoreError
+from poolmaster.succession import found_successor, prepare_successor
+from poolmember.identity import Member, Membership, Own
+from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts, Prepared
 from poolmember.session import Follower
 from poolmember.state_dir import STORE_FILE
 
@@ -44,18 +44,63 @@ async def inherit(parts: Parts, follower: Follower) -> Change:
 
 
 async def _found(parts: Parts, follower: Follower, state: State) -> Change:
-    incarnation = state.incarnation.uuid
-    # Of another membership, or what an attempt that was cut short has left.
-    parts.files.retire(STORE_FILE)
+    incarnation, prepared = state.incarnation, parts.prepared
+    parts.prepared = None
+    if prepared is not None and prepared.incarnation != incarnation.uuid:
+        await prepared.store.close()
+        prepared = None
     try:
-        store, _ = await parts.files.found_store(follower.pool, None, incarnation=incarnation)
+        if prepared is None:
+            store, begun = await _empty_store(parts, follower, incarnation.uuid), None
+        else:
+            store, begun = prepared.store, prepared.state
         try:
-            await found_successor(store, state, follower.store.read_log, follower.host)
+            kept = follower.store.read_log
+            await found_successor(store, state, kept, follower.host, begun=begun)
         finally:
             await store.close()
     except StoreError as error:
         raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
     log.warning("this host has the pool's store from revision %d on", state.revision)
     parts.reached("pool.succession:founded")
-    counter = state.incarnation.counter
-    return Change(Own(pool=follower.pool, incarnation=incarnation, counter=counter))
+    return Change(
+        Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)
+    )
+
+
+async def _empty_store(parts: Parts, follower: Follower, incarnation: str) -> Store:
+    # Of another membership, or what an attempt that was cut short has left.
+    parts.files.retire(STORE_FILE)
+    store, _ = await parts.files.found_store(follower.pool, None, incarnation=incarnation)
+    return store
+
+
+async def prepare(parts: Parts, pool: str, incarnation: str) -> None:
+    """Put what the replica has into a store of `incarnation`, before this host may be the heir.
+
+    It saves what else would be done while everybody's writes wait. If nothing comes of it, the
+    store is put aside with the next one.
+    """
+    follower, membership = parts.follower, parts.identity.membership
+    state = None if follower is None else follower.state
+    if membership is None or membership.pool != pool or follower is None or state is None:
+        raise PoolError(Reason.HOST_NOT_IN_POOL, host=parts.identity.name, pool=pool)
+    if not isinstance(membership, Member) or membership.store is not None:
+        problem = "it is not a member whose master has the store"
+        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=parts.identity.name, problem=problem)
+    async with parts.preparing:
+        if follower.leaving:
+            raise PoolError(Reason.HOST_NOT_IN_POOL, host=parts.identity.name, pool=pool)
+        earlier, parts.prepared = parts.prepared, None
+        if earlier is not None:
+            await earlier.store.close()
+        try:
+            store = await _empty_store(parts, follower, incarnation)
+            try:
+                await prepare_successor(store, state, follower.store.read_log)
+            except BaseException:
+                await store.close()
+                raise
+        except StoreError as error:
+            raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
+        parts.prepared = Prepared(incarnation, store, state)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from poolmaster.service.api import replica_handlers
 from poolmaster.service.foresight import Sources
 from poolmaster.service.reads import View
 from poolmaster.service.status import status_of_replica
+from poolmaster.store.contract import Store
 from poolmember.agent import Agent
 from poolmember.drivers.contract import Driver
 from poolmember.files import Files
@@ -50,6 +52,17 @@ class Change:
     retire: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A store that has no register yet, for the case that this host becomes the heir."""
+
+    incarnation: str
+    """Uuid of the incarnation it would be of."""
+    store: Store
+    state: State
+    """What is in it."""
+
+
 @dataclass(slots=True)
 class Parts:
     """What both roles work with."""
@@ -74,6 +87,9 @@ class Parts:
     remembered: State | None = None
     """The state of the replica when the last role ended."""
     follower: Follower | None = None
+    prepared: Prepared | None = None
+    preparing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever founds a store here: there is one file for it."""
     contender: Contender | None = None
     """What this host is in an election, if it shares its pool's store with others."""
 

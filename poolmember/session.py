@@ -120,6 +120,8 @@ class Follower:
     """Where commits go that the pool has not."""
     from_snapshot: bool = False
     """The replica does not fit the chain: ask for a snapshot to replace it."""
+    leaving: bool = False
+    """Whether the host is about to become something else than a follower."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a session with a master has ended, until the next one is welcomed."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 5.0
 """How long a target may take to apply what there is, before writes are made to wait."""
+PREPARE_SECONDS = 60.0
+"""How long a target may take to copy the store's content; writes go on meanwhile."""
 TAKE_OVER_SECONDS = 2.0
 """How long writes wait for the target; then the old master goes on."""
 
@@ -96,12 +99,15 @@ class Handover:
                 await self._sessions.attached_at(host.uuid, self._ledger.head.revision)
         except TimeoutError:
             raise _failed(name, "it is too far behind") from None
+        incarnation = str(uuid.uuid4())
+        if not self._shared:
+            await self._prepare(host, incarnation)
         async with self._ledger.paused() as head:
             announced()
             if self._shared:
                 await self._by_claim(host, head, why)
             else:
-                await self._by_succession(host, head, why)
+                await self._by_succession(host, head, why, incarnation)
             self._ledger.step_down(f"{name} has taken over")
 
     async def _by_claim(self, host: Host, head: Head, why: Accession) -> None:
@@ -116,7 +122,23 @@ class Handover:
         except PoolError as error:
             raise _failed(name, error.message.rstrip(".")) from error
 
-    async def _by_succession(self, host: Host, head: Head, why: Accession) -> None:
+    async def _prepare(self, host: Host, incarnation: str) -> None:
+        """Have the host copy the store's content while writes go on."""
+        pool = self._ledger.state.pool.uuid
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                await self._agents.prepare_succession(
+                    host.address, pool, incarnation, seconds=PREPARE_SECONDS
+                )
+        except TimeoutError:
+            problem = f"its store was not ready after {PREPARE_SECONDS:g} s"
+            raise _failed(host.name_label, problem) from None
+        except PoolError as error:
+            raise _failed(host.name_label, error.message.rstrip(".")) from error
+
+    async def _by_succession(
+        self, host: Host, head: Head, why: Accession, incarnation: str
+    ) -> None:
         """End the store, with a last commit that makes the host found its successor.
 
         When that commit is made this mastership is over, whatever becomes of the host.
@@ -128,7 +150,7 @@ class Handover:
         # This host has that commit, in its store: until it is found to lack behind it is in step.
         last = succession(
             state,
-            next_incarnation(state),
+            next_incarnation(state, uuid_=incarnation),
             host.uuid,
             why,
             term=head.term,

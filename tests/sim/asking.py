@@ -102,6 +102,12 @@ class Asking:
         request = pb.TakeOverRequest(head=to_proto(head), why=enum_to_proto(why))
         await self._ask(endpoint, lambda s: s.TakeOver, request, seconds=seconds)
 
+    async def prepare_succession(
+        self, endpoint: str, pool: str, incarnation: str, *, seconds: float
+    ) -> None:
+        request = pb.PrepareSuccessionRequest(pool=pool, incarnation=incarnation)
+        await self._ask(endpoint, lambda s: s.PrepareSuccession, request, seconds=seconds)
+
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
         request = pb.ResetMasterRequest(address=master)
         await self._ask(endpoint, lambda s: s.ResetMaster, request, seconds=seconds)

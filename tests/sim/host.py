@@ -32,6 +32,7 @@ from poolmember.emergency import Emergency
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.identity import Identity, Member, Membership
+from poolmember.inheriting import prepare
 from poolmember.measurements import Disk as DiskMeasure
 from poolmember.measurements import DiskGauge
 from poolmember.parts import Parts, handlers_while_starting
@@ -229,6 +230,10 @@ class Life:
     async def take_over(self, head: Head, why: Accession) -> None:
         """Become the master in the place of the one that `head` names."""
         await take_over(self.parts, head, why)
+
+    async def prepare_succession(self, pool: str, incarnation: str) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`."""
+        await prepare(self.parts, pool, incarnation)
 
     async def become(self, membership: Member) -> None:
         await self._roles.become(membership)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from poolcore.errors import Reason
 from poolcore.model import Host, HostMetrics, Kind, PoolId, Task
 from poolcore.replica import Delta, Put, State
+from poolmaster.layout import HEAD
 from poolmember.identity import Member, Own
 from sim.disk import StoreOnDisk
 from sim.register import Register, Violations
@@ -28,6 +29,13 @@ from support.memory_replica import ReplicaContent
 if TYPE_CHECKING:
     from sim.host import SimHost
     from sim.world import World
+
+
+def begun(store: StoreOnDisk | None) -> StoreOnDisk | None:
+    """The store, if it has a register: without one it was only prepared."""
+    if store is None or not store.data.read(HEAD, None, None).items:
+        return None
+    return store
 
 
 class Rules:
@@ -45,7 +53,7 @@ class Rules:
 
     def own_register(self, host: SimHost) -> Register | None:
         """The register of the pool that the host's store is of, once it is founded."""
-        membership, store = host.membership, host.disk.store
+        membership, store = host.membership, begun(host.disk.store)
         pool = None if store is None else store.pool
         if pool is None and isinstance(membership, Own):
             pool = membership.pool
@@ -224,6 +232,7 @@ class Rules:
         if isinstance(host.membership, Member):
             names = [pool.name for pool in pools]
             self.expect(pools == [register], f"{host.name} is a member of {names}")
-            self.expect(host.disk.store is None, f"{host.name} has kept its old store")
+            kept = begun(host.disk.store)
+            self.expect(kept is None, f"{host.name} has kept its old store")
         else:
             self.expect(pools == [], f"{host.name} is its own pool, and in another")

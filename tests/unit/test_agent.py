@@ -52,6 +52,9 @@ class WithoutMastership:
     async def take_over(self, head: Head, why: Accession) -> None:
         raise AssertionError("nobody is elected here")
 
+    async def prepare_succession(self, pool: str, incarnation: str) -> None:
+        raise AssertionError("nothing is handed over here")
+
     async def become(self, membership: Member) -> None:
         raise AssertionError("nothing is decided here")
 

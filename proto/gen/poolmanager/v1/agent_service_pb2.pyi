@@ -819,6 +819,56 @@ class TakeOverResponse(_message.Message):
 Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015
 
 @_typing.final
+class PrepareSuccessionRequest(_message.Message):
+    """By the present master, which has the pool's store and is to hand it over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Uuid of the pool; a host of another one refuses."""
+    incarnation: _builtins.str
+    """Uuid of the incarnation that the store would be of."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str | None = ...,
+        incarnation: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_pool", b"_pool", "incarnation", b"incarnation", "pool", b"pool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_pool", b"_pool", "incarnation", b"incarnation", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+
+Global___PrepareSuccessionRequest: _TypeAlias = PrepareSuccessionRequest  # noqa: Y015
+
+@_typing.final
+class PrepareSuccessionResponse(_message.Message):
+    """The store is there, but for the newest commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareSuccessionResponse: _TypeAlias = PrepareSuccessionResponse  # noqa: Y015
+
+@_typing.final
 class Peer(_message.Message):
     """A member of the pool, as the host that is to be master finds it."""
 

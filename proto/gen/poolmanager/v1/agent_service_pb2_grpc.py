@@ -75,6 +75,11 @@ class AgentServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.FromString,
                 _registered_method=True)
+        self.PrepareSuccession = channel.unary_unary(
+                '/poolmanager.v1.AgentService/PrepareSuccession',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionResponse.FromString,
+                _registered_method=True)
         self.EmergencyTransition = channel.unary_unary(
                 '/poolmanager.v1.AgentService/EmergencyTransition',
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionRequest.SerializeToString,
@@ -163,6 +168,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrepareSuccession(self, request, context):
+        """Has the host copy what it has of the pool into a store of its own, before it may be told to go
+        on from there. Repeating is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EmergencyTransition(self, request, context):
         """Makes this very host the master of a pool whose master or quorum is gone. A person decides that.
         """
@@ -240,6 +253,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.TakeOver,
                     request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.SerializeToString,
+            ),
+            'PrepareSuccession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareSuccession,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionResponse.SerializeToString,
             ),
             'EmergencyTransition': grpc.unary_unary_rpc_method_handler(
                     servicer.EmergencyTransition,
@@ -484,6 +502,33 @@ class AgentService:
             '/poolmanager.v1.AgentService/TakeOver',
             poolmanager_dot_v1_dot_agent__service__pb2.TakeOverRequest.SerializeToString,
             poolmanager_dot_v1_dot_agent__service__pb2.TakeOverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareSuccession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/PrepareSuccession',
+            poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

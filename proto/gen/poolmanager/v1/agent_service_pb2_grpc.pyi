@@ -34,6 +34,10 @@ class AgentServiceStub:
     """Has the host become the master in the place of the one that asks; answers when it is. Repeating
     is harmless.
     """
+    PrepareSuccession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.PrepareSuccessionRequest, _agent_service_pb2.PrepareSuccessionResponse]
+    """Has the host copy what it has of the pool into a store of its own, before it may be told to go
+    on from there. Repeating is harmless.
+    """
     EmergencyTransition: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.EmergencyTransitionRequest, _agent_service_pb2.EmergencyTransitionResponse]
     """Makes this very host the master of a pool whose master or quorum is gone. A person decides that."""
     ResetMaster: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMasterRequest, _agent_service_pb2.ResetMasterResponse]
@@ -112,6 +116,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_agent_service_pb2.TakeOverResponse]:
         """Has the host become the master in the place of the one that asks; answers when it is. Repeating
         is harmless.
+        """
+
+    @_abc_1.abstractmethod
+    def PrepareSuccession(
+        self,
+        request: _agent_service_pb2.PrepareSuccessionRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.PrepareSuccessionRequest, _abc.Awaitable[_agent_service_pb2.PrepareSuccessionResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.PrepareSuccessionResponse]:
+        """Has the host copy what it has of the pool into a store of its own, before it may be told to go
+        on from there. Repeating is harmless.
         """
 
     @_abc_1.abstractmethod
