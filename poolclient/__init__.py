@@ -17,10 +17,12 @@ from poolclient._blocking import (
     BlockingTaskHandle,
     BlockingWritableCollection,
 )
+from poolclient._blocking_emergency import BlockingEmergencyHost
 from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
 from poolclient._difference import Difference
+from poolclient._emergency import AskedHost, EmergencyHost, Transition
 from poolclient._errors import (
     Ambiguous,
     Conflict,
@@ -64,7 +66,9 @@ from poolclient._writes import Changes, Committed
 __all__ = [
     "DEFAULT_PORT",
     "Ambiguous",
+    "AskedHost",
     "BlockingCollection",
+    "BlockingEmergencyHost",
     "BlockingHostCollection",
     "BlockingMirror",
     "BlockingPoolClient",
@@ -78,6 +82,7 @@ __all__ = [
     "Cursor",
     "DeadHost",
     "Difference",
+    "EmergencyHost",
     "Event",
     "Failed",
     "ForgetPreview",
@@ -115,6 +120,7 @@ __all__ = [
     "TaskCancelled",
     "TaskHandle",
     "TimedOut",
+    "Transition",
     "View",
     "ViewTable",
     "WritableCollection",

@@ -22,7 +22,9 @@ FINDING = Finding(
 def test_exports_are_these() -> None:
     assert sorted(poolclient.__all__) == [
         "Ambiguous",
+        "AskedHost",
         "BlockingCollection",
+        "BlockingEmergencyHost",
         "BlockingHostCollection",
         "BlockingMirror",
         "BlockingPoolClient",
@@ -37,6 +39,7 @@ def test_exports_are_these() -> None:
         "DEFAULT_PORT",
         "DeadHost",
         "Difference",
+        "EmergencyHost",
         "Event",
         "Failed",
         "ForgetPreview",
@@ -74,6 +77,7 @@ def test_exports_are_these() -> None:
         "TaskCancelled",
         "TaskHandle",
         "TimedOut",
+        "Transition",
         "View",
         "ViewTable",
         "WritableCollection",
