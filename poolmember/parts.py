@@ -145,6 +145,8 @@ class Parts:
                 follower.term,
                 "sqlite",
                 shared=shared,
+                host=self.identity.host,
+                problem=problem(),
                 refusal=refusal,
             )
 
