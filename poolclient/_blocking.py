@@ -394,6 +394,25 @@ class BlockingPoolClient:
         )
         return BlockingTaskHandle(self._thread, self._thread.run(handle))
 
+    def set_maintenance(
+        self,
+        host: str | Host,
+        maintenance: bool = True,
+        *,
+        force: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> BlockingTaskHandle:
+        """Put a host into maintenance, or end that; `.wait()` for the end."""
+        handle = self._client.set_maintenance(
+            host,
+            maintenance,
+            force=force,
+            timeout_seconds=timeout_seconds,
+            request_id=request_id,
+        )
+        return BlockingTaskHandle(self._thread, self._thread.run(handle))
+
     def task(self, ref: str | Task) -> BlockingTaskHandle:
         """A handle on a task that is there already, to wait for it or to cancel it."""
         return BlockingTaskHandle(self._thread, self._thread.run(self._client.task(ref)))

@@ -50,7 +50,7 @@ from poolcore.model import (
 )
 from poolcore.outlook import Outlook
 from poolcore.wire.codec import from_proto
-from poolmanager.v1 import agent_service_pb2, pool_service_pb2, resources_pb2
+from poolmanager.v1 import agent_service_pb2, host_service_pb2, pool_service_pb2, resources_pb2
 
 PREFLIGHT_TIMEOUT_SECONDS = 30.0
 """The time limit of `check_host` and `add_host`: the master asks several hosts meanwhile."""
@@ -297,6 +297,35 @@ class PoolClient:
         )
         answer = await self._core.transport.write(
             lambda c: c.pool.DesignateMaster,
+            request,
+            self._core.deadline(timeout_seconds),
+            request.request_id,
+        )
+        return TaskHandle(self._core, from_proto(answer.task))
+
+    async def set_maintenance(
+        self,
+        host: str | Host,
+        maintenance: bool = True,
+        *,
+        force: bool = False,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> TaskHandle:
+        """Put a host into maintenance, or end that; await the handle for the end.
+
+        A master hands the mastership over first. `Conflict` when no other host can take it;
+        with `force` the host then stays the master. VMs are not moved: `if_lost` names those that
+        are on the host.
+        """
+        request = host_service_pb2.SetMaintenanceRequest(
+            request_id=request_id or new_request_id(self._core.transport),
+            host=reference(host),
+            maintenance=maintenance,
+            force=force,
+        )
+        answer = await self._core.transport.write(
+            lambda c: c.host.SetMaintenance,
             request,
             self._core.deadline(timeout_seconds),
             request.request_id,

@@ -8,7 +8,7 @@ import grpc
 
 from poolclient._errors import PoolClientError, client_error
 from poolcore.errors import Reason
-from poolcore.wire.channels import open_channel
+from poolcore.wire.channels import OpenChannel
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import (
     agent_service_pb2_grpc,
@@ -26,7 +26,7 @@ from poolmanager.v1 import (
 class Connection:
     """One address of the pool: its channel and the services on it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, open_channel: OpenChannel) -> None:
         self.address = address
         self.channel = open_channel(address)
         self.pool = pool_service_pb2_grpc.PoolServiceStub(self.channel)

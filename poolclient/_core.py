@@ -14,6 +14,7 @@ from poolclient._status import PoolStatus, status_from_proto
 from poolclient._transport import Transport
 from poolclient._writes import UpdateQueue
 from poolcore.errors import Reason
+from poolcore.wire.channels import OpenChannel, open_channel
 from poolmanager.v1 import pool_service_pb2
 
 
@@ -27,6 +28,8 @@ class Options(TypedDict, total=False):
     * `on_stale`: told of each stale answer otherwise.
     * `master_patience_seconds`: how long a write, or a read with `require_fresh`, waits for a pool
       without a master to get one; 3 s.
+    * `open_channel`: how the channel to an address is opened, for networks of another kind; by
+      default over TCP, or over a host's own socket.
     """
 
     timeout_seconds: float
@@ -34,6 +37,7 @@ class Options(TypedDict, total=False):
     require_fresh: bool
     on_stale: Callable[[Freshness], None] | None
     master_patience_seconds: float
+    open_channel: OpenChannel
 
 
 class Core:
@@ -75,6 +79,7 @@ class Core:
             require_fresh=self._options.get("require_fresh", False),
             on_stale=self._options.get("on_stale"),
             master_patience_seconds=self.master_patience_seconds,
+            open_channel=self._options.get("open_channel", open_channel),
         )
         self._updates = UpdateQueue(self._transport, self._owned)
         try:

@@ -21,6 +21,7 @@ from poolcore.errors import Reason
 from poolcore.facts import EmergencyOutlook, RecoveredMember
 from poolcore.model import HostId, PoolId
 from poolcore.replica import Head
+from poolcore.wire.channels import open_channel
 from poolcore.wire.codec import from_proto
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmanager.v1 import pool_service_pb2
@@ -87,7 +88,7 @@ class EmergencyHost:
     async def __aenter__(self) -> Self:
         if self._connection is not None:
             raise RuntimeError("a host can be entered only once")
-        self._connection = Connection(self._address)
+        self._connection = Connection(self._address, open_channel)
         try:
             self._asked = await self._who(self._connection)
             if self._pool and self._asked.pool not in {"", self._pool}:

@@ -46,11 +46,16 @@ class HostStatus:
     """How long it has been behind; 0 when in step."""
     declared_dead: bool = False
     """A person has vouched that it is off; until it comes back."""
+    enabled: bool = True
+    """It is not in maintenance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """Hosts that vote, that must be up, and that may be lost with the pool still writing."""
+    """Hosts that vote, how many must be up, and how many may be lost with the pool still writing.
+
+    Whichever they are: witnesses and hosts of `failover_priority` 0 vote and do not lead.
+    """
 
     voters: int
     needed: int
@@ -113,6 +118,7 @@ def status_from_proto(
                 applied_revision=h.applied_revision,
                 lag_seconds=h.lag_seconds,
                 declared_dead=h.declared_dead,
+                enabled=h.enabled or not h.HasField("enabled"),
             )
             for h in message.hosts
         ),

@@ -34,6 +34,7 @@ from poolclient._hanging import STATUS_SECONDS, Attended, HostHangs
 from poolclient._owned import OwnedTasks
 from poolcore.errors import Reason
 from poolcore.replica import Head
+from poolcore.wire.channels import OpenChannel
 from poolcore.wire.codec import from_proto
 from poolmanager.v1 import pool_service_pb2
 
@@ -82,6 +83,7 @@ class Transport:
         require_fresh: bool,
         master_patience_seconds: float,
         on_stale: Callable[[Freshness], None] | None,
+        open_channel: OpenChannel,
     ) -> None:
         self.horizon = Horizon()
         self.pool_uuid = pool
@@ -89,7 +91,7 @@ class Transport:
         self._require_fresh = require_fresh
         self._patience_seconds = master_patience_seconds
         self._on_stale = on_stale
-        self._connections = [Connection(address) for address in addresses]
+        self._connections = [Connection(address, open_channel) for address in addresses]
         self._addresses = ", ".join(addresses)
         self._current: Connection | None = None
         self._selecting = asyncio.Lock()

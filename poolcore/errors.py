@@ -98,6 +98,8 @@ class Reason(StrEnum):
     HOST_NOT_IN_POOL = "HOST_NOT_IN_POOL"
     HOST_FORGOTTEN = "HOST_FORGOTTEN"
     HOST_NOT_ELIGIBLE = "HOST_NOT_ELIGIBLE"
+    HOST_IS_WITNESS = "HOST_IS_WITNESS"
+    HOST_DISABLED = "HOST_DISABLED"
     HANDOVER_FAILED = "HANDOVER_FAILED"
     # emergencies
     CONFIRMATION_MISSING = "CONFIRMATION_MISSING"
@@ -108,6 +110,7 @@ class Reason(StrEnum):
     REPLICA_MISSING = "REPLICA_MISSING"
     LOSS_NOT_ACCEPTED = "LOSS_NOT_ACCEPTED"
     NOT_THE_MASTER = "NOT_THE_MASTER"
+    NO_HOST_TO_LEAD = "NO_HOST_TO_LEAD"
     # tasks
     TASK_NOT_CANCELLABLE = "TASK_NOT_CANCELLABLE"
     TASK_CANCELLED = "TASK_CANCELLED"
@@ -125,6 +128,7 @@ class Reason(StrEnum):
     STATE_IN_USE = "STATE_IN_USE"
     RESET_WITH_VMS = "RESET_WITH_VMS"
     RECOVERY_NOT_FOUND = "RECOVERY_NOT_FOUND"
+    WITNESS_CHANGED = "WITNESS_CHANGED"
     NO_HYPERVISOR = "NO_HYPERVISOR"
     INVALID_CONFIGURATION = "INVALID_CONFIGURATION"
     # scripts on the host
@@ -335,6 +339,23 @@ CATALOG: Mapping[Reason, Entry] = {
         "{host} cannot become the master: {problem}.",
         "`pool status` shows the hosts that can.",
     ),
+    Reason.HOST_IS_WITNESS: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is a witness: {problem}.",
+        "Name a host that is no witness; `pool status` shows each host's role. A witness is itself "
+        "taken in by such a host, with `pool add-host`.",
+    ),
+    Reason.HOST_DISABLED: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is in maintenance.",
+        "`pool host maintenance {host} --off` ends that.",
+        Origin.XAPI,
+    ),
+    Reason.NO_HOST_TO_LEAD: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{host} is the master, and no other host can take that over: {problem}.",
+        "Connect a host that may lead; or say --force, and {host} stays the master in maintenance.",
+    ),
     Reason.HANDOVER_FAILED: Entry(
         Status.ABORTED, Exit.FAILED,
         "{host} did not take over: {problem}.",
@@ -456,6 +477,12 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.NOT_FOUND, Exit.NOT_FOUND,
         "Host {host} has saved no commits under the name “{name}”.",
         "`pool recovery list` shows what there is.",
+    ),
+    Reason.WITNESS_CHANGED: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "Host {host} is {before} in {pool}, and was now started as {after}.",
+        "Start it as it was: {how}. To change what it is, take it out of a pool that it has joined "
+        "(`pool eject-host {host}`), stop its daemon, run `poolmember reset`, and start it anew.",
     ),
     Reason.NO_HYPERVISOR: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,

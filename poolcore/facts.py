@@ -101,6 +101,8 @@ class HostFacts:
     """Free in the host's state directory."""
     fsync_seconds: float
     """Median time of an fsync in the host's state directory."""
+    witness: bool = False
+    """Its daemon was started as a witness: it brings nothing in and never leads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,8 @@ class Standing:
     """Whether it is the master itself."""
     incarnation: Incarnation | None = None
     """Of its mastership, or else of its replica; none: it has neither."""
+    in_maintenance: bool = False
+    """It leads only if no other host can."""
 
     @property
     def may_lead(self) -> bool:

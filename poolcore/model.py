@@ -75,6 +75,8 @@ def derived_uuid(parent: str, kind: Kind, name: str) -> str:
     return str(uuidlib.uuid5(uuidlib.UUID(parent), f"{kind}:{name}"))
 
 
+DEFAULT_FAILOVER_PRIORITY = 100
+
 EMPTY_MAP: Map[str, str] = Map()
 NO_NAMES: frozenset[str] = frozenset()
 
@@ -226,9 +228,18 @@ class Host(Described):
     """SR types the host can attach."""
     network_backend: str = "bridge"
     enabled: bool = True
-    failover_priority: int = 100
+    """Not in maintenance. Administrative."""
+    failover_priority: int = DEFAULT_FAILOVER_PRIORITY
     """Which of several hosts with the same revision becomes master: the larger number; 0 never.
     Administrative, from 0 to 1,000."""
+    witness: bool = False
+    """It votes and keeps a replica, runs no VMs and never becomes master. As its daemon was started
+    when it joined; its `failover_priority` is 0."""
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether it may ever be made the master of several hosts."""
+        return not self.witness and self.failover_priority > 0
 
     @property
     def address(self) -> str:

@@ -38,6 +38,7 @@ from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
 from poolmaster.operations.gone import Gone
 from poolmaster.operations.join import Join
+from poolmaster.operations.maintenance import Maintenance
 from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
 from poolmaster.store.contract import Compare, Store, StoreError, StoreFailed, Write
@@ -121,7 +122,10 @@ class Mastership:
             self.ledger, self.sessions, agents, shared=shared_store is not None
         )
         self.designate = Designate(self.handover, self.sessions, host)
-        self.operations = Operations(self, (self.join, self.eject, self.designate))
+        self.maintenance = Maintenance(self.handover, self.sessions, host)
+        self.operations = Operations(
+            self, (self.join, self.eject, self.designate, self.maintenance)
+        )
         self.locks = Locks(self)
         self._reached = reached
 

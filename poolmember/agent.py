@@ -204,6 +204,7 @@ class Agent:
             updating=bool(pretended.updating),
             free_disk_bytes=_or(pretended.free_disk_bytes, disk.free_bytes),
             fsync_seconds=_or(pretended.fsync_seconds, disk.fsync_seconds),
+            witness=identity.witness,
         )
 
     def _replica_state(self) -> State | None:

@@ -27,6 +27,7 @@ from poolmember.config_values import (
     LibvirtDriver,
     LogFormat,
     LogLevel,
+    NoDriver,
     Problem,
     SqliteStore,
     Value,
@@ -59,6 +60,8 @@ class Config:
     driver: DriverSpec
     store: SqliteStore | None
     """What a pool founded by this host keeps its metadata in; none: a file in `state_dir`."""
+    witness: bool
+    """The host votes and keeps a replica, runs no VMs and never becomes master of others."""
     insecure: bool
     log_format: LogFormat
     log_level: LogLevel
@@ -186,6 +189,15 @@ def _check_socket_path(state_dir: Path) -> None:
         )
 
 
+def _check_witness(sources: Sources, *, witness: bool) -> None:
+    """Refuse what goes only without a witness, and what goes only with one."""
+    store, driver = sources.value("store"), sources.value("driver")
+    if witness and store is not None:
+        raise store.refuse("goes not with --witness: a witness learns the store from its pool")
+    if driver is not None and not witness and sources.parsed("driver", None) == NoDriver():
+        raise driver.refuse("none goes only with --witness: every other host runs VMs")
+
+
 def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     """The daemon's configuration; `INVALID_CONFIGURATION` for the first thing that is wrong.
 
@@ -206,13 +218,16 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     host_name = Value(socket.gethostname().split(".")[0], "--name", Path.cwd())
     state_dir: Path = sources.parsed("state_dir", DEFAULT_STATE_DIR)
     _check_socket_path(state_dir)
+    witness: bool = sources.parsed("witness", False)
+    _check_witness(sources, witness=witness)
     return Config(
         name=sources.parsed("name", None) or _checked_hostparse_name(host_name),
         listen=listen,
         advertise=_advertised(sources, listen),
         state_dir=state_dir,
-        driver=sources.parsed("driver", LibvirtDriver()),
+        driver=sources.parsed("driver", NoDriver() if witness else LibvirtDriver()),
         store=sources.parsed("store", None),
+        witness=witness,
         insecure=insecure,
         log_format=sources.parsed("log_format", LogFormat.TEXT),
         log_level=sources.parsed("log_level", LogLevel.INFO),

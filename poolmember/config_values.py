@@ -80,7 +80,12 @@ class SimDriver:
     file: Path | None = None
 
 
-DriverSpec = LibvirtDriver | SimDriver
+@dataclass(frozen=True, slots=True)
+class NoDriver:
+    """No hypervisor: enough for a witness."""
+
+
+DriverSpec = LibvirtDriver | SimDriver | NoDriver
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,9 @@ def _driver(value: Value) -> DriverSpec:
         if not file.is_file():
             raise Problem(f"there is no file {file}")
         return SimDriver(file)
-    raise Problem(f"must be libvirt, libvirt:URI, sim or sim:FILE, not {text!r}")
+    if text == "none":
+        return NoDriver()
+    raise Problem(f"must be libvirt, libvirt:URI, sim, sim:FILE or none, not {text!r}")
 
 
 def _store(value: Value) -> SqliteStore:
@@ -276,6 +283,7 @@ PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "state_dir": _path,
     "driver": _driver,
     "store": _store,
+    "witness": _switch,
     "insecure": _switch,
     "log_format": _log_format,
     "log_level": _log_level,

@@ -346,21 +346,17 @@ class Contender:
         hears = following is not None and following.term >= term and not self._silent()
         if master is not None:
             hears = master.may_speak
+        own = None if follower.state is None else follower.state.get(Host, self._host)
         return Standing(
             host=self._host,
             revision=follower.state.revision if follower.state is not None else 0,
-            priority=self._priority,
+            priority=own.failover_priority if own is not None and own.may_lead else 0,
             hears_master=hears,
             reaches_store=await self._reaches_store(seconds),
             leads=master is not None,
             incarnation=follower.state.incarnation if follower.state is not None else None,
+            in_maintenance=own is not None and not own.enabled,
         )
-
-    @property
-    def _priority(self) -> int:
-        state = self._follower.state
-        host = None if state is None else state.get(Host, self._host)
-        return 0 if host is None else host.failover_priority
 
     async def take_over(self, head: Head, why: Accession) -> None:
         """Claim the mastership that `head` is of; returns when this host has confirmed its own."""

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -35,7 +34,7 @@ from poolmember.files import HostFiles
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.host_scripts import HostScripts
-from poolmember.identity import Identity, Member, new_identity
+from poolmember.identity import Identity, Member, as_started, new_identity
 from poolmember.measurements import DiskGauge
 from poolmember.notify import Notifier
 from poolmember.parts import Parts, handlers_while_starting
@@ -60,6 +59,10 @@ def make_driver(config: Config) -> Driver:
         from poolmember.drivers.sim import SimDriver
 
         return SimDriver(spec.file, host_name=config.name, management_endpoint=endpoint)
+    if isinstance(spec, config_values.NoDriver):
+        from poolmember.drivers.no_hypervisor import NoHypervisor
+
+        return NoHypervisor(management_endpoint=endpoint)
     # Only here: libvirt is an optional dependency.
     from poolmember.drivers.libvirt_driver import LibvirtDriver
 
@@ -170,10 +173,12 @@ class Daemon:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        if self._state_dir.identity is None:
-            self._state_dir.write_identity(new_identity(self._config.name))
-        elif self.identity.name != self._config.name:
-            self._state_dir.write_identity(replace(self.identity, name=self._config.name))
+        name, witness = self._config.name, self._config.witness
+        known = self._state_dir.identity
+        if known is None:
+            self._state_dir.write_identity(new_identity(name, witness=witness))
+        elif (now := as_started(known, name=name, witness=witness)) != known:
+            self._state_dir.write_identity(now)
         await self._driver.open(self.identity.host)
         try:
             server = await self._serve()

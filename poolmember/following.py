@@ -14,12 +14,13 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import Host
 from poolcore.replica import DeltaDoesNotFollow
 from poolcore.side_by_side import side_by_side
+from poolcore.wire.channels import OpenChannel, open_channel
 from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import member_service_pb2_grpc
 from poolmember.founding import found_insistently
-from poolmember.gateway import Upstream, upstream_to
+from poolmember.gateway import Upstream
 from poolmember.identity import Member
 from poolmember.inheriting import inherit, is_heir
 from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
@@ -87,7 +88,7 @@ async def sessions(
     search = Search()
     handlers = parts.answer_from_replica(follower, search.summary)
     parts.gateway.serve_locally(handlers)
-    alone = f"member of pool {_name(follower)}, looking for its master"
+    alone = f"{parts.role} of pool {_name(follower)}, looking for its master"
     parts.on_role(alone)
     hint: str | None = None
     pause = PAUSE_SECONDS
@@ -155,7 +156,7 @@ async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers
 
         def welcomed() -> None:
             parts.gateway.pass_on(upstream, handlers)
-            parts.on_role(f"member, following {endpoint}")
+            parts.on_role(f"{parts.role}, following {endpoint}")
 
         try:
             await Session(follower, parts.driver, on_welcome=welcomed).run(link)
@@ -166,13 +167,14 @@ async def _one_session(parts: Parts, follower: Follower, endpoint: str, handlers
 class Uplinks:
     """The ways to other hosts over gRPC. To be closed when no more are used."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_channel: OpenChannel = open_channel) -> None:
+        self._open_channel = open_channel
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def connected(self, endpoint: str) -> AsyncIterator[tuple[Upstream, Link]]:
         """The way to a host: for the calls that are passed on, and for a session."""
-        upstream = upstream_to(endpoint)
+        upstream = Upstream(endpoint, self._open_channel(endpoint))
         try:
             yield upstream, link_over(upstream.channel, endpoint)
         finally:

@@ -20,7 +20,6 @@ from typing import Any
 import grpc
 
 from poolcore.errors import PoolError, Reason
-from poolcore.wire.channels import open_channel
 from poolcore.wire.serving import Context, Handlers, abort
 from poolcore.wire.status import DETAILS_KEY, error_from_rpc
 from poolmaster.service.api import METHODS, SESSION, not_master
@@ -299,8 +298,3 @@ def _is_connection_loss(error: grpc.aio.AioRpcError) -> bool:
 async def _pass_back(context: Context, error: grpc.aio.AioRpcError) -> None:
     details = tuple((k, v) for k, v in error.trailing_metadata() or () if k == DETAILS_KEY)
     await context.abort(error.code(), error.details() or "", details)
-
-
-def upstream_to(endpoint: str) -> Upstream:
-    """The way to a master; close its channel when it is no longer used."""
-    return Upstream(endpoint, open_channel(endpoint))

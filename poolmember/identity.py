@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,34 @@ class Identity:
     host: HostId
     name: str
     membership: Membership | None = None
+    witness: bool = False
+    """As its daemon was started when it founded the pool that it has been in since, or left."""
 
 
-def new_identity(name: str) -> Identity:
+def new_identity(name: str, *, witness: bool = False) -> Identity:
     """The identity of a host that starts for the first time."""
-    return Identity(host=HostId(str(uuid.uuid4())), name=name)
+    return Identity(host=HostId(str(uuid.uuid4())), name=name, witness=witness)
+
+
+def as_started(identity: Identity, *, name: str, witness: bool) -> Identity:
+    """The identity of a host whose daemon is started again: its name may be another one.
+
+    `WITNESS_CHANGED` if it was started as the other kind of host: what it has brought into its
+    pool, and what the pool counts on, would not be so any more. Without a pool it may change.
+    """
+    membership = identity.membership
+    if membership is not None and identity.witness != witness:
+        kinds = {True: "a witness", False: "no witness"}
+        pool = f"pool {membership.pool_name}" if isinstance(membership, Member) else "its own pool"
+        raise PoolError(
+            Reason.WITNESS_CHANGED,
+            host=identity.name,
+            before=kinds[identity.witness],
+            after=kinds[witness],
+            pool=pool,
+            how="with --witness" if identity.witness else "without --witness",
+        )
+    return replace(identity, name=name, witness=witness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +99,7 @@ def encode(document: Document) -> str:
         "schema_version": SCHEMA_VERSION,
         "host": identity.host,
         "name": identity.name,
+        "witness": identity.witness,
         "membership": None,
     }
     if isinstance(membership, Own):
@@ -115,6 +139,13 @@ def _count(plain: dict[str, Any], key: str) -> int:
 
 def _uuid(plain: dict[str, Any], key: str) -> str:
     return str(uuid.UUID(_text(plain, key)))
+
+
+def _flag(plain: dict[str, Any], key: str) -> bool:
+    value = plain.get(key, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}")
+    return value
 
 
 def _decode_membership(plain: dict[str, Any]) -> Membership:
@@ -169,6 +200,7 @@ def decode(path: Path, data: bytes) -> Document:
         identity = Identity(
             host=HostId(_uuid(plain, "host")),
             name=_text(plain, "name"),
+            witness=_flag(plain, "witness"),
             membership=None if membership is None else _decode_membership(membership),
         )
         retire = tuple(_rename(*pair) for pair in plain.get("retire", ()))

@@ -132,7 +132,8 @@ def as_rows(found: Inspection) -> list[tuple[str, str]]:
     if identity is None:
         rows.append(("host", "not known"))
     else:
-        rows.append(("host", f"{identity.name} ({identity.host})"))
+        kind = ", a witness" if identity.witness else ""
+        rows.append(("host", f"{identity.name} ({identity.host}){kind}"))
         rows += _membership_rows(identity)
     if head is None:
         rows.append(("replica", "none"))

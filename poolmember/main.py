@@ -38,6 +38,7 @@ from poolmember.options import (
     OutputOption,
     StateDirOption,
     StoreOption,
+    WitnessOption,
     YesOption,
 )
 from poolmember.reset import Outcome, reset
@@ -96,6 +97,7 @@ def run(
     state_dir: StateDirOption = None,
     driver: DriverOption = None,
     store: StoreOption = None,
+    witness: WitnessOption = None,
     insecure: InsecureOption = None,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
@@ -117,6 +119,7 @@ def run(
         "state_dir": state_dir,
         "driver": driver,
         "store": store,
+        "witness": witness,
         "insecure": insecure,
         "log_format": log_format,
         "log_level": log_level,

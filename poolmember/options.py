@@ -57,9 +57,9 @@ AdvertiseOption = Annotated[
 DriverOption = Annotated[
     str | None,
     typer.Option(
-        metavar="libvirt[:URI]|sim[:FILE]",
-        help="The hypervisor. Default: libvirt, at qemu:///system. `sim` simulates a host, as "
-        "FILE describes it.",
+        metavar="libvirt[:URI]|sim[:FILE]|none",
+        help="The hypervisor. Default: libvirt, at qemu:///system; none for a witness, which needs "
+        "no hypervisor. `sim` simulates a host, as FILE describes it.",
     ),
 ]
 StoreOption = Annotated[
@@ -69,6 +69,16 @@ StoreOption = Annotated[
         help="For the host that founds a pool: a file in which the daemons of this machine keep "
         "the pool's metadata together. Default: a file in the state directory, for this host "
         "alone.",
+    ),
+]
+WitnessOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--witness/--no-witness",
+        help="The host votes when a master is elected and keeps a replica; it runs no VMs, brings "
+        "nothing into the pool and never becomes its master. It waits until `pool add-host` takes "
+        "it in.",
+        show_default=False,
     ),
 ]
 InsecureOption = Annotated[

@@ -84,6 +84,11 @@ class Parts:
             raise RuntimeError("the host has no identity yet")
         return identity
 
+    @property
+    def role(self) -> str:
+        """What this host is while it follows a master, in a word."""
+        return "witness" if self.identity.witness else "member"
+
     def new_pool(self, uuid_: str) -> Pool:
         """The pool object of a pool that this host founds."""
         return Pool(
@@ -122,12 +127,17 @@ class Parts:
         With a `refusal` it looks for none, and that is what callers are told.
         """
 
+        def why() -> str:
+            # It may be the message of another error, a sentence of its own.
+            said = problem().rstrip(".")
+            if self.identity.witness and isinstance(self.identity.membership, Member):
+                said += "; it is a witness and does not become master itself"
+            return said
+
         def no_master() -> PoolError:
             if refusal is not None:
                 return refusal
-            # It may be the message of another error, a sentence of its own.
-            said = problem().rstrip(".")
-            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
+            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=why())
 
         def view() -> View:
             if follower.state is None:
@@ -146,7 +156,7 @@ class Parts:
                 "sqlite",
                 shared=shared,
                 host=self.identity.host,
-                problem=problem(),
+                problem=why(),
                 refusal=refusal,
             )
 

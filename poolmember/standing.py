@@ -43,6 +43,9 @@ async def take_over(parts: Parts, head: Head, why: Accession) -> None:
     if parts.contender is None:
         name, problem = parts.identity.name, "it does not share the pool's store"
         raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
+    if parts.identity.witness:
+        name, problem = parts.identity.name, "it votes and never becomes master"
+        raise PoolError(Reason.HOST_IS_WITNESS, host=name, problem=problem)
     await parts.contender.take_over(head, why)
 
 

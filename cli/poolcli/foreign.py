@@ -25,6 +25,9 @@ _ELSEWHERE = {
     "pool-dump-database": "show -o json",
     "host-forget": "host forget",
     "host-declare-dead": "host declare-dead",
+    "host-disable": "host maintenance HOST",
+    "host-evacuate": "host maintenance HOST",
+    "host-enable": "host maintenance HOST --off",
     "event-wait": "wait",
     "task-cancel": "task cancel",
     # pvecm and its siblings
@@ -37,12 +40,14 @@ _ELSEWHERE = {
     "leave": "eject-host",
     "remove-host": "eject-host",
     "del-host": "eject-host",
+    "node-maintenance": "host maintenance HOST",
     # what people try
     "emergency-transition": "emergency-transition-to-master",
     "recover-slaves": "recover-members",
     "reset-master": "emergency-reset-master ADDRESS",
     "failover": "designate-master HOST",
     "promote": "designate-master HOST",
+    "maintenance": "host maintenance HOST",
     "list": "host list",
     "hosts": "host list",
     "vms": "vm list",
@@ -58,6 +63,14 @@ _ELSEWHERE = {
     "version": "--version",
     "rename": "set name_label=NAME",
 }
+
+_VERBS = {
+    "disable": "maintenance HOST",
+    "evacuate": "maintenance HOST",
+    "drain": "maintenance HOST",
+    "enable": "maintenance HOST --off",
+}
+"""What is meant below a noun that has the command, such as `pool host`."""
 
 _WITHOUT = {
     "create": "There is nothing to create: every host is a pool of one, ready to take in others "
@@ -87,6 +100,8 @@ def suggestion(path: Sequence[str], args: Sequence[str], known: Sequence[str]) -
             return message, f"Did you mean `pool {meant}`?"
     elif word in {"param-list", "param-get", "get", "info"} and "show" in known:
         return message, f"Did you mean `{' '.join(('pool', *path, 'show'))}`?"
+    elif word in _VERBS and _VERBS[word].split()[0] in known:
+        return message, f"Did you mean `{' '.join(('pool', *path, _VERBS[word]))}`?"
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
     if len(close) == 2 and _likeness(word, close[0]) > _likeness(word, close[1]) + 0.1:
         close = close[:1]  # the one is clearly what was meant

@@ -10,13 +10,16 @@ import typer
 from poolcli.app import command
 from poolcli.completion import completer
 from poolcli.failures import Ended
-from poolcli.nouns import Noun, Others, RequestId, noun_app
+from poolcli.membership import NoWait
+from poolcli.nouns import Noun, Others, RequestId, noun_app, show_object
 from poolcli.output import Format, data, note
 from poolcli.session import Session, confirmed
 from poolcli.text import safe, size, yes_no
+from poolcli.waiting import ended, started
 
 if TYPE_CHECKING:
-    from poolclient import ForgetPreview, NamedObject
+    from poolclient import ForgetPreview, NamedObject, PoolClient
+    from poolcore.model import Host
 
 SHOWN_NAMES = 10
 
@@ -55,6 +58,8 @@ app = noun_app(
             "NAME": lambda host, _: host.name_label,
             "ADDRESS": lambda host, _: host.address,
             "LIVE": _live,
+            "ENABLED": lambda host, _: yes_no(host.enabled),
+            "WITNESS": lambda host, _: yes_no(host.witness),
             "VERSION": lambda host, _: host.software_version.product_version,
             "CPUS": lambda host, _: str(host.cpu.count),
             "MEMORY": _memory,
@@ -150,3 +155,53 @@ def _listed(objects: Sequence[NamedObject]) -> str:
         return str(len(objects))
     more = len(objects) - SHOWN_NAMES
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+@command(app, "maintenance")
+async def maintenance(
+    session: Session,
+    host: Name,
+    *,
+    off: Annotated[bool, typer.Option("--off", help="End the maintenance.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also if no other host can be master; HOST then stays the master."
+        ),
+    ] = False,
+    no_wait: NoWait = False,
+    request_id: RequestId = None,
+) -> None:
+    """Put a host into maintenance, before it is rebooted, updated or switched off.
+
+    It becomes master only if no other host can; if it is the master, it hands that over first.
+    VMs are not moved: those that run on it are named.
+    """
+    session.refuse_format(Format.SCRIPT)
+    async with session.pool() as pool:
+        found = await pool.hosts.get(host)
+        handle = await pool.set_maintenance(found, not off, force=force, request_id=request_id)
+        if no_wait:
+            started(session, handle.task)
+            return
+        task: Any = await ended(session, handle)
+        if session.format is not Format.TABLE:
+            show_object(task, session.format)
+        elif off:
+            note(f"{safe(found.name_label)} is no longer in maintenance.")
+        else:
+            note(f"{safe(found.name_label)} is in maintenance.")
+        if not off:
+            await _note_what_stays(pool, found)
+
+
+async def _note_what_stays(pool: PoolClient, host: Host) -> None:
+    """Name what a person has to see to before the host is switched off."""
+    outlook, _ = await pool.if_lost(host)
+    running = [vm.name_label for vm in outlook.vms if vm.power_state in {"running", "paused"}]
+    if running:
+        names = ", ".join(map(safe, running[:SHOWN_NAMES]))
+        more = " …" if len(running) > SHOWN_NAMES else ""
+        note(f"VMs run on it and were not moved: {len(running)} ({names}{more}).")
+    if outlook.master is not None and outlook.master.uuid == host.uuid:
+        note("It is still the master: without it nothing can be changed until a person acts.")

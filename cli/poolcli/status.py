@@ -68,6 +68,7 @@ def status_json(found: PoolStatus) -> dict[str, Any]:
                 "name": host.name,
                 "address": host.address,
                 "role": host.role.value,
+                "enabled": host.enabled,
                 "live": host.live,
                 "in_step": host.in_step,
                 "applied_revision": host.applied_revision,
@@ -107,7 +108,7 @@ def show_status(found: PoolStatus) -> None:
         [
             [
                 host.name,
-                host.role.value,
+                host.role.value + ("" if host.enabled else ", in maintenance"),
                 "dead" if host.declared_dead else yes_no(host.live),
                 str(host.applied_revision) if host.live else "",
                 _lag(host.live, host.in_step, host.lag_seconds),

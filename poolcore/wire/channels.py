@@ -6,6 +6,8 @@ sides: a peer whose machine vanished sends no reset, and is to be noticed all th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import grpc
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -41,6 +43,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
     *_KEEPALIVE,
 )
+
+
+OpenChannel = Callable[[str], grpc.aio.Channel]
+"""Opens the way to an endpoint, as `open_channel` does; a simulation has a network of its own."""
 
 
 def open_channel(endpoint: str) -> grpc.aio.Channel:

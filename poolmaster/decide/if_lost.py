@@ -60,17 +60,20 @@ def last_known(state: State, *, shared_store: bool) -> LiveFacts:
 def candidates(state: State, facts: LiveFacts, *, without: Set[HostId]) -> list[Host]:
     """The hosts that could be the next master, the best first.
 
-    Attached and of a priority above 0, in the order in which they would claim.
+    Attached, no witness and of a priority above 0, in the order in which they would claim.
     """
     able = (
         host
         for host in state.all(Host)
-        if host.uuid in facts.applied and host.uuid not in without and host.failover_priority > 0
+        if host.uuid in facts.applied and host.uuid not in without and host.may_lead
     )
     return sorted(
         able,
         key=lambda h: preference(
-            revision=facts.applied[h.uuid], priority=h.failover_priority, host=h.uuid
+            revision=facts.applied[h.uuid],
+            priority=h.failover_priority,
+            host=h.uuid,
+            in_maintenance=not h.enabled,
         ),
     )
 
@@ -210,28 +213,32 @@ class _Case:
             yield self._no_spare()
 
     def _nobody(self, remaining: list[Host]) -> Warning:
-        never = [host for host in remaining if host.uuid in self.facts.applied]
-        if never:
+        leaders = [host for host in remaining if not host.witness]
+        never = [host for host in leaders if host.uuid in self.facts.applied]
+        if not leaders:
+            remedy = "Leave a host running that is no witness: a witness votes and never leads."
+        elif never:
             remedy = f"`pool host set {self._name(never[0])} failover_priority=100` lets it."
         else:
-            name = self._name(remaining[0])
+            name = self._name(leaders[0])
             act = (
                 f"`pool designate-master {name}`"
                 if self.facts.shared_store
-                else f"`pool emergency-transition-to-master` on {remaining[0].name_label}"
+                else f"`pool emergency-transition-to-master` on {leaders[0].name_label}"
             )
-            remedy = f"Start poolmember on {remaining[0].name_label}, then run {act}."
+            remedy = f"Start poolmember on {leaders[0].name_label}, then run {act}."
         return Warning(
             code="NO_CANDIDATE",
             message="None of the remaining hosts could become master: "
-            + ", ".join(
-                f"{host.name_label} "
-                + ("may never be" if host.uuid in self.facts.applied else "is not connected")
-                for host in remaining
-            )
+            + ", ".join(f"{host.name_label} {self._why_not(host)}" for host in remaining)
             + ".",
             remedy=remedy,
         )
+
+    def _why_not(self, host: Host) -> str:
+        if host.witness:
+            return "is a witness"
+        return "may never be" if host.uuid in self.facts.applied else "is not connected"
 
     def _needs_a_person(self, successor: HostRef) -> Warning:
         where = self.outlook.master.name_label if self.outlook.master else "its master"

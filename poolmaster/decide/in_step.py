@@ -24,7 +24,7 @@ IN_STEP = "REPLICA_IN_STEP"
 def candidate(state: State, hosts: Iterable[HostId]) -> HostId | None:
     """Which of `hosts`, that have everything there is, is to be in step: the likeliest master."""
     found = [host for uuid in hosts if (host := state.get(Host, uuid)) is not None]
-    best = min(found, key=lambda h: (-h.failover_priority, h.uuid), default=None)
+    best = min(found, key=lambda h: (h.witness, -h.failover_priority, h.uuid), default=None)
     return None if best is None else best.uuid
 
 

@@ -18,6 +18,7 @@ The rules, beyond "the pool becomes what the host reports":
 * A network in a pool of several hosts gets another MTU when all their interfaces on it have it.
 * A host that is joining changes nothing that is there.
 * Disk images of an SR that is not attached cannot be seen and stay as they were.
+* A witness has nothing that is the pool's: neither networks nor storage, interfaces or VMs.
 * A VM that is on another host moves only to a host that runs it or, once its own host is not
   heard of, that has it in memory. A halted or suspended definition never takes a VM away.
 
@@ -38,6 +39,7 @@ from immutables import Map
 from poolcore.facts import HostFacts, Inventory
 from poolcore.model import (
     CLASSES,
+    DEFAULT_FAILOVER_PRIORITY,
     PBD,
     PIF,
     VBD,
@@ -87,6 +89,8 @@ def joined(pool: State, facts: HostFacts, *, now: datetime) -> tuple[Change, ...
         capabilities=profile.capabilities,
         storage_types=profile.storage_types,
         network_backend=profile.network_backend,
+        failover_priority=0 if facts.witness else DEFAULT_FAILOVER_PRIORITY,
+        witness=facts.witness,
     )
     metrics = HostMetrics(
         uuid=HostMetricsId(derived_uuid(facts.host, Kind.HOST_METRICS, "metrics")),
@@ -97,7 +101,8 @@ def joined(pool: State, facts: HostFacts, *, now: datetime) -> tuple[Change, ...
     )
     arrival: tuple[Change, ...] = (Put(host), Put(metrics))
     with_host = replace(pool, tables=changed(pool.tables, arrival))
-    return (*arrival, *object_changes(with_host, facts.host, facts.inventory, arriving=True))
+    brought = _shared_with(host, facts.inventory)
+    return (*arrival, *object_changes(with_host, facts.host, brought, arriving=True))
 
 
 def reported(
@@ -119,7 +124,7 @@ def reported(
     changes = tuple(
         chain(
             _profile_changes(pool, known, inventory, now=now),
-            object_changes(pool, host, inventory),
+            object_changes(pool, host, _shared_with(known, inventory)),
         )
     )
     homes = _new_homes(pool, changes, {h: i for h, i in others.items() if h != host})
@@ -144,6 +149,11 @@ def departed(pool: State, host: HostId) -> tuple[tuple[Change, ...], tuple[Objec
     keys = {key(obj) for obj in gone}
     changes: tuple[Change, ...] = (*(Put(o) for o in bereft(pool, keys)), *removals(keys))
     return changes, tuple(in_order(_taken_along(pool, leaving, metrics, own)))
+
+
+def _shared_with(host: Host, inventory: Inventory) -> Inventory:
+    """What of the host's inventory is the pool's: nothing of a witness."""
+    return replace(inventory, objects=()) if host.witness else inventory
 
 
 def _profile_changes(
@@ -175,7 +185,7 @@ def _new_homes(
     leaving = {c.uuid for c in changes if isinstance(c, Remove) and c.kind is Kind.VM}
     homes: dict[str, tuple[bool, HostId]] = {}
     for other, inventory in others.items():
-        if not leaving or pool.get(Host, other) is None:
+        if not leaving or (host := pool.get(Host, other)) is None or host.witness:
             continue
         for vm in inventory.objects:
             if isinstance(vm, VM) and vm.uuid in leaving:

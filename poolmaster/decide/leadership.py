@@ -115,6 +115,9 @@ def _after_asking(facts: Facts, asked: Round, timings: FailoverTimings) -> Wait 
     again = asked.ended_at + timings.suspect_seconds
     if not asked.own.may_lead:
         return Wait(again, "this host may not lead")
+    candidates = best((asked.own, *asked.answers))
+    if asked.own not in candidates:
+        return Wait(again, "this host is in maintenance, and another may lead")
     by_majority = 2 * asked.deaf > facts.hosts
     deaf = f"{asked.deaf} of {facts.hosts} hosts do not hear the master"
     if not by_majority and asked.alive is not False:
@@ -122,29 +125,40 @@ def _after_asking(facts: Facts, asked: Round, timings: FailoverTimings) -> Wait 
     backed_off_at = _backed_off_at(facts, timings)
     if facts.now < backed_off_at:
         return Wait(min(backed_off_at, again), "masters have changed too often lately")
-    claim_at = max(asked.ended_at, backed_off_at) + _delay(asked, timings)
+    claim_at = max(asked.ended_at, backed_off_at)
+    claim_at += candidates.index(asked.own) * _apart(len(candidates), timings)
     if facts.now < claim_at:
         return Wait(min(claim_at, again), "better candidates go first")
     return Claim(deaf if by_majority else "the master has not kept its key alive")
 
 
-def preference(*, revision: int, priority: int, host: HostId) -> tuple[int, int, str]:
-    """The key that sorts hosts, the best next master first: newest replica, priority, uuid."""
-    return -revision, -priority, host
+def preference(
+    *, revision: int, priority: int, host: HostId, in_maintenance: bool
+) -> tuple[bool, int, int, str]:
+    """The key that sorts hosts, the best next master first: newest replica, priority, uuid.
+
+    Hosts in maintenance come after all others.
+    """
+    return in_maintenance, -revision, -priority, host
 
 
-def best(candidates: Iterable[Standing]) -> list[Standing]:
-    """The candidates, the best first."""
-    return sorted(
-        (c for c in candidates if c.may_lead),
-        key=lambda c: preference(revision=c.revision, priority=c.priority, host=c.host),
+def best(standings: Iterable[Standing]) -> list[Standing]:
+    """The candidates, the best first: those in maintenance are some only if there are no others."""
+    able = sorted(
+        (s for s in standings if s.may_lead),
+        key=lambda s: preference(
+            revision=s.revision,
+            priority=s.priority,
+            host=s.host,
+            in_maintenance=s.in_maintenance,
+        ),
     )
+    return [s for s in able if not s.in_maintenance] or able
 
 
-def _delay(asked: Round, timings: FailoverTimings) -> float:
-    candidates = best((asked.own, *asked.answers))
-    apart = min(NEXT_CANDIDATE_SECONDS, timings.suspect_seconds / len(candidates))
-    return candidates.index(asked.own) * apart
+def _apart(candidates: int, timings: FailoverTimings) -> float:
+    """Seconds between the claims of one candidate and the next."""
+    return min(NEXT_CANDIDATE_SECONDS, timings.suspect_seconds / candidates)
 
 
 def _backed_off_at(facts: Facts, timings: FailoverTimings) -> float:

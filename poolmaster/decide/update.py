@@ -14,7 +14,7 @@ from typing import TypeVar
 from immutables import Map
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Described, FailoverTimings
+from poolcore.model import Described, FailoverTimings, Host
 
 D = TypeVar("D", bound=Described)
 
@@ -70,11 +70,14 @@ def checked_name(name: str) -> str:
     return checked_text("name_label", name, NAME_LIMIT)
 
 
-def checked_priority(priority: int) -> int:
-    """A priority that a host may have when a master is chosen."""
+def prioritized(host: Host, priority: int) -> Host:
+    """The host with that priority when a master is chosen; `HOST_IS_WITNESS` for a witness."""
     if not 0 <= priority <= PRIORITY_LIMIT:
         raise invalid("failover_priority", f"must be from 0 to {PRIORITY_LIMIT:,}")
-    return priority
+    if host.witness:
+        problem = "its failover_priority stays 0, as it never becomes master"
+        raise PoolError(Reason.HOST_IS_WITNESS, host=host.name_label, problem=problem)
+    return replace(host, failover_priority=priority)
 
 
 TIMING_LIMITS: Mapping[str, tuple[float, float]] = {

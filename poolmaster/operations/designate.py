@@ -56,11 +56,17 @@ class Handover:
         self._agents = agents
         self._shared = shared
 
-    def check(self, state: State, host: HostId) -> Host:
-        """The host if it could take over now; raises `PoolError` with the reason if not."""
+    def check(self, state: State, host: HostId, *, in_maintenance: bool = False) -> Host:
+        """The host if it could take over now; raises `PoolError` with the reason if not.
+
+        `in_maintenance`: a host in maintenance could, too.
+        """
         found = state.get(Host, host)
         if found is None:
             raise PoolError(Reason.OBJECT_NOT_FOUND, kind="host", name=host)
+        if found.witness:
+            problem = "it votes and never becomes master"
+            raise PoolError(Reason.HOST_IS_WITNESS, host=found.name_label, problem=problem)
         ours = state.host(self._ledger.head.master).software_version
         if found.software_version != ours:
             problem = (
@@ -70,6 +76,8 @@ class Handover:
         if not found.failover_priority:
             problem = "its failover priority is 0"
             raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=found.name_label, problem=problem)
+        if not (found.enabled or in_maintenance):
+            raise PoolError(Reason.HOST_DISABLED, host=found.name_label)
         if self._sessions.get(host) is None:
             raise PoolError(Reason.HOST_OFFLINE, host=found.name_label)
         return found
@@ -136,28 +144,35 @@ class Handover:
                 await session.comes_to(commit.revision)
 
     async def to_the_best(self) -> None:
-        """Hand over to the best of the attached hosts; `HANDOVER_FAILED` if there is none."""
-        state = self._ledger.state
-        best = self._best(state)
+        """Hand over to the best of the attached hosts; `HANDOVER_FAILED` if there is none.
+
+        To one in maintenance only if there is no other: it would be elected then anyway.
+        """
+        best = self.best(self._ledger.state, in_maintenance=True)
         if best is None:
             raise _failed("no other host", "none is connected that could")
         await self.to(best, Accession.HANDED_OVER)
 
-    def _best(self, state: State) -> Host | None:
+    def best(self, state: State, *, in_maintenance: bool = False) -> Host | None:
+        """The best of the attached hosts but the master; none if none could take over."""
         found: list[tuple[Session, Host]] = []
         for host in state.all(Host):
             session = self._sessions.get(host.uuid)
             if session is None or host.uuid == self._ledger.head.master:
                 continue
             try:
-                found.append((session, self.check(state, host.uuid)))
+                able = self.check(state, host.uuid, in_maintenance=in_maintenance)
+                found.append((session, able))
             except PoolError:
                 continue
 
-        def rank(candidate: tuple[Session, Host]) -> tuple[int, int, str]:
+        def rank(candidate: tuple[Session, Host]) -> tuple[bool, int, int, str]:
             session, host = candidate
             return preference(
-                revision=session.applied, priority=host.failover_priority, host=host.uuid
+                revision=session.applied,
+                priority=host.failover_priority,
+                host=host.uuid,
+                in_maintenance=not host.enabled,
             )
 
         return min(found, key=rank, default=(None, None))[1]

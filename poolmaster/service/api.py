@@ -98,6 +98,7 @@ def master_handlers(master: Mastership, *, host: str) -> Handlers:
             "DeclareHostDead": partial(hosts.declare_host_dead, master),
             "CheckForgetHost": partial(hosts.check_forget_host, master),
             "ForgetHost": partial(hosts.forget_host, master),
+            "SetMaintenance": partial(hosts.set_maintenance, master),
         },
         "TaskService": {"CancelTask": cancel_task},
         "LockService": {

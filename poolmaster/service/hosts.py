@@ -1,4 +1,4 @@
-"""Hosts coming and going: the requests that start, check and ask about joins and ejects."""
+"""Hosts coming and going, leading and resting: the requests that start, check and ask about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
 from poolmaster.decide.gone import forgotten
 from poolmaster.decide.holdings import metrics_of
-from poolmaster.decide.preflight import preflight
+from poolmaster.decide.preflight import preflight, takes_hosts_in
 from poolmaster.decide.selection import select
 from poolmaster.decide.update import invalid
 from poolmaster.ledger import Outcome
@@ -81,6 +81,7 @@ async def _examine(
     master: Mastership, endpoint: str, *, force: bool
 ) -> tuple[HostFacts, tuple[Finding, ...]]:
     state = await master.fresh()
+    takes_hosts_in(state.host(master.host))
     facts = await master.examiner.measured(endpoint)
     facts = await master.examiner.reachability(state, facts)
     facts = await master.examiner.same_store(facts, endpoint, master.shared_store)
@@ -228,6 +229,27 @@ async def designate_master(
     begin = master.designate.begin(master, TaskId(str(uuid.uuid4())), host.uuid)
     task = await master.operations.start(begin, request=asked)
     return pb.DesignateMasterResponse(task=to_proto(task))
+
+
+async def set_maintenance(
+    master: Mastership, request: host_pb.SetMaintenanceRequest
+) -> host_pb.SetMaintenanceResponse:
+    """Start a maintenance, or end one."""
+    asked = request_of(request)
+    first = await master.ledger.first_outcome(asked) if asked is not None else None
+    if first is not None:
+        return host_pb.SetMaintenanceResponse(task=to_proto(master.operations.of_outcome(first)))
+    if not request.HasField("maintenance"):
+        raise invalid("maintenance", "is missing")
+    state, new = await master.fresh(), TaskId(str(uuid.uuid4()))
+    host = select(state, Host, request.host).uuid
+    if request.maintenance:
+        await master.maintenance.known(state, host)
+        decide = master.maintenance.begin(master, new, host, force=request.force)
+    else:
+        decide = master.maintenance.finish(master, new, host)
+    task = await master.operations.start(decide, request=asked)
+    return host_pb.SetMaintenanceResponse(task=to_proto(task))
 
 
 async def get_join(master: Mastership, request: pb.GetJoinRequest) -> pb.GetJoinResponse:

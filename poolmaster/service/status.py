@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from poolcore.errors import PoolError
 from poolcore.model import VM, Host, HostId, HostMetrics, PowerState
@@ -11,6 +11,9 @@ from poolcore.wire.codec import to_proto
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.mastership import Mastership
 from poolmaster.service.reads import View
+
+VMS_NAMED = 10
+"""So many VMs a warning names."""
 
 
 def status_of_master(master: Mastership) -> pb.GetStatusResponse:
@@ -28,7 +31,8 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
                 uuid=host.uuid,
                 name=host.name_label,
                 address=host.address,
-                role=pb.ROLE_MASTER if host.uuid == head.master else pb.ROLE_MEMBER,
+                role=_role(host, head.master),
+                enabled=host.enabled,
                 live=session is not None,
                 in_step=session is not None and applied >= head.revision and not alone,
                 applied_revision=applied,
@@ -68,7 +72,8 @@ def status_of_replica(
             uuid=host.uuid,
             name=host.name_label,
             address=host.address,
-            role=pb.ROLE_MASTER if host.uuid == master else pb.ROLE_MEMBER,
+            role=_role(host, master),
+            enabled=host.enabled,
             live=False,
             in_step=False,
             applied_revision=0,
@@ -87,7 +92,7 @@ def status_of_replica(
 def _no_master(state: State, host: HostId, problem: str, *, shared: bool) -> pb.Warning:
     remedy = "Start the master's daemon, or check the network between the hosts."
     own = state.get(Host, host)
-    if not shared and own is not None and len(_ordered(state)) > 1:
+    if not shared and own is not None and not own.witness and len(_ordered(state)) > 1:
         remedy = (
             "Start the daemons of the other hosts, or check the network to them. If the master is "
             "lost and certainly off, this host can go on without it: "
@@ -110,11 +115,20 @@ def _durable_on(master: Mastership, state: State) -> list[HostId]:
     return [master.host] if second is None else [master.host, second.uuid]
 
 
+def _role(host: Host, master: str | None) -> pb.Role.ValueType:
+    # A witness that waits to be taken in is the master of its pool of one.
+    if host.uuid == master:
+        return pb.ROLE_MASTER
+    return pb.ROLE_WITNESS if host.witness else pb.ROLE_MEMBER
+
+
 def _quorum(state: State, *, shared: bool) -> pb.Quorum:
     if shared:
-        # Any one of them that may lead and reaches the store can, with the others or without.
-        candidates = sum(1 for host in state.all(Host) if host.failover_priority)
-        return pb.Quorum(voters=candidates, needed=1, survives=max(candidates - 1, 0))
+        # Any one of those that may lead and reaches the store can, with the others or without;
+        # but the hosts that are left may be just those that may not.
+        voters = sum(1 for _ in state.all(Host))
+        survives = max(sum(host.may_lead for host in state.all(Host)) - 1, 0)
+        return pb.Quorum(voters=voters, needed=voters - survives, survives=survives)
     # The store is at the master: it alone has to be up, and nobody else can stand in for it.
     return pb.Quorum(voters=1, needed=1, survives=0)
 
@@ -202,6 +216,16 @@ def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
         if host.uuid in dead
     ]
     warnings += _unknown_vms(state)
+    warnings += _maintenance_warnings(state, hosts, master.host)
+    if state.host(master.host).witness and state.pool.reservation is None:
+        warnings.append(
+            pb.Warning(
+                code="WITNESS_ALONE",
+                message="This host is a witness and in no pool with others: it waits to be taken "
+                "in, and takes nobody in itself.",
+                remedy="Run `pool add-host` with this host's address, asking a host of the pool.",
+            )
+        )
     if state.pool.reservation is not None:
         name = state.pool.reservation.pool_name
         warnings.append(
@@ -228,3 +252,31 @@ def _unknown_vms(state: State) -> list[pb.Warning]:
             "`pool host declare-dead HOST` says so, and its VMs can be started elsewhere.",
         )
     ]
+
+
+def _maintenance_warnings(
+    state: State, hosts: Iterable[Host], master: HostId
+) -> Iterator[pb.Warning]:
+    for host in hosts:
+        if host.enabled:
+            continue
+        role = "the master, and " if host.uuid == master else ""
+        message = f"{host.name_label} is {role}in maintenance."
+        names = sorted(vm.name_label for vm in _running_on(state, host.uuid))
+        if names:
+            shown = ", ".join(names[:VMS_NAMED]) + (" …" if len(names) > VMS_NAMED else "")
+            message += f" VMs that run on it: {len(names)} ({shown})."
+        yield pb.Warning(
+            code="HOST_IN_MAINTENANCE",
+            message=message,
+            remedy=(
+                "Migrate or shut down its VMs before the host is switched off. " if names else ""
+            )
+            + f"`pool host maintenance {host.name_label} --off` ends the maintenance.",
+        )
+
+
+def _running_on(state: State, host: HostId) -> Iterator[VM]:
+    """The VMs that the host has in memory."""
+    there = (PowerState.RUNNING, PowerState.PAUSED)
+    return (v for v in state.all(VM) if v.resident_on == host and v.power_state in there)

@@ -29,7 +29,7 @@ from poolmanager.v1 import (
     vm_service_pb2,
 )
 from poolmaster.decide.selection import select
-from poolmaster.decide.update import MetadataPatch, checked_priority, invalid, patched, timed
+from poolmaster.decide.update import MetadataPatch, invalid, patched, prioritized, timed
 from poolmaster.ledger import Decide, Decision, Outcome, PendingWrite, Request
 from poolmaster.mastership import Mastership
 
@@ -139,8 +139,7 @@ async def update_host(
         before = select(state, Host, request.host)
         after = patched(before, patch)
         if request.HasField("failover_priority"):
-            priority = checked_priority(request.failover_priority)
-            after = replace(after, failover_priority=priority)
+            after = prioritized(after, request.failover_priority)
         return _decision(before, after, asked)
 
     outcome = await master.write(decide, request=asked)

@@ -64,9 +64,12 @@ class LateTransaction:
         return self._flight.writes
 
     def land(self) -> bool:
-        """It arrives now, and its compares are evaluated now; whether it was applied."""
+        """It arrives now, and its compares are evaluated now; whether it was applied.
+
+        False, too, when it was dropped or a crash of the engine has taken it.
+        """
         self._data.land(self._flight)
-        return self._flight.result()
+        return self._flight.outcome is not None and self._flight.result()
 
     def drop(self) -> None:
         """It never arrives."""

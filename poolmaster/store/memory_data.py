@@ -120,8 +120,11 @@ class MemoryStoreData:
         return flight
 
     def land(self, flight: Flight) -> None:
-        """Let the transaction arrive now: its compares see the state as it is."""
-        if flight.outcome is not None:
+        """Let the transaction arrive now: its compares see the state as it is.
+
+        Nothing happens if it has arrived before, was dropped, or was in flight at a crash.
+        """
+        if flight not in self._flights:
             return
         self._flights.remove(flight)
         try:

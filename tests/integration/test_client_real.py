@@ -72,6 +72,10 @@ def foreseen_by_the_twin(address: str, since: int) -> None:
         assert outlook.next_master is None
         assert [d.name_label for d in pool.diff(since).objects] == ["ignite"]
         assert [reign.why for reign in pool.master_history()] == ["restarted", "founded"]
+        for maintenance in (True, False):
+            task = pool.set_maintenance("ignite", maintenance).wait()
+            assert task.status is TaskStatus.SUCCESS
+            assert pool.hosts.get("ignite").enabled is not maintenance
 
 
 async def test_what_an_administrator_asks_before_and_after(cluster: Cluster) -> None:

@@ -102,6 +102,9 @@ def write_requests(revision: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "PoolService/UpdatePool": pool_service_pb2.UpdatePoolRequest(patch=TAGGED),
         "HostService/UpdateHost": host_service_pb2.UpdateHostRequest(host="ign", patch=TAGGED),
+        "HostService/SetMaintenance": host_service_pb2.SetMaintenanceRequest(
+            host="ignite", maintenance=True
+        ),
         "StorageService/UpdateSr": storage_service_pb2.UpdateSrRequest(sr="nfs-i", patch=TAGGED),
         "StorageService/UpdateVdi": storage_service_pb2.UpdateVdiRequest(vdi="web", patch=TAGGED),
         "NetworkService/UpdateNetwork": network_service_pb2.UpdateNetworkRequest(

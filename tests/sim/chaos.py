@@ -1,8 +1,9 @@
 """Hosts of two pools, clients and misfortunes, all drawn from one seed.
 
-For a while hosts join, are ejected, change, lose their power and come back, links are cut, stores
-refuse, answer nothing or fail; then everything is healed and has to settle. What a client was told
-is checked in the end: what was acknowledged is in the chain, what was refused as not done is not.
+For a while hosts join, are ejected, change, are stopped, lose their power and come back, links are
+cut, messages are lost, stores refuse, answer nothing or fail; then everything is healed and has to
+settle. What a client was told is checked in the end: what was acknowledged is in the chain, what
+was refused as not done is not.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Chaos:
             self._links,
             self._links,
             self._hypervisors,
+            self._freeze,
+            self._losses,
         ]
         chosen = [misfortune for misfortune in misfortunes if self.dice.random() < 0.5]
         self.troubled = self.dice.random() < 0.5
@@ -125,9 +128,21 @@ class Chaos:
     async def _links(self) -> None:
         one, other = self._any_host(), self._any_host()
         if one is not other:
-            self.world.network.cut(one.endpoint, other.endpoint)
+            one_way = self.dice.random() < 0.3
+            self.world.network.cut(one.endpoint, other.endpoint, one_way=one_way)
             await self.world.clock.sleep(self.dice.choice([0.05, 0.5, 5.0]))
             self.world.network.heal(one.endpoint, other.endpoint)
+
+    async def _freeze(self) -> None:
+        host = self._any_host()
+        host.freeze()
+        await self.world.clock.sleep(self.dice.choice([0.05, 0.5, 4.0]))
+        host.thaw()
+
+    async def _losses(self) -> None:
+        self.world.network.losses = self.dice.choice([0.001, 0.01, 0.05])
+        await self.world.clock.sleep(self.dice.choice([0.5, 2.0]))
+        self.world.network.losses = 0.0
 
     async def _hypervisors(self) -> None:
         host = self._any_host()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
-from poolmaster.store.contract import Compare, ReadResult, Store, Write
+from poolmaster.store.contract import Compare, ReadResult, Store, StoreUnavailable, Write
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
 from poolmember.identity import Identity, Membership, Own
 from poolmember.session import Replica
@@ -38,6 +39,10 @@ class Disk:
     """Everything that is durable at a host."""
 
     identity: Identity | None = None
+    full: bool = False
+    """Whether replicas and stores cannot be written any more."""
+    failed_syncs: int = 0
+    """So many writes of the replica are told as failed from now on, although they got there."""
     store: StoreOnDisk | None = None
     replica: ReplicaContent | None = None
 
@@ -74,8 +79,9 @@ class Hooks:
 class PoweredStore(StoreAround):
     """A handle that is of use only while its daemon has power."""
 
-    def __init__(self, inner: Store, power: Power, hooks: Hooks) -> None:
+    def __init__(self, inner: Store, power: Power, hooks: Hooks, disk: Disk) -> None:
         super().__init__(inner)
+        self._disk = disk
         self._power = power
         self._hooks = hooks
 
@@ -83,6 +89,8 @@ class PoweredStore(StoreAround):
         self._power.ensure()
         self._hooks.about_to_commit(writes)
         self._power.ensure()
+        if self._disk.full:
+            raise StoreUnavailable("nothing was written: database or disk is full")
         applied = await super().transact(compares, writes)
         self._power.ensure()
         if applied:
@@ -123,6 +131,14 @@ class DiskFiles:
         self._power = power
         self._hooks = hooks
         self._clock = clock
+        self._replicas: list[MemoryReplica] = []
+
+    def lose_power(self) -> None:
+        """What was being written has got to the disk, or it has not."""
+        for replica in self._replicas:
+            if self._dice.random() < 0.5:
+                with suppress(PoolError):
+                    replica.finish_writing()
 
     @property
     def identity(self) -> Identity | None:
@@ -188,11 +204,25 @@ class DiskFiles:
             # Most often quick, sometimes slow: what must wait for it has the time to go wrong.
             await self._clock.sleep(self._dice.choice([0.001, 0.001, 0.001, 0.08]))
             self._power.ensure()
+            if self._disk.full:
+                raise _unwritable("database or disk is full")
 
-        return MemoryReplica(content, sync=sync, changed=self._hooks.replica_changed)
+        def changed(content: ReplicaContent) -> None:
+            self._hooks.replica_changed(content)
+            if self._disk.failed_syncs:
+                self._disk.failed_syncs -= 1
+                raise _unwritable("disk I/O error")
+
+        replica = MemoryReplica(content, sync=sync, changed=changed)
+        self._replicas.append(replica)
+        return replica
 
     def _handle(self, store: StoreOnDisk) -> Store:
         handle = MemoryStore(store.data, clock=self._clock)
         handle.faults.latency_seconds = 0.0005
         self._hooks.new_handle(handle)
-        return PoweredStore(self._hooks.around(handle), self._power, self._hooks)
+        return PoweredStore(self._hooks.around(handle), self._power, self._hooks, self._disk)
+
+
+def _unwritable(problem: str) -> PoolError:
+    return PoolError(Reason.STATE_UNWRITABLE, path="replica.db", problem=problem)

@@ -9,43 +9,45 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from poolcore.errors import PoolError, Reason
+from poolcore.clock import Clock
+from poolcore.errors import PoolError
 from poolcore.facts import Inventory, Standing, Unreachable
 from poolcore.model import Accession, HostId
 from poolcore.replica import Head
-from poolcore.wire.serving import Handlers
+from poolcore.wire.serving import handlers
 from poolcore.wire.status import error_from_rpc
-from poolmanager.v1 import pool_service_pb2
+from poolmanager.v1 import pool_service_pb2, pool_service_pb2_grpc
 from poolmaster.mastership import Mastership
 from poolmember.agent import ASK_SECONDS, Agent
+from poolmember.daemon import AGENT_SERVICE
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
 from poolmember.emergency import Emergency
-from poolmember.gateway import Gateway, Upstream
+from poolmember.following import Uplinks
+from poolmember.gateway import Gateway
 from poolmember.identity import Identity, Member, Membership
 from poolmember.measurements import Disk as DiskMeasure
 from poolmember.measurements import DiskGauge
-from poolmember.parts import Parts
+from poolmember.parts import Parts, handlers_while_starting
 from poolmember.roles import Roles
-from poolmember.session import Follower, Link
+from poolmember.session import Follower
 from poolmember.standing import standing, take_over
 from sim.asking import Asking
+from sim.channel import MemoryChannel
 from sim.disk import Disk, DiskFiles, PowerCut
-from sim.network import Connection
+from sim.machine import MachineLoop, place
+from sim.served import Details
 
 if TYPE_CHECKING:
     from sim.world import World
 
 T = TypeVar("T")
-
-CALL_SECONDS = 10.0
-GET_JOIN = "/poolmanager.v1.PoolService/GetJoin"
 
 
 class Hypervisor:
@@ -85,6 +87,20 @@ class Hypervisor:
         return
 
 
+class HostClock:
+    """A host's own clock: its time of day may jump."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.ahead = timedelta()
+        """Of the other hosts' time of day."""
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock.now() + self.ahead
+
+
 class SteadyDisk(DiskGauge):
     """A disk of always the same speed."""
 
@@ -95,66 +111,45 @@ class SteadyDisk(DiskGauge):
         return DiskMeasure(free_bytes=2**40, fsync_seconds=0.001)
 
 
-class SimGateway(Gateway):
-    """The gateway, and what a call to it would meet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.handlers: Handlers = {}
-        self.upstream: str | None = None
-
-    def serve_locally(self, handlers: Handlers) -> None:
-        super().serve_locally(handlers)
-        self.handlers, self.upstream = handlers, None
-
-    def pass_on(self, upstream: Upstream, fallback: Handlers) -> None:
-        super().pass_on(upstream, fallback)
-        self.handlers, self.upstream = fallback, upstream.endpoint
-
-
-class _Context:
-    """As much of gRPC's context as the handlers use."""
-
-    async def abort(self, code: grpc.StatusCode, text: str, metadata: Any) -> None:
-        raise grpc.aio.AioRpcError(
-            code, grpc.aio.Metadata(), grpc.aio.Metadata(*metadata), details=text
-        )
-
-
 class Life:
     """One run of a host's daemon. Implements `poolmember.agent.Home` and `Network`."""
 
     def __init__(self, host: SimHost) -> None:
         self.over = False
+        self.frozen = False
         self._host = host
         self._world = host.world
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self.gateway = SimGateway()
+        self._channels: dict[MemoryChannel, None] = {}
+        self.gateway = Gateway()
+        self.gateway.serve_locally(handlers_while_starting(host.name))
         self.agent = Agent(
             self,
             host.hypervisor,
             SteadyDisk(),
             endpoint=host.endpoint,
-            clock=self._world.clock,
+            clock=host.clock,
             network=self,
         )
+        self._own_handlers = handlers(AGENT_SERVICE, self.agent.functions(), host=host.name)
+        self.files = DiskFiles(
+            host.disk,
+            self,
+            self._world.hooks_of(host),
+            shared=self._world.shared,
+            clock=self._world.clock,
+            dice=random.Random(f"{self._world.seed} disk of {host.name}"),
+        )
         self.parts = Parts(
-            files=DiskFiles(
-                host.disk,
-                self,
-                self._world.hooks_of(host),
-                shared=self._world.shared,
-                clock=self._world.clock,
-                dice=random.Random(f"{self._world.seed} disk of {host.name}"),
-            ),
+            files=self.files,
             driver=host.hypervisor,
             agent=self.agent,
-            agents=Asking(self._world, host.endpoint),
+            agents=Asking(self._world, self.open_channel),
             gateway=self.gateway,
-            connect=self._connect,
-            clock=self._world.clock,
+            connect=Uplinks(self.open_channel).connected,
+            clock=host.clock,
             reached=self.reached,
-            on_role=lambda _: None,
+            on_role=lambda _: self._world.on_role(host),
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
         self.emergency = Emergency(self.parts, self._roles)
@@ -166,7 +161,8 @@ class Life:
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something in this life; it ends with the power."""
-        task = asyncio.ensure_future(work)  # noqa: TID251 - kept, and cancelled by `end`
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work, context=place(self._host.name))  # kept; `end` cancels it
         self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
@@ -184,8 +180,26 @@ class Life:
     def end(self) -> None:
         """The power is off, from this very moment."""
         self.over = True
+        for channel in tuple(self._channels):
+            channel.abandon()
         for task in tuple(self._tasks):
             task.cancel()
+
+    def freeze(self) -> None:
+        """Stop the daemon; to be thawed."""
+        self.frozen = True
+        self._loop.freeze(self._host.name)
+
+    def thaw(self) -> None:
+        """Let the daemon go on, or be gone."""
+        self.frozen = False
+        self._loop.thaw(self._host.name)
+
+    @property
+    def _loop(self) -> MachineLoop:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, MachineLoop)
+        return loop
 
     def ensure(self) -> None:
         """Raise `PowerCut` if the power is off."""
@@ -223,79 +237,48 @@ class Life:
 
     # -- calls to others --------------------------------------------------------------------------
 
+    def open_channel(self, endpoint: str) -> MemoryChannel:
+        """The way to another host."""
+        channel = MemoryChannel(
+            self._world.network,
+            self._host.endpoint,
+            endpoint,
+            begin=self.begin,
+            on_close=lambda closed: self._channels.pop(closed, None),
+        )
+        self._channels[channel] = None
+        return channel
+
     async def get_join(
         self, endpoint: str, request: pool_service_pb2.GetJoinRequest
     ) -> pool_service_pb2.GetJoinResponse:
-        response: pool_service_pb2.GetJoinResponse = await self._world.network.call(
-            self._host.endpoint,
-            endpoint,
-            lambda life: life.answer(GET_JOIN, request),
-            seconds=ASK_SECONDS,
-        )
-        return response
+        async with self.open_channel(endpoint) as channel:
+            stub = pool_service_pb2_grpc.PoolServiceStub(channel)
+            try:
+                return await stub.GetJoin(request, timeout=ASK_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error, endpoint=endpoint) from error
 
     async def unreachable(
         self, from_host: str, targets: tuple[tuple[str, str], ...]
     ) -> tuple[Unreachable, ...]:
         found = []
         for name, endpoint in targets:
-            try:
-                await self._world.network.reach(self._host.endpoint, endpoint)
-            except PoolError as error:
+            wire = await self._world.network.connected(self._host.endpoint, endpoint)
+            if isinstance(wire, str):
                 found.append(
-                    Unreachable(
-                        from_host=from_host,
-                        to_host=name,
-                        endpoint=endpoint,
-                        problem=error.params["problem"],
-                    )
+                    Unreachable(from_host=from_host, to_host=name, endpoint=endpoint, problem=wire)
                 )
+            else:
+                wire.break_()
         return tuple(found)
-
-    @asynccontextmanager
-    async def _connect(self, endpoint: str) -> AsyncIterator[tuple[Upstream, Link]]:
-        network, clock = self._world.network, self._world.clock
-
-        async def link(requests: Any, send: Any) -> None:
-            listener: Any = await network.reach(self._host.endpoint, endpoint)
-            connection = Connection(network, clock, self._host.endpoint, endpoint)
-            await connection.carry(listener, listener.serve_session, requests, send)
-
-        yield Upstream(endpoint, None), link  # type: ignore[arg-type]  # nobody passes calls on
 
     # -- calls from others ------------------------------------------------------------------------
 
-    async def serve_session(self, requests: Any, send: Any) -> None:
-        """A member's session: only the master itself has any."""
-        if self.mastership is not None:
-            await self.mastership.sessions.serve(requests, send)
-        elif self.parts.ceding is not None:
-            await self.parts.ceding.serve(requests, send)
-        elif self.gateway.upstream is not None:
-            raise PoolError(Reason.HOST_IS_SLAVE, master=self.gateway.upstream)
-        else:
-            raise PoolError(Reason.NO_MASTER, host=self._host.name, problem="it has none")
-
-    async def answer(self, path: str, request: Any, *, passed_on: bool = False) -> Any:
-        """A unary call of the API, passed on once if another host is the master."""
-        upstream = self.gateway.upstream
-        if upstream is not None and not passed_on:
-            return await self._world.network.call(
-                self._host.endpoint,
-                upstream,
-                lambda life: life.answer(path, request, passed_on=True),
-                seconds=CALL_SECONDS,
-            )
-        handler = self.gateway.handlers.get(path)
-        if handler is None:
-            raise PoolError(Reason.NO_MASTER, host=self._host.name, problem="it is starting")
-        try:
-            return await handler.unary_unary(request, _Context())
-        except grpc.aio.AioRpcError as error:
-            told = error_from_rpc(error)
-        if told.reason is Reason.INTERNAL_ERROR:
-            self._world.violations.expect(False, f"{path} at {self._host.name}: {told.message}")
-        raise told
+    def handler(self, details: Details) -> Any:
+        """gRPC's handler of a call, as the daemon's server finds it."""
+        found = self._own_handlers.get(details.method) or self.gateway.service(details)
+        return self._world.on_call(found)
 
 
 class SimHost:
@@ -312,6 +295,7 @@ class SimHost:
         self.uuid = HostId(f"20000000-0000-4000-8000-{number:012}")
         self.disk = Disk(identity=Identity(host=self.uuid, name=name))
         self.hypervisor = Hypervisor(self.endpoint)
+        self.clock = HostClock(world.clock)
         self.life: Life | None = None
         self._dice = random.Random(f"{world.seed} host {name}")
 
@@ -329,23 +313,34 @@ class SimHost:
         """Start the daemon."""
         if self.life is None:
             self.life = Life(self)
-            files = self.life.parts.files
-            assert isinstance(files, DiskFiles)
-            files.finish_interrupted()
+            self.life.files.finish_interrupted()
             self.world.network.listening[self.endpoint] = self.life
 
     def cut_power(self) -> None:
         """Kill the daemon. What it had sent to its disk may or may not have got there."""
         if self.life is None:
             return
+        self.life.thaw()
         self.life.end()
+        self.life.files.lose_power()
         self.life = None
         del self.world.network.listening[self.endpoint]
+        self.world.network.gone(self.endpoint)
         if self.disk.store is not None:
             data = self.disk.store.data
             if self._dice.random() < 0.5:
                 data.settle(self.world.clock.monotonic() + 1.0)
             data.crash()
+
+    def freeze(self) -> None:
+        """Stop the daemon, as SIGSTOP does."""
+        if self.life is not None:
+            self.life.freeze()
+
+    def thaw(self) -> None:
+        """Let it go on, as SIGCONT does."""
+        if self.life is not None:
+            self.life.thaw()
 
     def reset(self) -> None:
         """What a person does who starts the host over: `poolmember reset`."""

@@ -1,7 +1,12 @@
-"""The simulated network: calls and connections between endpoints, each message after a while.
+"""The simulated network: connections between endpoints, each message after a while.
 
-Like TCP, a connection delivers in order or breaks; while its link is cut it stalls, and breaks when
-that lasts. What a host that lost its power was about to send is never sent.
+Like TCP, a connection delivers in order or breaks. While its link is cut, in one direction or in
+both, what goes that way waits, and the connection breaks when that lasts. Who loses its power sends
+nothing any more; the other end learns of it as soon as something gets through.
+
+Messages can be lost (`Network.lose`). TCP loses nothing within a connection, so a stream ends with
+its connection; a call of one message and one answer is as if a middlebox had swallowed it, and
+stays unanswered until its deadline.
 """
 
 from __future__ import annotations
@@ -9,20 +14,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
 from poolcore.clock import Clock
-from poolcore.errors import PoolError, Reason
-from poolmanager.v1 import member_service_pb2 as pb
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 3.0
+SYN_SECONDS = (0.0, 1.0, 2.0)
+"""The pauses before each attempt at a connection, as TCP makes them."""
 BREAKS_AFTER_SECONDS = 4.0
-WINDOW = 32
-"""So many messages may be under way on a connection; then its writer waits."""
+
+Link = tuple[str, str]
+"""From one endpoint to another."""
 
 
 class Listener(Protocol):
@@ -33,14 +38,18 @@ class Listener(Protocol):
         """Whether it has lost its power."""
         ...
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it is stopped: it has power and does nothing."""
+        ...
+
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something there; it ends with the power."""
         ...
 
-
-def unreachable(endpoint: str, problem: str) -> PoolError:
-    """What a caller without an answer is told."""
-    return PoolError(Reason.HOST_UNREACHABLE, address=endpoint, problem=problem)
+    def handler(self, details: Any) -> Any:
+        """gRPC's handler of a call; none for an unknown method."""
+        ...
 
 
 class Network:
@@ -48,191 +57,165 @@ class Network:
 
     def __init__(self, seed: object, clock: Clock) -> None:
         self.slow_seconds = 0.005
+        self.losses = 0.0
+        """Of so many messages between each two hosts one is lost: 0.01 is one in a hundred."""
         self.listening: dict[str, Listener] = {}
-        self.calls = 0
+        self.context = Context()
+        """What happens on the way is not done by any host."""
         self._seed = seed
         self._clock = clock
-        self._dice: dict[tuple[str, str], random.Random] = {}
-        self._cut: set[frozenset[str]] = set()
-        self._changed = asyncio.Event()
+        self._dice: dict[Link, random.Random] = {}
+        self._cut: set[Link] = set()
+        self._wires: dict[Wire, None] = {}
 
-    def cut(self, one: str, other: str) -> None:
-        """Let nothing through between two endpoints."""
-        self._cut.add(frozenset({one, other}))
-        self._ring()
+    def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
+        """Let nothing through between two endpoints, or only nothing from `one` to `other`."""
+        self._cut.add((one, other))
+        if not one_way:
+            self._cut.add((other, one))
+        for wire in tuple(self._wires):
+            wire.look()
 
     def heal(self, one: str | None = None, other: str | None = None) -> None:
         """Let everything through again between two endpoints, or between all."""
         if one is None or other is None:
             self._cut.clear()
         else:
-            self._cut.discard(frozenset({one, other}))
-        self._ring()
+            self._cut -= {(one, other), (other, one)}
+        for wire in tuple(self._wires):
+            wire.look()
 
-    def is_cut(self, one: str, other: str) -> bool:
-        """Whether nothing gets through between two endpoints."""
-        return frozenset({one, other}) in self._cut
-
-    async def until(self, one: str, other: str, *, cut: bool) -> None:
-        """Return when the link is cut, or when it is whole."""
-        while self.is_cut(one, other) is not cut:
-            await self._changed.wait()
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether nothing gets from one endpoint to another."""
+        return (source, target) in self._cut
 
     def delay(self, source: str, target: str) -> float:
         """How long the next message takes; each direction of each link has dice of its own."""
-        link = (source, target)
+        return self._dice_of((source, target)).uniform(0.0001, self.slow_seconds)
+
+    def lose(self, source: str, target: str) -> bool:
+        """Whether the next message is lost."""
+        return bool(self.losses) and self._dice_of((source, target)).random() < self.losses
+
+    def _dice_of(self, link: Link) -> random.Random:
         if link not in self._dice:
-            self._dice[link] = random.Random(f"{self._seed} {source} to {target}")
-        return self._dice[link].uniform(0.0001, self.slow_seconds)
+            self._dice[link] = random.Random(f"{self._seed} {link[0]} to {link[1]}")
+        return self._dice[link]
 
-    async def call(
-        self,
-        source: str,
-        target: str,
-        work: Callable[[Any], Coroutine[Any, Any, T]],
-        *,
-        seconds: float,
-    ) -> T:
-        """Have the listener at `target` do something and give the answer.
+    async def connected(self, source: str, target: str) -> Wire | str:
+        """A connection, or why there is none."""
+        for pause in SYN_SECONDS:
+            await self._clock.sleep(pause + self.delay(source, target))
+            if self.is_cut(source, target) or self.is_cut(target, source):
+                continue
+            listener = self.listening.get(target)
+            if listener is not None and listener.frozen:
+                continue
+            await self._clock.sleep(self.delay(target, source))
+            if listener is None or listener.over:
+                return "connection refused"
+            wire = Wire(self, self._clock, source, target, listener)
+            self._wires[wire] = None
+            wire.look()
+            return wire
+        return "no answer"
 
-        Raises what the work raises, `HOST_UNREACHABLE`, or `DEADLINE_PASSED` after `seconds`. As
-        with gRPC, work whose caller has gone is cancelled.
-        """
-        listener = await self.reach(source, target)
-        working = listener.begin(work(listener))
-        try:
-            async with asyncio.timeout(seconds):
-                await asyncio.wait([working])
-                await self._clock.sleep(self.delay(target, source))
-        except TimeoutError:
-            raise PoolError(Reason.DEADLINE_PASSED, seconds=f"{seconds:g}") from None
-        finally:
-            working.cancel()
-        if listener.over or working.cancelled() or self.is_cut(source, target):
-            raise unreachable(target, "the connection broke")
-        return working.result()
+    def gone(self, endpoint: str) -> None:
+        """Whoever listened at an endpoint has lost its power."""
+        for wire in tuple(self._wires):
+            if wire.target == endpoint:
+                wire.back.put(wire.break_)
 
-    async def reach(self, source: str, target: str) -> Listener:
-        """Who listens there, after the way to them."""
-        self.calls += 1
-        await self._clock.sleep(self.delay(source, target))
-        if self.is_cut(source, target):
-            await self._clock.sleep(CONNECT_SECONDS)
-            raise unreachable(target, "no answer")
-        listener = self.listening.get(target)
-        if listener is None or listener.over:
-            raise unreachable(target, "connection refused")
-        return listener
-
-    def _ring(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def forget(self, wire: Wire) -> None:
+        """A connection is over."""
+        self._wires.pop(wire, None)
 
 
-class Pipe:
-    """One direction of a connection."""
+class Lane:
+    """One direction of a connection: calls what is put into it, in order, when it has arrived."""
 
     def __init__(self, network: Network, clock: Clock, source: str, target: str) -> None:
         self._network = network
         self._clock = clock
         self._link = (source, target)
-        self._messages: deque[tuple[float, Any]] = deque()
+        self._under_way: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
         self._last_due = 0.0
-        self._changed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def write(self, message: Any) -> None:
-        """Send a message; waits while too many are under way."""
-        while len(self._messages) >= WINDOW:
-            await self._wait()
-        self.close(message)
-
-    def close(self, last: Any) -> None:
-        """Send what comes last, without waiting: none, or the error that ended the connection."""
+    def put(self, arrives: Callable[..., None], *what: Any) -> None:
+        """Send something."""
         due = self._clock.monotonic() + self._network.delay(*self._link)
         self._last_due = max(self._last_due, due)
-        self._messages.append((self._last_due, last))
-        self._ring()
+        self._under_way.append((self._last_due, arrives, what))
+        self.look()
 
-    async def read(self) -> Any:
-        """The next message, when it has arrived."""
-        while not self._messages:
-            await self._wait()
-        await self._clock.sleep(self._messages[0][0] - self._clock.monotonic())
-        await self._network.until(*self._link, cut=False)
-        message = self._messages.popleft()[1]
-        self._ring()
-        return message
-
-    async def _wait(self) -> None:
-        await self._changed.wait()
+    def look(self) -> None:
+        """Deliver what is due, unless the link is cut; come back for the rest."""
+        if self._network.is_cut(*self._link):
+            return
+        now = self._clock.monotonic()
+        while self._under_way and self._under_way[0][0] <= now:
+            _, arrives, what = self._under_way.popleft()
+            arrives(*what)
+        if self._under_way and self._timer is None:
+            loop, due = asyncio.get_running_loop(), self._under_way[0][0]
+            self._timer = loop.call_at(due, self._ring, context=self._network.context)
 
     def _ring(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._timer = None
+        self.look()
+
+    def clear(self) -> None:
+        """Nothing of what is under way arrives."""
+        self._under_way.clear()
 
 
-Requests = AsyncIterator[pb.SessionRequest]
-Send = Callable[[pb.SessionResponse], Awaitable[None]]
-Serve = Callable[[Requests, Send], Awaitable[None]]
+class Wire:
+    """A connection: one lane there and one back, until it breaks."""
 
-
-class Connection:
-    """A session's stream from a member to whoever serves it; carries bytes, as the real one."""
-
-    def __init__(self, network: Network, clock: Clock, source: str, target: str) -> None:
+    def __init__(
+        self, network: Network, clock: Clock, source: str, target: str, listener: Listener
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.listener = listener
+        self.there = Lane(network, clock, source, target)
+        self.back = Lane(network, clock, target, source)
+        self.broken = False
+        self.on_break: dict[Callable[[], None], None] = {}
+        """Told when the connection breaks; both ends take note of that at once."""
         self._network = network
-        self._ends = (source, target)
-        self._clock = clock
-        self._up = Pipe(network, clock, source, target)
-        self._down = Pipe(network, clock, target, source)
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def carry(self, listener: Listener, serve: Serve, requests: Requests, send: Send) -> None:
-        """Until the server ends it, or it breaks (`NO_HOST_ANSWERS`); raises its `PoolError`."""
-        serving = listener.begin(self._serve(serve))
-        serving.add_done_callback(self._tell_end)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                sending = tasks.create_task(self._send(requests))
-                watching = tasks.create_task(self._watch())
-                while (message := await self._down.read()) is not None:
-                    if isinstance(message, BaseException):
-                        raise message
-                    await send(pb.SessionResponse.FromString(message))
-                sending.cancel()
-                watching.cancel()
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
-        finally:
-            serving.cancel()
+    def look(self) -> None:
+        """Take note of whether the link is cut."""
+        ends = (self.source, self.target)
+        if self._network.is_cut(*ends) or self._network.is_cut(*ends[::-1]):
+            if self._timer is None:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(
+                    BREAKS_AFTER_SECONDS, self.break_, context=self._network.context
+                )
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.there.look()
+        self.back.look()
 
-    async def _serve(self, serve: Serve) -> None:
-        async def requests() -> Requests:
-            while (message := await self._up.read()) is not None:
-                yield pb.SessionRequest.FromString(message)
+    def loses(self, *, back: bool = False) -> bool:
+        """Whether the next message is lost on its way there, or back."""
+        ends = (self.source, self.target)
+        return self._network.lose(*(ends[::-1] if back else ends))
 
-        async def send(response: pb.SessionResponse) -> None:
-            await self._down.write(response.SerializeToString())
-
-        await serve(requests(), send)
-
-    def _tell_end(self, serving: asyncio.Task[None]) -> None:
-        broke = PoolError(Reason.NO_HOST_ANSWERS, addresses=self._ends[1])
-        if serving.cancelled():
-            self._down.close(broke)
-        else:
-            error = serving.exception()
-            self._down.close(error if isinstance(error, PoolError | None) else broke)
-
-    async def _send(self, requests: Requests) -> None:
-        async for request in requests:
-            await self._up.write(request.SerializeToString())
-        await self._up.write(None)
-
-    async def _watch(self) -> None:
-        while True:
-            await self._network.until(*self._ends, cut=True)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BREAKS_AFTER_SECONDS):
-                    await self._network.until(*self._ends, cut=False)
-                    continue
-            raise PoolError(Reason.NO_HOST_ANSWERS, addresses=self._ends[1])
+    def break_(self) -> None:
+        """The connection is over."""
+        if self.broken:
+            return
+        self.broken = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._network.forget(self)
+        self.there.clear()
+        self.back.clear()
+        for told in tuple(self.on_break):
+            told()

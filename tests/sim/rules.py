@@ -214,7 +214,8 @@ class Rules:
         self.expect(is_there, f"{host.name} says it is in a pool that does not have it")
         pools = self.pools_with(host)
         if isinstance(host.membership, Member):
-            self.expect(pools == [register], f"{host.name} is a member of {pools}")
+            names = [pool.name for pool in pools]
+            self.expect(pools == [register], f"{host.name} is a member of {names}")
             self.expect(host.disk.store is None, f"{host.name} has kept its old store")
         else:
             self.expect(pools == [], f"{host.name} is its own pool, and in another")

@@ -1,9 +1,10 @@
 """Hosts of one pool that share its store, and every misfortune that makes them elect a master.
 
-For a while masters lose their power, hosts are designated, links between hosts are cut, handles are
-cut off from the store or slow, transactions fail, get lost or land late; then everything is healed
-and has to settle. Besides the rules of the world: no two hosts are masters of one term, a tag that
-was acknowledged is in every later state, and an answer that is marked fresh is.
+For a while masters lose their power or are stopped, hosts are designated, links are cut in one
+direction or in both, messages are lost, clocks jump, disks are full or fail, handles are cut off
+from the store or slow, transactions fail, get lost or land late; then everything is healed and has
+to settle. Besides the rules of the world: no two hosts are masters of one term, and what clients
+are promised holds (`sim.clients`).
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 
 from poolcore.errors import PoolError
 from poolcore.model import PoolId
-from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.mastership import Mastership
+from poolmaster.store.contract import LeaseGone
 from poolmaster.store.memory import Fate, MemoryStore
-from sim.chaos import NOT_DONE
+from sim.clients import Clients
 from sim.host import SimHost
 from sim.world import World, play
 
 SHARED = "sqlite:///shared.db"
 SECONDS = 10.0
-CLIENTS = 3
+CALM_SECONDS = 3.0
+WRITERS = 3
 FATES = [
     *[Fate.SERVED] * 60,
     Fate.REFUSED,
@@ -44,10 +47,6 @@ class SharedChaos:
         self.world = world
         self.dice = world.dice
         self.troubled = False
-        self.acknowledged: dict[str, int] = {}
-        """Tags that were acknowledged, with the revision that they came with."""
-        self.refused: set[str] = set()
-        """Request ids that were told as not done and never asked again."""
         self._latency_seconds = 0.0005
         """Of the store, for everybody."""
         self._handles: dict[str, MemoryStore] = {}
@@ -71,7 +70,11 @@ class SharedChaos:
             handle.faults.latency_seconds = self._latency_seconds
         misfortunes: list[Callable[[], Awaitable[None]]] = [
             self._power,
+            self._freeze,
             self._links,
+            self._losses,
+            self._clocks,
+            self._disks,
             self._cut_off,
             self._outage,
             self._slowness,
@@ -83,36 +86,39 @@ class SharedChaos:
         chosen = [misfortune for misfortune in misfortunes if self.dice.random() < 0.5]
         self.troubled = self.dice.random() < 0.5
         async with asyncio.TaskGroup() as tasks:
-            playing = [tasks.create_task(self._over_and_over(m)) for m in chosen]
-            for number in range(CLIENTS):
-                dice = random.Random(f"{world.seed} client {number}")
-                playing.append(tasks.create_task(self._client(number, dice)))
-            playing.append(tasks.create_task(self._reader()))
-            playing.append(tasks.create_task(self._watch_masters()))
+            self.clients = clients = Clients(world, self._pool, [first, *others])
+            acting, looking = clients.start(tasks, writers=WRITERS)
+            acting += [tasks.create_task(self._over_and_over(m)) for m in chosen]
+            acting.append(tasks.create_task(self._watch_masters()))
             await world.let_pass(SECONDS)
-            for task in playing:
+            for task in acting:
                 task.cancel()
-        self.troubled, self._latency_seconds = False, 0.0005
-        for host in world.hosts.values():
-            host.cut_power()
-        await world.settle()
-        self._check_answers()
+            await self._peace()
+            await world.settle()
+            await clients.settle()
+            for task in looking:
+                task.cancel()
+        clients.check()
+        world.rules.registers[self._pool].check_whole()
+        world.violations.raise_any()
+
+    async def _peace(self) -> None:
+        """Nothing goes wrong any more; half of the time the hosts find out by themselves."""
+        self._latency_seconds = 0.0005
+        for handle in self._handles.values():
+            handle.faults.cut_off, handle.faults.latency_seconds = False, self._latency_seconds
+        if self.troubled or self.dice.random() < 0.5:
+            self.troubled = False
+            for host in self.world.hosts.values():
+                host.cut_power()
+        else:
+            self.world.calm()
+            # What is under way at a slow store ends.
+            await self.world.let_pass(CALM_SECONDS)
 
     @property
     def _pool(self) -> PoolId:
         return self.world.shared[SHARED].pool
-
-    def _check_answers(self) -> None:
-        register, expect = self.world.rules.registers[self._pool], self.world.rules.expect
-        for tag, since in self.acknowledged.items():
-            lacking = [
-                r for r, s in register.states.items() if r >= since and tag not in s.pool.tags
-            ]
-            expect(not lacking, f"{tag} was acknowledged at {since} and is not in {lacking[:3]}")
-        for asked in self.refused:
-            expect(asked not in register.executed, f"{asked} was told as not done and was done")
-        register.check_whole()
-        self.world.violations.raise_any()
 
     # -- misfortunes ------------------------------------------------------------------------------
 
@@ -141,12 +147,43 @@ class SharedChaos:
         await self.world.clock.sleep(self.dice.choice([0.0, 0.05, 0.5, 3.0]))
         host.power_on()
 
+    async def _freeze(self) -> None:
+        """A daemon is stopped, as by SIGSTOP."""
+        host = self._some_host()
+        host.freeze()
+        await self.world.clock.sleep(self.dice.choice([0.05, 0.4, 1.5, 5.0]))
+        host.thaw()
+
     async def _links(self) -> None:
-        one, other = self._some_host(), self._some_host()
-        if one is not other:
-            self.world.network.cut(one.endpoint, other.endpoint)
+        """Nothing gets from one host, or client, to another, or neither way."""
+        one = self._some_host().endpoint
+        everywhere = [host.endpoint for host in self.world.hosts.values()]
+        other = self.dice.choice([*everywhere, self._some_host().endpoint, *self.clients.names])
+        ends = self.dice.choice([(one, other), (other, one)])
+        if one != other:
+            self.world.network.cut(*ends, one_way=self.dice.random() < 0.5)
             await self.world.clock.sleep(self.dice.choice([0.05, 0.6, 5.0]))
-            self.world.network.heal(one.endpoint, other.endpoint)
+            self.world.network.heal(*ends)
+
+    async def _losses(self) -> None:
+        self.world.network.losses = self.dice.choice([0.001, 0.01, 0.05])
+        await self.world.clock.sleep(self.dice.choice([0.5, 2.0]))
+        self.world.network.losses = 0.0
+
+    async def _clocks(self) -> None:
+        """A host's time of day jumps, and later back."""
+        clock = self._some_host().clock
+        clock.ahead = timedelta(hours=self.dice.choice([-1, 1]))
+        await self.world.clock.sleep(self.dice.choice([0.3, 3.0]))
+        clock.ahead = timedelta()
+
+    async def _disks(self) -> None:
+        """A disk is full for a while, or fails to say that what it was given is safe."""
+        disk = self._some_host().disk
+        disk.failed_syncs = self.dice.choice([0, 1, 3])
+        disk.full = not disk.failed_syncs
+        await self.world.clock.sleep(self.dice.choice([0.3, 2.0]))
+        disk.full = False
 
     async def _cut_off(self) -> None:
         handle = self._handles[self._some_host().name]
@@ -195,7 +232,8 @@ class SharedChaos:
         for handle in self._late:
             while handle.faults.late:
                 late = handle.faults.late.pop(0)
-                late.land() if self.dice.random() < 0.7 else late.drop()
+                with suppress(LeaseGone):
+                    late.land() if self.dice.random() < 0.7 else late.drop()
 
     # -- who looks on -----------------------------------------------------------------------------
 
@@ -209,55 +247,12 @@ class SharedChaos:
     def _masterships(self) -> list[Mastership]:
         return [h.mastership for h in self.world.hosts.values() if h.mastership is not None]
 
-    async def _reader(self) -> None:
-        """What is marked fresh shows everything that was acknowledged before it was asked for."""
-        dice = random.Random(f"{self.world.seed} reader")
-        while True:
-            await self.world.clock.sleep(dice.uniform(0.0, 0.1))
-            before = max(self.acknowledged.values(), default=0)
-            host = dice.choice(self._insiders)
-            try:
-                async with asyncio.timeout(1.0):
-                    answer = await self.world.ask(host, "PoolService/GetPool", pb.GetPoolRequest())
-            except (PoolError, TimeoutError):
-                continue
-            found = answer.freshness
-            self.world.rules.expect(
-                found.stale or found.revision >= before,
-                f"{host.name} answers from {found.revision} as fresh after {before}",
-            )
 
-    async def _client(self, number: int, dice: random.Random) -> None:
-        """Writes small things at any host, asks again when it has no answer."""
-        count = 0
-        while True:
-            await self.world.clock.sleep(dice.uniform(0.0, 0.3))
-            count += 1
-            await self._write(f"c{number}w{count}", dice)
-
-    async def _write(self, tag: str, dice: random.Random) -> None:
-        asked = self.world.new_request(next(iter(self.world.hosts.values())))
-        may_be_done = False
-        for _ in range(6):
-            host = dice.choice(self._insiders)
-            try:
-                async with asyncio.timeout(2.0):
-                    self.acknowledged[tag] = await self.world.tag(host, tag, asked=asked)
-                return
-            except TimeoutError:
-                may_be_done = True
-            except PoolError as error:
-                may_be_done |= error.reason not in NOT_DONE
-            if not may_be_done and dice.random() < 0.3:
-                self.refused.add(asked)
-                return
-            await self.world.clock.sleep(dice.uniform(0.0, 0.5))
-
-
-def run(seed: int) -> World:
-    """One run; AssertionError when a rule is broken."""
+def run(seed: int, *, plant: Callable[[World], None] = lambda world: None) -> World:
+    """One run; AssertionError when a rule is broken. `plant` may plant a bug."""
 
     async def scenario(world: World) -> None:
+        plant(world)
         await SharedChaos(world).play()
 
     return play(f"shared chaos {seed}", scenario)

@@ -92,6 +92,8 @@ def test_a_designated_host_is_the_master() -> None:
         for old, new in [(phantom, ignite), (ignite, specter), (specter, phantom)]:
             task = await world.designate(old, new)
             assert (await world.finished(old, task)).status is TaskStatus.SUCCESS
+            # The old one is told a moment later.
+            await world.let_pass(0.1)
             assert new.mastership is not None
             await world.until(partial(_leads_no_more, old))
         await world.settle()

@@ -7,6 +7,7 @@ the master's `alive` key has expired, and when it is back it is slow.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from poolmaster.layout import ALIVE, HEAD, LOG
 from poolmaster.store.contract import Compare, Store, Write
 from poolmaster.store.memory import MemoryStore
-from sim.test_elections import trio
+from sim.clients import Clients
+from sim.test_elections import SHARED, trio
 from sim.world import World, play
 from support.stores import StoreAround
 
@@ -57,15 +59,21 @@ def rivalry(seed: int, *, around: Callable[[Store], Store] = lambda store: store
         handles: list[MemoryStore] = []
         world.around = around
         world.on_handle = lambda _, handle: handles.append(handle)
-        await trio(world)
-        for _ in range(OUTAGES):
-            for handle in handles:
-                handle.faults.cut_off = True
-            await world.let_pass(6.0 + world.dice.uniform(0.0, 1.0))
-            for handle in handles:
-                handle.faults.latency_seconds = world.dice.uniform(0.05, 0.2)
-                handle.faults.cut_off = False
-            await world.let_pass(4.0)
+        hosts = await trio(world)
+        clients = Clients(world, world.shared[SHARED].pool, hosts)
+        async with asyncio.TaskGroup() as tasks:
+            acting, looking = clients.start(tasks, writers=1)
+            for _ in range(OUTAGES):
+                for handle in handles:
+                    handle.faults.cut_off = True
+                await world.let_pass(6.0 + world.dice.uniform(0.0, 1.0))
+                for handle in handles:
+                    handle.faults.latency_seconds = world.dice.uniform(0.05, 0.2)
+                    handle.faults.cut_off = False
+                await world.let_pass(4.0)
+            for task in (*acting, *looking):
+                task.cancel()
+        clients.check()
 
     play(f"rivalry {seed}", scenario)
 

@@ -8,20 +8,29 @@ import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import Any
+
+import grpc
+from google.protobuf import message_factory
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, HostId, PoolId, Task, TaskStatus
 from poolcore.replica import State
 from poolcore.requests import request_id
+from poolcore.wire.channels import OpenChannel
 from poolcore.wire.codec import decode_object, from_proto
+from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import patch_pb2
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
 from poolmaster.layout import OBJECTS
 from poolmaster.mastership import Mastership
+from poolmaster.service.api import METHODS
 from poolmaster.store.contract import Store, Write
 from poolmaster.store.memory import MemoryStore
+from sim.channel import MemoryChannel
 from sim.disk import Hooks, StoreOnDisk
 from sim.host import SimHost
 from sim.machine import simulate
@@ -70,11 +79,18 @@ class World:
         self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
         self.around: Callable[[Store], Store] = lambda store: store
         """Where bugs are planted."""
+        self.on_role: Callable[[SimHost], None] = lambda host: None
+        """Told when a host's role has become another. Here, too, bugs are planted."""
+        self.on_call: Callable[[Any], Any] = lambda handler: handler
+        """What is put around the handler of each call."""
         self.on_point: Callable[[SimHost, str], None] = lambda host, point: None
         self.points: list[str] = []
         """Every point that was reached, with the host's name, in order."""
         self._watched = ExitStack()
         self._asked = 0
+        self._channels: dict[MemoryChannel, None] = {}
+        """Those of clients."""
+        self._connections: dict[str, MemoryChannel] = {}
 
     def add(self, *names: str, founds_in: str | None = None) -> list[SimHost]:
         """Hosts that are switched on; the first founds its pool in the shared store of that URL."""
@@ -153,9 +169,7 @@ class World:
 
     async def settle(self) -> None:
         """Heal everything, start every host, and let everything come to its end."""
-        self.network.heal()
-        for host in self.hosts.values():
-            host.power_on()
+        self.calm()
         end = self.clock.monotonic() + SETTLE_SECONDS
         while (why := self.rules.unsettled()) is not None:
             assert self.clock.monotonic() < end, f"after {SETTLE_SECONDS:g} s of peace {why}"
@@ -165,16 +179,56 @@ class World:
         self.rules.check_settled()
         self.violations.raise_any()
 
+    def calm(self) -> None:
+        """Heal everything, and start every host."""
+        self.network.heal()
+        self.network.losses = 0.0
+        for host in self.hosts.values():
+            host.disk.full, host.disk.failed_syncs = False, 0
+            host.clock.ahead = timedelta()
+            host.power_on()
+            host.thaw()
+
     # -- clients ----------------------------------------------------------------------------------
 
     async def ask(self, host: SimHost, method: str, request: Any) -> Any:
         """Call a method of the API, `Service/Method`, at a host."""
-        return await self.network.call(
-            CLIENT,
-            host.endpoint,
-            lambda life: life.answer(API + method, request),
-            seconds=ANSWER_SECONDS,
+        answer = message_factory.GetMessageClass(METHODS[API + method].output_type)
+        call = self._connection(host.endpoint).unary_unary(
+            API + method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
         )
+        try:
+            return await call(request, timeout=ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, endpoint=host.endpoint) from error
+
+    def opener(self, source: str) -> OpenChannel:
+        """How a client at `source` opens its channels."""
+        return partial(self.open_channel, source=source)
+
+    def _connection(self, endpoint: str) -> MemoryChannel:
+        """The client's connection to a host; a new one if that could not be reached."""
+        known = self._connections.get(endpoint)
+        failed = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if known is None or known.get_state() is failed:
+            if known is not None:
+                known.abandon()
+            known = self._connections[endpoint] = self.open_channel(endpoint)
+        return known
+
+    def open_channel(self, endpoint: str, *, source: str = CLIENT) -> MemoryChannel:
+        """The way from a client to a host."""
+        channel = MemoryChannel(
+            self.network,
+            source,
+            endpoint,
+            begin=asyncio.ensure_future,  # noqa: TID251 - the channel ends it
+            on_close=lambda closed: self._channels.pop(closed, None),
+        )
+        self._channels[channel] = None
+        return channel
 
     def new_request(self, host: SimHost) -> str:
         """A request id by a client that knows the pool of that host."""
@@ -267,6 +321,8 @@ class World:
         """Switch everything off."""
         for host in self.hosts.values():
             host.cut_power()
+        for channel in tuple(self._channels):
+            channel.abandon()
         self._watched.close()
 
 

@@ -256,8 +256,8 @@ class LocalHost(Host):
 
     def flags(self) -> dict[str, str]:
         """What `poolmember run` is told, by key."""
-        given = (option.removeprefix("--").split("=", 1) for option in self.options)
-        return super().flags() | {key.replace("-", "_"): value for key, value in given}
+        given = (option.removeprefix("--").partition("=") for option in self.options)
+        return super().flags() | {key.replace("-", "_"): v or "true" for key, _, v in given}
 
     async def _launch(self) -> None:
         self._stop = asyncio.Event()
@@ -302,7 +302,10 @@ class Cluster:
     def process(
         self, name: str, *, sim: str = "", options: Iterable[str] = (), endpoint: str = ""
     ) -> ProcessHost:
-        """A host with a daemon process; not started yet. `options` are `--key=value` each."""
+        """A host with a daemon process, not started yet.
+
+        `options` are `--key=value` or `--switch` each.
+        """
         return self._add(ProcessHost, name, sim, options, endpoint)
 
     def local(

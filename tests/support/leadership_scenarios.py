@@ -25,13 +25,14 @@ before the first moment holds from the beginning. The facts:
     session-lost               the session with the master has ended
     time passes                nothing has happened
     answers HOST deaf|hears|hears=TERM [revision=N] [priority=N] [store=yes|no]
+            [maintenance=yes|no]
                                in the round of asking that ends at this moment; with a term, what
                                it says depends on which term it is asked about
     nobody answers             a round ends at this moment without any answer
     alive there|gone|unknown   the key in the store, as the rounds from now on find it
     register names HOST|us     HOST has taken over and is looked for from now on; us: this host
     claim-lost                 this host's claim came too late: one more change in vain
-    this HOST [revision=N] [priority=N] [store=yes|no]     how this host stands itself
+    this HOST [revision=N] …   how this host stands itself, as in an answer
     term N                     which term it asks the others about
     hosts N, in-vain N, jitter X, timings NAME=SECONDS …   as in Facts and FailoverTimings
 
@@ -49,6 +50,7 @@ from poolcore.model import FailoverTimings, HostId
 from poolmaster.decide.leadership import Action, Ask, Claim, Facts, Round, Wait, next_action
 
 ARROW = "  -> "
+_YES_NO = {"yes": True, "no": False}
 
 
 class BadStory(ValueError):
@@ -231,8 +233,11 @@ def _pairs(words: tuple[str, ...]) -> dict[str, str]:
 
 
 def _standing(name: str, stands: dict[str, str], *, hears: bool) -> Standing:
-    """A host as it stands: revision 1, priority 100 and with the store unless it says otherwise."""
-    unknown = stands.keys() - {"revision", "priority", "store"}
+    """A host as it stands.
+
+    Revision 1, priority 100, with the store and not in maintenance unless it says otherwise.
+    """
+    unknown = stands.keys() - {"revision", "priority", "store", "maintenance"}
     if unknown:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     return Standing(
@@ -240,5 +245,6 @@ def _standing(name: str, stands: dict[str, str], *, hears: bool) -> Standing:
         revision=int(stands.get("revision", "1")),
         priority=int(stands.get("priority", "100")),
         hears_master=hears,
-        reaches_store={"yes": True, "no": False}[stands.get("store", "yes")],
+        reaches_store=_YES_NO[stands.get("store", "yes")],
+        in_maintenance=_YES_NO[stands.get("maintenance", "no")],
     )

@@ -49,6 +49,8 @@ class MemoryReplica:
         self._content = content
         self._sync = sync
         self._changed = changed
+        self._writing: Callable[[], None] | None = None
+        """What makes the write that is under way durable."""
 
     @property
     def head(self) -> ReplicaHead:
@@ -74,11 +76,15 @@ class MemoryReplica:
             log[delta.commit.revision] = raw
             oldest = state.revision - state.history_revisions
             log = {revision: data for revision, data in log.items() if revision > oldest}
-        await self._sync()
+        after = state
         crossed = any(delta.succession is not None for delta, _ in deltas)
-        content.state, content.log = state, log
-        content.highest_term = max(0 if crossed else content.highest_term, state.last.term)
-        self._changed(content)
+
+        def land() -> None:
+            content.state, content.log = after, log
+            content.highest_term = max(0 if crossed else content.highest_term, after.last.term)
+            self._changed(content)
+
+        await self._write(land)
 
     async def replace(self, frames: Sequence[chain_pb2.SnapshotFrame]) -> State:
         content = self._content
@@ -96,13 +102,30 @@ class MemoryReplica:
                 found=f"pool {state.pool.uuid}",
                 expected=f"pool {content.pool}",
             )
-        await self._sync()
-        before = content.state
-        same = before is None or before.incarnation.uuid == state.incarnation.uuid
-        content.highest_term = max(content.highest_term if same else 0, state.last.term)
-        content.state, content.log = state, {}
-        self._changed(content)
-        return state
+        before, after = content.state, state
+
+        def land() -> None:
+            same = before is None or before.incarnation.uuid == after.incarnation.uuid
+            content.highest_term = max(content.highest_term if same else 0, after.last.term)
+            content.state, content.log = after, {}
+            self._changed(content)
+
+        await self._write(land)
+        return after
+
+    async def _write(self, land: Callable[[], None]) -> None:
+        self._writing = land
+        try:
+            await self._sync()
+            land()
+        finally:
+            self._writing = None
+
+    def finish_writing(self) -> None:
+        """What was under way has got to the disk before the power went off."""
+        if self._writing is not None:
+            self._writing()
+            self._writing = None
 
     async def obey(self, term: int) -> None:
         if term > self._content.highest_term:

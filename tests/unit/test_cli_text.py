@@ -77,6 +77,10 @@ def test_long_words_are_never_broken() -> None:
         ("pvecm add 10.0.0.1", "Did you mean `pool add-host`?"),
         ("pvecm status", "Did you mean `pool status`?"),
         ("xe vm-list", "Did you mean `pool vm list`?"),
+        ("host-disable", "Did you mean `pool host maintenance HOST`?"),
+        ("xe host-evacuate", "Did you mean `pool host maintenance HOST`?"),
+        ("host-enable", "Did you mean `pool host maintenance HOST --off`?"),
+        ("maintenance", "Did you mean `pool host maintenance HOST`?"),
         ("pvecm create x", "There is nothing to create"),
         (
             "xe pool-emergency-transition-to-master",
@@ -101,4 +105,8 @@ def test_within_a_noun_its_commands_are_suggested() -> None:
     known = ["list", "set", "show"]
     assert suggestion(["vm"], ["lst"], known)[1] == "Did you mean `pool vm list`?"
     assert suggestion(["vm"], ["param-get"], known)[1] == "Did you mean `pool vm show`?"
+    assert suggestion(["host"], ["disable", "x"], [*known, "maintenance"])[1] == (
+        "Did you mean `pool host maintenance HOST`?"
+    )
+    assert suggestion(["vm"], ["disable"], known)[1] == "`pool vm --help` lists what there is."
     assert suggestion(["vm"], ["migrate"], known)[1] == "`pool vm --help` lists what there is."

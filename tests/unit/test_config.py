@@ -17,6 +17,7 @@ from poolmember.config_values import (
     LibvirtDriver,
     LogFormat,
     LogLevel,
+    NoDriver,
     SimDriver,
     SqliteStore,
 )
@@ -44,6 +45,7 @@ def test_with_nothing_said_the_defaults_hold(file: Path) -> None:
     assert config.state_dir == Path("/var/lib/poolmember")
     assert config.driver == LibvirtDriver("qemu:///system")
     assert config.store is None
+    assert not config.witness
     assert not config.insecure
     assert config.log_format is LogFormat.TEXT
     assert config.log_level is LogLevel.INFO
@@ -171,10 +173,10 @@ def test_all_addresses_are_no_address_to_advertise(file: Path) -> None:
         ("name", "not utf-8: \udcff", "U+DCFF"),
         ("name", "a" * 256, "255 bytes"),
         ("name", "ü" * 128, "255 bytes"),
-        ("driver", "xen", "libvirt, libvirt:URI, sim or sim:FILE"),
+        ("driver", "xen", "libvirt, libvirt:URI, sim, sim:FILE or none"),
         ("driver", "libvirt:", "behind the colon"),
         ("driver", "sim:/there/is/none.toml", "no file"),
-        ("driver", "simulator", "sim or sim:FILE"),
+        ("driver", "simulator", "sim, sim:FILE or none"),
         ("store", "etcd:127.0.0.1:2379", "no etcd store yet"),
         ("store", "sqlite://relative", "absolute path"),
         ("store", "sqlite:///", "name a file"),
@@ -261,3 +263,20 @@ def test_other_commands_find_the_state_directory_the_same_way(file: Path) -> Non
     assert state_directory({"config": str(file)}, {}) == file.parent / "state"
     here = state_directory({"config": str(file), "state_dir": "x/../y"}, {})
     assert here == Path(os.getcwd()) / "y"
+
+
+def test_a_witness_is_given_no_store(file: Path) -> None:
+    assert load({"config": str(file), "witness": True}, {}).witness
+    assert load({"config": str(file)}, {"POOLMEMBER_WITNESS": "yes"}).witness
+    file.write_text("witness = true")
+    assert load({"config": str(file)}, {}).witness
+    assert not load({"config": str(file), "witness": False}, {}).witness
+    error = refused({"config": str(file), "store": "sqlite:///srv/pool.db"})
+    assert error.params["key"] == "--store"
+    assert "a witness learns the store from its pool" in error.message
+
+
+def test_only_a_witness_needs_no_hypervisor(file: Path) -> None:
+    assert load({"config": str(file), "witness": True}, {}).driver == NoDriver()
+    assert load({"config": str(file), "witness": True, "driver": "sim"}, {}).driver == SimDriver()
+    assert "goes only with --witness" in refused({"config": str(file), "driver": "none"}).message

@@ -98,6 +98,30 @@ def test_a_master_of_priority_0_goes_on_and_counts() -> None:
     assert (name(outlook.next_master), outlook.writes, outlook.survives) == ("phantom", True, 1)
 
 
+def test_a_witness_is_never_the_next_master_whatever_its_priority() -> None:
+    specter = replace(host(SPECTER, "specter", 3), witness=True)
+    state = with_(three(), specter)
+    outlook = lose(state, PHANTOM, at=facts())
+    assert (name(outlook.next_master), outlook.survives) == ("ignite", 0)
+    assert "NO_SPARE" in codes(outlook)
+    nobody = lose(state, PHANTOM, IGNITE, at=facts())
+    assert (nobody.next_master, nobody.writes, nobody.survives) == (None, False, 0)
+    (why,) = (w for w in nobody.warnings if w.code == "NO_CANDIDATE")
+    assert "specter is a witness." in why.message
+    assert "failover_priority" not in why.remedy
+    # A host that is away can be brought back, a witness cannot help.
+    away = lose(state, PHANTOM, at=facts({PHANTOM: 10, SPECTER: 10}))
+    assert "Start poolmember on ignite" in remedy(away, "NO_CANDIDATE")
+
+
+def test_a_host_in_maintenance_comes_after_all_others() -> None:
+    ignite = replace(host(IGNITE, "ignite", 2), enabled=False, failover_priority=900)
+    state = with_(three(), ignite)
+    outlook = lose(state, PHANTOM, at=facts({PHANTOM: 10, IGNITE: 10, SPECTER: 9}))
+    assert (name(outlook.next_master), outlook.survives) == ("specter", 1)
+    assert name(lose(state, PHANTOM, SPECTER, at=facts()).next_master) == "ignite"
+
+
 def test_a_host_that_is_away_does_not_count() -> None:
     away = facts({PHANTOM: 10, IGNITE: 10})
     outlook = lose(three(), PHANTOM, at=away)

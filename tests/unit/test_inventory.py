@@ -416,3 +416,33 @@ def test_a_report_of_ten_thousand_vms_that_says_nothing_new_changes_nothing() ->
 
     # Comparing each VM with every other one would keep this busy for minutes.
     assert reported(pool, PHANTOM, arriving.inventory, now=NOW) == ()
+
+
+# -- witnesses -------------------------------------------------------------------------------------
+
+
+def test_a_witness_brings_nothing_in_and_reports_nothing_but_what_it_is() -> None:
+    pool = pool_of(facts("phantom", SHARED))
+    witness = replace(facts("ignite", SHARED + vm("running")), witness=True)
+    joint = with_live_hosts(after(pool, joined(pool, witness, now=NOW)))
+    host = joint.host(IGNITE)
+    assert (host.witness, host.may_lead, host.failover_priority) == (True, False, 0)
+    kinds = (SR, PBD, PIF, Network, VM, VBD, VIF)
+    assert [list(joint.all(kind)) for kind in kinds] == [list(pool.all(kind)) for kind in kinds]
+    assert changes_of(joint, "ignite", SHARED + vm("running")) == ()
+    (change,) = changes_of(joint, "ignite", '[hypervisor]\nversion = "2.0"')
+    assert isinstance(change, Put)
+    assert isinstance(change.object, Host)
+
+
+def test_a_vm_never_moves_to_a_witness() -> None:
+    pool = pool_of(facts("phantom", vm("running")), replace(facts("ignite"), witness=True))
+    gone = told(pool, "phantom", ignite=vm("running"))
+    assert list(gone.all(VM)) == []
+
+
+def test_a_witness_that_leaves_takes_only_itself_along() -> None:
+    pool = pool_of(facts("phantom"), replace(facts("ignite"), witness=True))
+    changes, along = departed(pool, IGNITE)
+    assert {type(obj) for obj in along} == {Host, HostMetrics}
+    assert len(changes) == 2

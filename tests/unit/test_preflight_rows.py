@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts, Unreachable
 from poolcore.model import SR, Finding, Pool, Severity
 from poolcore.replica import Put, State
-from poolmaster.decide.preflight import RULES, Code, preflight
+from poolmaster.decide.preflight import RULES, Code, preflight, takes_hosts_in
 from support.hosts.facts import (
     POOL,
     after,
@@ -361,6 +362,53 @@ TABLE = (
 def findings(given: Given, *, force: bool = False) -> tuple[Finding, ...]:
     joining = given.facts(facts("ignite", given.file))
     return preflight(given.pool(THE_POOL), joining, master=PHANTOM, force=force)
+
+
+WITNESS_ROWS = {1, 5, 6, 7, 8, 11, 17, *range(19, 25)}
+
+
+def of_witness(given: Given) -> tuple[Finding, ...]:
+    joining = replace(given.facts(facts("ignite", given.file)), witness=True)
+    return preflight(given.pool(THE_POOL), joining, master=PHANTOM)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=str)
+def test_of_a_witness_only_the_rows_are_checked_that_it_could_fail(row: Row) -> None:
+    found = of_witness(row.bad)
+
+    assert [finding.code for finding in found] == [row.code] * (row.number in WITNESS_ROWS)
+    assert of_witness(row.good) == ()
+    # It is no hypervisor of the pool's, and never its master.
+    assert not any("while it is master" in finding.explanation for finding in found)
+
+
+def test_a_witness_takes_no_place_in_the_pool_from_a_host() -> None:
+    pool = pool_of(FACTS["specter"], replace(facts("vector"), witness=True))
+    root: Pool = replace(pool.pool, host_limit=2)
+    joining = facts("ignite")
+    assert preflight(after(pool, (Put(root),)), joining, master=SPECTER) == ()
+
+
+def test_a_joining_host_is_not_measured_by_what_a_witness_can_do() -> None:
+    poor = "capabilities = []\n[cpu]\nfeatures = []"
+    pool = pool_of(FACTS["specter"], replace(facts("vector", poor), witness=True))
+    joining = facts("ignite", 'capabilities = ["migrate"]\n[cpu]\nfeatures = ["lm"]')
+    codes = [finding.code for finding in preflight(pool, joining, master=SPECTER)]
+    assert codes == [Code.NOT_HOMOGENEOUS, Code.FEATURES_INCOMPATIBLE]
+
+
+def test_a_witness_takes_nobody_in() -> None:
+    pool = pool_of(replace(facts("vector"), witness=True))
+    with pytest.raises(PoolError) as refused:
+        takes_hosts_in(pool.host(host_id("vector")))
+    assert refused.value.reason is Reason.HOST_IS_WITNESS
+    takes_hosts_in(THE_POOL.host(PHANTOM))
+
+
+def test_the_document_lists_the_rows_for_a_witness() -> None:
+    (rows,) = re.findall(r"A witness .*? is checked on rows ([^.]+)\.", DOCUMENT.read_text())
+    spans = [[int(n) for n in span.split(" to ")] for span in re.split(r", | and ", rows)]
+    assert {n for span in spans for n in range(span[0], span[-1] + 1)} == WITNESS_ROWS
 
 
 def test_a_fresh_host_has_no_findings() -> None:

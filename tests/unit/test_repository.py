@@ -67,6 +67,7 @@ def test_the_packaged_configuration_changes_nothing_and_shows_valid_toml() -> No
         "state_dir",
         "driver",
         "store",
+        "witness",
         "insecure",
         "log_format",
         "log_level",

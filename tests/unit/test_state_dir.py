@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolcore.errors import PoolError, Reason
+from poolcore.errors import Exit, PoolError, Reason
 from poolcore.model import PoolId
 from poolmember.identity import (
     Document,
@@ -17,6 +17,7 @@ from poolmember.identity import (
     Member,
     Membership,
     Own,
+    as_started,
     decode,
     encode,
     new_identity,
@@ -41,7 +42,9 @@ memberships: st.SearchStrategy[Membership] = st.one_of(
         store=stores,
     ),
 )
-identities = st.builds(Identity, host=uuids, name=texts, membership=st.none() | memberships)
+identities = st.builds(
+    Identity, host=uuids, name=texts, membership=st.none() | memberships, witness=st.booleans()
+)
 renames = st.lists(st.sampled_from([(n, f"{n}.retired-7") for n in DATABASES]), unique=True)
 
 
@@ -404,3 +407,29 @@ def test_nobody_starts_over_below_a_newer_release(tmp_path: Path) -> None:
     with pytest.raises(PoolError) as caught:
         StateDir.open_for_reset(tmp_path)
     assert caught.value.reason is Reason.STATE_SCHEMA_TOO_NEW
+
+
+@pytest.mark.parametrize("membership", [OWN, MEMBER], ids=["own", "member"])
+@pytest.mark.parametrize("witness", [True, False])
+def test_a_host_of_a_pool_stays_the_witness_or_hypervisor_that_it_came_as(
+    membership: Membership, witness: bool
+) -> None:
+    identity = replace(new_identity("ignite", witness=witness), membership=membership)
+    assert as_started(identity, name="ember", witness=witness) == replace(identity, name="ember")
+    with pytest.raises(PoolError) as refused:
+        as_started(identity, name="ignite", witness=not witness)
+    error = refused.value
+    assert (error.reason, error.entry.exit) == (Reason.WITNESS_CHANGED, Exit.USAGE)
+    assert f"Start it as it was: {'with' if witness else 'without'} --witness." in error.remedy
+    assert "`poolmember reset`" in error.remedy
+
+
+def test_a_host_without_a_pool_may_become_a_witness() -> None:
+    identity = new_identity("ignite")
+    assert as_started(identity, name="ignite", witness=True) == replace(identity, witness=True)
+
+
+def test_an_identity_of_before_there_were_witnesses_is_of_none() -> None:
+    plain = json.loads(encode(Document(new_identity("ignite"))))
+    del plain["witness"]
+    assert not decode(Path("host.json"), json.dumps(plain).encode()).identity.witness

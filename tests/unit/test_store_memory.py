@@ -107,6 +107,23 @@ def test_a_late_transaction_is_compared_when_it_lands() -> None:
     played(scenario)
 
 
+def test_a_late_transaction_that_was_dropped_or_met_a_crash_does_not_land() -> None:
+    async def scenario(store: MemoryStore, other: MemoryStore, clock: VirtualClock) -> None:
+        data = store._data
+        store.faults.plan(Fate.UNKNOWN_LATE, Fate.UNKNOWN_LATE)
+        for value in (b"1", b"2"):
+            with pytest.raises(OutcomeUnknown):
+                await store.transact([], [Write(b"head", value)])
+        dropped, taken = store.faults.late
+        dropped.drop()
+        assert not dropped.land()
+        data.crash()
+        assert not taken.land()
+        assert await content(MemoryStore(data, clock=clock)) == {}
+
+    played(scenario)
+
+
 # -- the way there --------------------------------------------------------------------------------
 
 

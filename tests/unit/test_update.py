@@ -1,5 +1,7 @@
 """Administrative writes: what is taken, and what is refused with its limit."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,10 @@ from poolmaster.decide.update import (
     VALUE_LIMIT,
     MetadataPatch,
     patched,
+    prioritized,
     timed,
 )
+from support.small_pool import IGNITE, host
 
 WEB = VM(uuid=VmId("v"), name_label="web", power_state=PowerState.HALTED, tags=frozenset({"prod"}))
 
@@ -119,3 +123,14 @@ def test_timings_that_do_not_go_together_are_refused(changes: dict[str, float], 
         timed(FailoverTimings(), changes)
     assert refusal.value.reason is Reason.INVALID_VALUE
     assert refusal.value.params["field"] == f"failover.{field}"
+
+
+def test_a_priority_is_from_0_to_1000_and_a_witness_has_none() -> None:
+    ignite = host(IGNITE, "ignite", 2)
+    assert [prioritized(ignite, n).failover_priority for n in (0, 1000)] == [0, 1000]
+    for wrong in (-1, 1001):
+        with pytest.raises(PoolError, match="must be from 0 to 1,000"):
+            prioritized(ignite, wrong)
+    with pytest.raises(PoolError) as refused:
+        prioritized(replace(ignite, witness=True), 100)
+    assert refused.value.reason is Reason.HOST_IS_WITNESS

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 
+from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts
-from poolcore.model import Finding, HostId
+from poolcore.model import Finding, Host, HostId
 from poolcore.replica import State
 from poolmaster.decide.preflight import (
     compatibility,
@@ -23,7 +24,17 @@ from poolmaster.decide.preflight import (
 from poolmaster.decide.preflight.case import Case, Check
 from poolmaster.decide.preflight.codes import RULES, Code, Force, Rule
 
-__all__ = ["CHECKS", "RULES", "Check", "Code", "Force", "Rule", "preflight"]
+__all__ = [
+    "CHECKS",
+    "RULES",
+    "WITNESS_CHECKS",
+    "Check",
+    "Code",
+    "Force",
+    "Rule",
+    "preflight",
+    "takes_hosts_in",
+]
 
 CHECKS: tuple[Check, ...] = (
     essentials.same_product_version,
@@ -50,6 +61,28 @@ CHECKS: tuple[Check, ...] = (
 )
 """In the order of the table's rows, which is the order of the findings."""
 
+WITNESS_CHECKS: tuple[Check, ...] = (
+    essentials.same_product_version,
+    membership.not_in_pool,
+    membership.not_in_another_pool,
+    membership.not_a_double,
+    membership.at_rest,
+    compatibility.same_interfaces,
+    network_and_time.management_address,
+    network_and_time.reaches_members,
+    network_and_time.same_time,
+    fitness.disk_is_fit,
+)
+"""Those for a host that votes and runs no VMs: what is about VMs, their disks and networks is not
+asked of it, nor does it count against the pool's limit of hosts."""
+
+
+def takes_hosts_in(master: Host) -> None:
+    """`HOST_IS_WITNESS` if it is a witness, which is the master only of itself, until it joins."""
+    if master.witness:
+        problem = "it waits to be taken in by a pool, and cannot be the master of other hosts"
+        raise PoolError(Reason.HOST_IS_WITNESS, host=master.name_label, problem=problem)
+
 
 def preflight(
     pool: State, joining: HostFacts, *, master: HostId, force: bool = False
@@ -61,6 +94,8 @@ def preflight(
     """
     case = Case(pool=pool, joining=joining, master=pool.host(master))
     # Of a host that is in the pool everything else is the pool's own, and no obstacle.
-    checks = (membership.not_in_pool,) if case.is_own_member else CHECKS
+    checks = WITNESS_CHECKS if joining.witness else CHECKS
+    if case.is_own_member:
+        checks = (membership.not_in_pool,)
     findings = chain.from_iterable(check(case) for check in checks)
     return tuple(replace(f, overridden=True) if force and f.forceable else f for f in findings)

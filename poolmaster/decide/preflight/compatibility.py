@@ -102,7 +102,7 @@ def same_processors(case: Case) -> Iterator[Finding]:
             ),
             forceable=True,
         )
-    lacking = _common(host.cpu.features for host in case.pool.all(Host)) - actual.features
+    lacking = _common(host.cpu.features for host in _hypervisors(case)) - actual.features
     if lacking:
         yield case.finding(
             Code.NOT_HOMOGENEOUS,
@@ -140,7 +140,7 @@ def same_abilities(case: Case) -> Iterator[Finding]:
                 key="`storage_types`",
             ),
         )
-    lacking = _common(host.capabilities for host in case.pool.all(Host))
+    lacking = _common(host.capabilities for host in _hypervisors(case))
     lacking -= case.profile.capabilities
     if lacking:
         yield case.finding(
@@ -189,6 +189,11 @@ def no_ha(case: Case) -> Iterator[Finding]:
             f"does not know {case.name} yet.",
             remedy="Switch high availability off, let the host join, and switch it on again.",
         )
+
+
+def _hypervisors(case: Case) -> Iterator[Host]:
+    """The pool's hosts that run VMs: no VM ever migrates to or from a witness."""
+    return (host for host in case.pool.all(Host) if not host.witness)
 
 
 def _common(sets: Iterable[frozenset[str]]) -> frozenset[str]:

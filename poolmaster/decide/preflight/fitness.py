@@ -23,7 +23,10 @@ def disk_is_fit(case: Case) -> Iterator[Finding]:
             severity=Severity.WARNING,
             expected=f"at least {FREE_DISK_BYTES // 1024**2} MiB free",
             actual=f"{free // 1024**2} MiB free",
-            explanation=f"The state directory of {case.name} holds a replica of the pool and, "
+            explanation=f"The state directory of {case.name} holds a replica of the pool; a full "
+            "disk stops it."
+            if case.joining.witness
+            else f"The state directory of {case.name} holds a replica of the pool and, "
             "while it is master, the pool's store; a full disk stops both.",
             remedy=remedies.elsewhere(
                 case,
@@ -40,8 +43,12 @@ def disk_is_fit(case: Case) -> Iterator[Finding]:
             severity=Severity.WARNING,
             expected=f"at most {FSYNC_SECONDS * 1000:g} ms",
             actual=f"{seconds * 1000:.1f} ms",
-            explanation=f"Writing for good takes {seconds * 1000:.1f} ms on {case.name}; while it "
-            "is master, every change to the pool waits that long.",
+            explanation=f"Writing for good takes {seconds * 1000:.1f} ms on {case.name}: "
+            + (
+                "it has every change to the pool so much later."
+                if case.joining.witness
+                else "while it is master, every change to the pool waits that long."
+            ),
             remedy=remedies.elsewhere(
                 case,
                 real="Put the state directory on a local SSD with power-loss protection, or keep "

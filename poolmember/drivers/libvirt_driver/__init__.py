@@ -1,7 +1,7 @@
 """The driver for hypervisors that libvirt manages, QEMU in the first place.
 
     driver ── survey ── connection ── blocking_calls        asks libvirt, in threads
-       │         └── rtnetlink                              asks the kernel
+       │         └── rtnetlink, resolver                    asks the kernel and the resolver
        └── assembly ── domain_xml, storage_xml,             translates, purely
                        network_xml, hypervisor_xml,
                        interfaces

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.libvirt_driver.assembly import assembled
 from poolmember.drivers.libvirt_driver.bell import Bell
 from poolmember.drivers.libvirt_driver.blocking_calls import BlockingCalls
+from poolmember.drivers.libvirt_driver.resolver import addresses_behind
 
 if TYPE_CHECKING:
     from poolmember.drivers.libvirt_driver.connection import Connection
@@ -97,7 +97,7 @@ class LibvirtDriver:
         try:
             records, links = await opened.survey.records(), await opened.survey.links()
             addresses = await opened.survey.of_host(
-                "the management address", lambda: _addresses_of(self._management_host)
+                "the management address", lambda: addresses_behind(self._management_host)
             )
             # In a thread, too: the XML of a few hundred domains keeps a processor busy for longer
             # than the event loop can do without.
@@ -193,15 +193,3 @@ class _Opened:
         self.connection = connection
         self.survey = survey
         self.inventory_failed = False
-
-
-def _addresses_of(host: str) -> frozenset[str]:
-    """The IP addresses of a name or address; empty for one that does not resolve.
-
-    Blocks while a name is resolved.
-    """
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return frozenset()
-    return frozenset(str(address[0]).partition("%")[0] for *_, address in found)

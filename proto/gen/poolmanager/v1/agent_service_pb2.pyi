@@ -180,6 +180,7 @@ class HostFacts(_message.Message):
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     FREE_DISK_BYTES_FIELD_NUMBER: _builtins.int
     FSYNC_SECONDS_FIELD_NUMBER: _builtins.int
+    WITNESS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Uuid of the host."""
     name_label: _builtins.str
@@ -202,6 +203,8 @@ class HostFacts(_message.Message):
     """Free in its state directory."""
     fsync_seconds: _builtins.float
     """Median time of an fsync there."""
+    witness: _builtins.bool
+    """Whether its daemon was started as a witness."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Address]:
         """How to reach it."""
@@ -246,10 +249,11 @@ class HostFacts(_message.Message):
         unreachable: _abc.Iterable[Global___Unreachable] | None = ...,
         free_disk_bytes: _builtins.int | None = ...,
         fsync_seconds: _builtins.float | None = ...,
+        witness: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "updating", b"updating"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "addresses", b"addresses", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "operations", b"operations", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "unreachable", b"unreachable", "updating", b"updating"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "addresses", b"addresses", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "operations", b"operations", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "unreachable", b"unreachable", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__booting: _TypeAlias = _typing.Literal["booting"]  # noqa: Y015
     _WhichOneofArgType__booting: _TypeAlias = _typing.Literal["_booting", b"_booting"]  # noqa: Y015
@@ -273,6 +277,8 @@ class HostFacts(_message.Message):
     _WhichOneofArgType__pool_name: _TypeAlias = _typing.Literal["_pool_name", b"_pool_name"]  # noqa: Y015
     _WhichOneofReturnType__updating: _TypeAlias = _typing.Literal["updating"]  # noqa: Y015
     _WhichOneofArgType__updating: _TypeAlias = _typing.Literal["_updating", b"_updating"]  # noqa: Y015
+    _WhichOneofReturnType__witness: _TypeAlias = _typing.Literal["witness"]  # noqa: Y015
+    _WhichOneofArgType__witness: _TypeAlias = _typing.Literal["_witness", b"_witness"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__booting) -> _WhichOneofReturnType__booting | None: ...
     @_typing.overload
@@ -295,6 +301,8 @@ class HostFacts(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_name) -> _WhichOneofReturnType__pool_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__updating) -> _WhichOneofReturnType__updating | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__witness) -> _WhichOneofReturnType__witness | None: ...
 
 Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
 
@@ -673,6 +681,7 @@ class Standing(_message.Message):
     REACHES_STORE_FIELD_NUMBER: _builtins.int
     LEADS_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    IN_MAINTENANCE_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Uuid of the host."""
     revision: _builtins.int
@@ -685,6 +694,8 @@ class Standing(_message.Message):
     """Whether it reaches the pool's store."""
     leads: _builtins.bool
     """Whether it is the master itself."""
+    in_maintenance: _builtins.bool
+    """Whether it is in maintenance: it leads only if no other host can."""
     @_builtins.property
     def incarnation(self) -> _resources_pb2.Incarnation:
         """Of its mastership, or else of its replica; absent if it has neither."""
@@ -699,15 +710,18 @@ class Standing(_message.Message):
         reaches_store: _builtins.bool | None = ...,
         leads: _builtins.bool | None = ...,
         incarnation: _resources_pb2.Incarnation | None = ...,
+        in_maintenance: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_in_maintenance", b"_in_maintenance", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "in_maintenance", b"in_maintenance", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_in_maintenance", b"_in_maintenance", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "in_maintenance", b"in_maintenance", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hears_master: _TypeAlias = _typing.Literal["hears_master"]  # noqa: Y015
     _WhichOneofArgType__hears_master: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__in_maintenance: _TypeAlias = _typing.Literal["in_maintenance"]  # noqa: Y015
+    _WhichOneofArgType__in_maintenance: _TypeAlias = _typing.Literal["_in_maintenance", b"_in_maintenance"]  # noqa: Y015
     _WhichOneofReturnType__leads: _TypeAlias = _typing.Literal["leads"]  # noqa: Y015
     _WhichOneofArgType__leads: _TypeAlias = _typing.Literal["_leads", b"_leads"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
@@ -720,6 +734,8 @@ class Standing(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hears_master) -> _WhichOneofReturnType__hears_master | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_maintenance) -> _WhichOneofReturnType__in_maintenance | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leads) -> _WhichOneofReturnType__leads | None: ...
     @_typing.overload

@@ -50,6 +50,11 @@ class HostServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostResponse.FromString,
                 _registered_method=True)
+        self.SetMaintenance = channel.unary_unary(
+                '/poolmanager.v1.HostService/SetMaintenance',
+                request_serializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceResponse.FromString,
+                _registered_method=True)
         self.DeclareHostDead = channel.unary_unary(
                 '/poolmanager.v1.HostService/DeclareHostDead',
                 request_serializer=poolmanager_dot_v1_dot_host__service__pb2.DeclareHostDeadRequest.SerializeToString,
@@ -97,6 +102,14 @@ class HostServiceServicer:
 
     def UpdateHost(self, request, context):
         """Changes the name, description, tags, other_config or failover_priority of a host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMaintenance(self, request, context):
+        """Starts a task that puts a host into maintenance, or ends that. A master hands the mastership
+        over first. VMs are not moved.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +170,11 @@ def add_HostServiceServicer_to_server(servicer, server):
                     servicer.UpdateHost,
                     request_deserializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_host__service__pb2.UpdateHostResponse.SerializeToString,
+            ),
+            'SetMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMaintenance,
+                    request_deserializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceResponse.SerializeToString,
             ),
             'DeclareHostDead': grpc.unary_unary_rpc_method_handler(
                     servicer.DeclareHostDead,
@@ -266,6 +284,33 @@ class HostService:
             '/poolmanager.v1.HostService/UpdateHost',
             poolmanager_dot_v1_dot_host__service__pb2.UpdateHostRequest.SerializeToString,
             poolmanager_dot_v1_dot_host__service__pb2.UpdateHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.HostService/SetMaintenance',
+            poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceRequest.SerializeToString,
+            poolmanager_dot_v1_dot_host__service__pb2.SetMaintenanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,10 @@ class HostServiceStub:
     """One host by uuid, name or unique prefix."""
     UpdateHost: _aio.UnaryUnaryMultiCallable[_host_service_pb2.UpdateHostRequest, _host_service_pb2.UpdateHostResponse]
     """Changes the name, description, tags, other_config or failover_priority of a host."""
+    SetMaintenance: _aio.UnaryUnaryMultiCallable[_host_service_pb2.SetMaintenanceRequest, _host_service_pb2.SetMaintenanceResponse]
+    """Starts a task that puts a host into maintenance, or ends that. A master hands the mastership
+    over first. VMs are not moved.
+    """
     DeclareHostDead: _aio.UnaryUnaryMultiCallable[_host_service_pb2.DeclareHostDeadRequest, _host_service_pb2.DeclareHostDeadResponse]
     """Records that a host is off for good, as a person vouches. Its VMs that were running, paused or
     unknown count as halted from then on, and may be started elsewhere. Refused with HOST_IS_LIVE
@@ -64,6 +68,16 @@ class HostServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_host_service_pb2.UpdateHostRequest, _abc.Awaitable[_host_service_pb2.UpdateHostResponse]],
     ) -> _abc.Awaitable[_host_service_pb2.UpdateHostResponse]:
         """Changes the name, description, tags, other_config or failover_priority of a host."""
+
+    @_abc_1.abstractmethod
+    def SetMaintenance(
+        self,
+        request: _host_service_pb2.SetMaintenanceRequest,
+        context: _aio.ServicerContext[_host_service_pb2.SetMaintenanceRequest, _abc.Awaitable[_host_service_pb2.SetMaintenanceResponse]],
+    ) -> _abc.Awaitable[_host_service_pb2.SetMaintenanceResponse]:
+        """Starts a task that puts a host into maintenance, or ends that. A master hands the mastership
+        over first. VMs are not moved.
+        """
 
     @_abc_1.abstractmethod
     def DeclareHostDead(

@@ -328,7 +328,7 @@ class Quorum(_message.Message):
     voters: _builtins.int
     """Hosts that vote."""
     needed: _builtins.int
-    """How many of them must be up."""
+    """With so many of them up, whichever they are, the pool writes."""
     survives: _builtins.int
     """How many hosts may be lost."""
     def __init__(
@@ -372,6 +372,7 @@ class HostStatus(_message.Message):
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
     LAG_SECONDS_FIELD_NUMBER: _builtins.int
     DECLARED_DEAD_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the host."""
     name: _builtins.str
@@ -390,6 +391,8 @@ class HostStatus(_message.Message):
     """How long it has been behind; 0 when in step."""
     declared_dead: _builtins.bool
     """Whether a person has vouched that it is off; until it comes back."""
+    enabled: _builtins.bool
+    """False while it is in maintenance."""
     def __init__(
         self,
         *,
@@ -402,10 +405,11 @@ class HostStatus(_message.Message):
         applied_revision: _builtins.int | None = ...,
         lag_seconds: _builtins.float | None = ...,
         declared_dead: _builtins.bool | None = ...,
+        enabled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_declared_dead", b"_declared_dead", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "declared_dead", b"declared_dead", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_declared_dead", b"_declared_dead", "_enabled", b"_enabled", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "declared_dead", b"declared_dead", "enabled", b"enabled", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_declared_dead", b"_declared_dead", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "declared_dead", b"declared_dead", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_applied_revision", b"_applied_revision", "_declared_dead", b"_declared_dead", "_enabled", b"_enabled", "_in_step", b"_in_step", "_lag_seconds", b"_lag_seconds", "_live", b"_live", "_name", b"_name", "_role", b"_role", "_uuid", b"_uuid", "address", b"address", "applied_revision", b"applied_revision", "declared_dead", b"declared_dead", "enabled", b"enabled", "in_step", b"in_step", "lag_seconds", b"lag_seconds", "live", b"live", "name", b"name", "role", b"role", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
     _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
@@ -413,6 +417,8 @@ class HostStatus(_message.Message):
     _WhichOneofArgType__applied_revision: _TypeAlias = _typing.Literal["_applied_revision", b"_applied_revision"]  # noqa: Y015
     _WhichOneofReturnType__declared_dead: _TypeAlias = _typing.Literal["declared_dead"]  # noqa: Y015
     _WhichOneofArgType__declared_dead: _TypeAlias = _typing.Literal["_declared_dead", b"_declared_dead"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
     _WhichOneofReturnType__in_step: _TypeAlias = _typing.Literal["in_step"]  # noqa: Y015
     _WhichOneofArgType__in_step: _TypeAlias = _typing.Literal["_in_step", b"_in_step"]  # noqa: Y015
     _WhichOneofReturnType__lag_seconds: _TypeAlias = _typing.Literal["lag_seconds"]  # noqa: Y015
@@ -431,6 +437,8 @@ class HostStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__applied_revision) -> _WhichOneofReturnType__applied_revision | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__declared_dead) -> _WhichOneofReturnType__declared_dead | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step) -> _WhichOneofReturnType__in_step | None: ...
     @_typing.overload

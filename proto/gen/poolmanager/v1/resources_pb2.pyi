@@ -309,7 +309,7 @@ class _AccessionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Accession.V
     ACCESSION_DESIGNATED: _Accession.ValueType  # 4
     """A person designated it."""
     ACCESSION_HANDED_OVER: _Accession.ValueType  # 5
-    """The master before it handed over as it ended."""
+    """The master before it handed over, as it ended or for its maintenance."""
     ACCESSION_EMERGENCY: _Accession.ValueType  # 6
     """A person made it master without a quorum."""
     ACCESSION_SUCCESSION: _Accession.ValueType  # 7
@@ -329,7 +329,7 @@ ACCESSION_ELECTED: Accession.ValueType  # 3
 ACCESSION_DESIGNATED: Accession.ValueType  # 4
 """A person designated it."""
 ACCESSION_HANDED_OVER: Accession.ValueType  # 5
-"""The master before it handed over as it ended."""
+"""The master before it handed over, as it ended or for its maintenance."""
 ACCESSION_EMERGENCY: Accession.ValueType  # 6
 """A person made it master without a quorum."""
 ACCESSION_SUCCESSION: Accession.ValueType  # 7
@@ -822,6 +822,7 @@ class Host(_message.Message):
     NETWORK_BACKEND_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
     FAILOVER_PRIORITY_FIELD_NUMBER: _builtins.int
+    WITNESS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -836,6 +837,8 @@ class Host(_message.Message):
     """Which of several hosts with the same revision becomes master: the larger number, from 0 to
     1,000; 0 never does.
     """
+    witness: _builtins.bool
+    """Whether it only votes and keeps a replica: it runs no VMs and never becomes master."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels without a value, in sorted order."""
@@ -885,10 +888,11 @@ class Host(_message.Message):
         network_backend: _builtins.str | None = ...,
         enabled: _builtins.bool | None = ...,
         failover_priority: _builtins.int | None = ...,
+        witness: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "software_version", b"software_version", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "_witness", b"_witness", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "software_version", b"software_version", "uuid", b"uuid", "witness", b"witness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "addresses", b"addresses", "capabilities", b"capabilities", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "other_config", b"other_config", "software_version", b"software_version", "storage_types", b"storage_types", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "_failover_priority", b"_failover_priority", "_name_description", b"_name_description", "_name_label", b"_name_label", "_network_backend", b"_network_backend", "_uuid", b"_uuid", "_witness", b"_witness", "addresses", b"addresses", "capabilities", b"capabilities", "cpu", b"cpu", "enabled", b"enabled", "failover_priority", b"failover_priority", "hypervisor", b"hypervisor", "name_description", b"name_description", "name_label", b"name_label", "network_backend", b"network_backend", "other_config", b"other_config", "software_version", b"software_version", "storage_types", b"storage_types", "tags", b"tags", "uuid", b"uuid", "witness", b"witness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -902,6 +906,8 @@ class Host(_message.Message):
     _WhichOneofArgType__network_backend: _TypeAlias = _typing.Literal["_network_backend", b"_network_backend"]  # noqa: Y015
     _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
     _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    _WhichOneofReturnType__witness: _TypeAlias = _typing.Literal["witness"]  # noqa: Y015
+    _WhichOneofArgType__witness: _TypeAlias = _typing.Literal["_witness", b"_witness"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
     @_typing.overload
@@ -914,6 +920,8 @@ class Host(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network_backend) -> _WhichOneofReturnType__network_backend | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__witness) -> _WhichOneofReturnType__witness | None: ...
 
 Global___Host: _TypeAlias = Host  # noqa: Y015
 
