@@ -55,8 +55,9 @@ class Emergency:
     ) -> tuple[EmergencyOutlook, Head | None]:
         """Make this host the master if that is `confirmed`; what it goes on from.
 
-        Raises `ALREADY_MASTER`, `MASTER_LIVES`, `QUORUM_LIVES`, `REPLICA_MISSING`,
-        `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing has happened then.
+        Raises `ALREADY_MASTER`, `MASTER_LIVES`, `QUORUM_LIVES`, `HOST_NOT_ELIGIBLE`,
+        `REPLICA_MISSING`, `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing
+        has happened then.
         """
         async with self._one_at_a_time:
             state = self._state()
@@ -64,7 +65,7 @@ class Emergency:
             if not confirmed:
                 return found, None
             if found.may_lack and not accept_loss:
-                names = ", ".join(peer.name_label for peer in found.to_be_off)
+                names = ", ".join(peer.name_label for peer in found.may_have_more)
                 revision = str(found.revision)
                 raise PoolError(Reason.LOSS_NOT_ACCEPTED, hosts=names, revision=revision)
             await self._roles.turn(lambda: self._succeed(state, found))

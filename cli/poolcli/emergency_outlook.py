@@ -66,8 +66,7 @@ def _in_step(outlook: EmergencyOutlook) -> str:
 def _paragraphs(outlook: EmergencyOutlook) -> list[str]:
     off = _names(outlook.to_be_off)
     found = [
-        f"{outlook.name_label} would go on from revision {outlook.revision}. "
-        + _missing(outlook, off)
+        f"{outlook.name_label} would go on from revision {outlook.revision}. " + _missing(outlook)
     ]
     if outlook.to_be_off:
         found.append(
@@ -81,18 +80,18 @@ def _paragraphs(outlook: EmergencyOutlook) -> list[str]:
     return found
 
 
-def _missing(outlook: EmergencyOutlook, off: str) -> str:
+def _missing(outlook: EmergencyOutlook) -> str:
+    if outlook.may_lack:
+        return (
+            f"CHANGES MAY BE LOST: {_names(outlook.may_have_more)} may have later ones that no "
+            "host has that could lead now. They are saved apart should such a host come back "
+            "(`pool recovery list`). Start it instead if you can."
+        )
     if not outlook.to_be_off:
         return "Every host of the pool answers, and none of them has more."
-    if not outlook.may_lack:
-        return (
-            f"{outlook.in_step} was in step: nothing that was acknowledged is missing if it was up "
-            "and connected when the master was lost."
-        )
     return (
-        f"CHANGES MAY BE LOST: {off} may have had later ones that no host in reach has. They would "
-        "be saved apart should such a host come back (`pool recovery list`). Start it instead if "
-        "you can."
+        f"{outlook.in_step} was in step: nothing that was acknowledged is missing if it was up and "
+        "connected when the master was lost."
     )
 
 

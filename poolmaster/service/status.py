@@ -178,6 +178,15 @@ def _second_copy(state: State) -> list[pb.Warning]:
                 "back into step by itself.",
             )
         ]
+    if host.witness:
+        return [
+            pb.Warning(
+                code="FAILOVER_NEEDS_A_PERSON",
+                message="No host can take over from a master that is lost: its changes are also at "
+                f"{host.name_label} alone, which is a witness.",
+                remedy="Take another host into the pool with `pool add-host`.",
+            )
+        ]
     return [
         pb.Warning(
             code="FAILOVER_NEEDS_A_PERSON",
