@@ -230,7 +230,7 @@ def _show_done(host: AskedHost, done: Transition) -> None:
     address = host.address
     note(
         f"{outlook.name_label} is the master of pool {outlook.pool_name}: incarnation "
-        f"{head.incarnation.counter}, term {head.term}, from revision {head.revision}."
+        f"{head.incarnation.counter}, term {head.term}, revision {head.revision}."
     )
     for peer in outlook.to_be_off:
         dead = command_at(address, "host", "declare-dead", peer.name_label)

@@ -72,7 +72,7 @@ def test_status_has_exactly_the_agreed_keys(pool: Pool) -> None:
     assert status["master"] == {"uuid": PHANTOM, "name": "phantom", "address": "127.0.0.1:7443"}
     assert set(status["hosts"][0]) == {
         "uuid", "name", "address", "role", "live", "in_step", "applied_revision", "lag_seconds",
-        "enabled",
+        "enabled", "declared_dead",
     }  # fmt: skip
     assert [h["role"] for h in status["hosts"]] == ["master", "member"]
     assert status["fresh"] is True
