@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Host
+from poolcore.model import Host, Incarnation
 from poolcore.replica import Head
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import from_proto
@@ -45,7 +46,8 @@ class Ceding:
         self._store = store
         self._head = head
         self._follower = follower
-        self._handed_over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._found: asyncio.Future[Incarnation | None] = asyncio.get_running_loop().create_future()
+        """The incarnation that the heir is of; none: the store's last commit was withdrawn."""
 
     async def settle(self) -> Change | None:
         """What this host becomes; none: the store's last commit was withdrawn."""
@@ -56,30 +58,30 @@ class Ceding:
         hosts = {h.uuid: h for h in await read_hosts(self._store)}
         heir, name = hosts[self._head.master], (await read_pool(self._store)).name_label
         problem = f"{heir.name_label} was to take over and does not answer yet"
-        found = parts.answer_from_replica(self._follower, lambda: problem)
-        found |= handlers(MEMBER_SERVICE, {"Session": self.serve}, host=parts.identity.name)
-        parts.gateway.serve_locally(found)
+        answers = parts.answer_from_replica(self._follower, lambda: problem)
+        answers |= handlers(MEMBER_SERVICE, {"Session": self.serve}, host=parts.identity.name)
+        parts.gateway.serve_locally(answers)
         parts.on_role(f"handing pool {name} over to {heir.name_label}")
-        parts.ceding = self
-        try:
+        with suppress(_Settled):
             await side_by_side(self._look_at(heir), self._until_settled())
-        except _Settled:
-            pass
-        finally:
-            parts.ceding = None
-        if not self._handed_over.result():
+        found = self._found.result()
+        if found is None:
             return None
-        await take_log(self._store, self._follower, up_to=self._head.revision)
+        if found.uuid == self._head.incarnation.uuid:
+            await take_log(self._store, self._follower, up_to=self._head.revision)
         others = sorted(h.address for h in hosts.values() if h.uuid not in {host, heir.uuid})
         member = Member(pool=self._own.pool, pool_name=name, addresses=(heir.address, *others))
         return Change(member, retire=(STORE_FILE,))
 
     async def _until_settled(self) -> None:
-        await self._handed_over
+        await self._found
         raise _Settled
 
     async def _look_at(self, heir: Host) -> None:
-        """Until the heir says that it is of the next incarnation, or of one after that."""
+        """Until the heir says that it is of the next incarnation, or of a later one.
+
+        A later one may have been founded without it, by a person who took this host for lost.
+        """
         while True:
             try:
                 standing = await self._parts.agents.standing(
@@ -90,7 +92,7 @@ class Ceding:
             else:
                 found = standing.incarnation
                 if found is not None and found.counter >= self._head.incarnation.counter:
-                    self._settle(handed_over=True)
+                    self._settle(found)
             await self._parts.clock.sleep(LOOK_SECONDS)
 
     async def serve(self, requests: Requests, _: Send) -> None:
@@ -99,19 +101,19 @@ class Ceding:
         lacks = hello.HasField("incarnation") and (
             from_proto(hello.incarnation).uuid == self._own.incarnation
         )
-        if hello.host == self._head.master and lacks and not self._handed_over.done():
+        if hello.host == self._head.master and lacks and not self._found.done():
             log.warning("the host that was to take over has not: this host stays master")
             try:
                 await withdraw(self._store, self._head, host=self._follower.host)
             except StoreError as error:
                 raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
-            self._settle(handed_over=False)
+            self._settle(None)
         problem = "it is handing its mastership over"
         raise PoolError(Reason.NO_MASTER, host=self._parts.identity.name, problem=problem)
 
-    def _settle(self, *, handed_over: bool) -> None:
-        if not self._handed_over.done():
-            self._handed_over.set_result(handed_over)
+    def _settle(self, found: Incarnation | None) -> None:
+        if not self._found.done():
+            self._found.set_result(found)
 
 
 class _Settled(Exception):

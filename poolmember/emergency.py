@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -37,7 +38,12 @@ ASK_SECONDS = 1.0
 FOLLOW_SECONDS = 5.0
 FOUND_SECONDS = 20.0
 LOOK_SECONDS = 0.02
+LOAD_SECONDS = 2.0
 EMERGENCY_TRANSITION = "EMERGENCY_TRANSITION"
+
+
+class _Moved(Exception):
+    """The replica is not what the person was shown any more."""
 
 
 class Emergency:
@@ -55,30 +61,38 @@ class Emergency:
     ) -> tuple[EmergencyOutlook, Head | None]:
         """Make this host the master if that is `confirmed`; what it goes on from.
 
-        Raises `ALREADY_MASTER`, `MASTER_LIVES`, `QUORUM_LIVES`, `HOST_NOT_ELIGIBLE`,
+        Raises `ALREADY_MASTER`, `HOST_IS_WITNESS`, `MASTER_LIVES`, `QUORUM_LIVES`,
         `REPLICA_MISSING`, `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing
         has happened then.
         """
         async with self._one_at_a_time:
-            state = self._state()
-            found = await self._outlook(state)
-            if not confirmed:
-                return found, None
-            if found.may_lack and not accept_loss:
-                names = ", ".join(peer.name_label for peer in found.may_have_more)
-                revision = str(found.revision)
-                raise PoolError(Reason.LOSS_NOT_ACCEPTED, hosts=names, revision=revision)
-            await self._roles.turn(lambda: self._succeed(state, found))
-            return found, await self._own_head(found)
+            while True:
+                state = await self._state()
+                found = await self._outlook(state)
+                if not confirmed:
+                    return found, None
+                if found.may_lack and not accept_loss:
+                    names = ", ".join(peer.name_label for peer in found.may_have_more)
+                    revision = str(found.revision)
+                    raise PoolError(Reason.LOSS_NOT_ACCEPTED, hosts=names, revision=revision)
+                with suppress(_Moved):
+                    await self._roles.turn(partial(self._succeed, state, found))
+                    return found, await self._own_head(found)
 
-    def _state(self) -> State:
+    async def _state(self) -> State:
         parts, name = self._parts, self._parts.identity.name
-        if parts.mastership is not None:
-            raise PoolError(Reason.ALREADY_MASTER, host=name)
-        state = None if parts.follower is None else parts.follower.state
-        if state is None:
-            raise PoolError(Reason.REPLICA_MISSING, host=name)
-        return state
+        if parts.identity.witness:
+            problem = "it has the pool's metadata and never becomes master"
+            raise PoolError(Reason.HOST_IS_WITNESS, host=name, problem=problem)
+        until = parts.clock.monotonic() + LOAD_SECONDS
+        while parts.clock.monotonic() < until:
+            if parts.mastership is not None:
+                raise PoolError(Reason.ALREADY_MASTER, host=name)
+            if parts.follower is not None and parts.follower.state is not None:
+                return parts.follower.state
+            # It is being read.
+            await parts.clock.sleep(LOOK_SECONDS)
+        raise PoolError(Reason.REPLICA_MISSING, host=name)
 
     async def _outlook(self, state: State) -> EmergencyOutlook:
         parts = self._parts
@@ -86,6 +100,10 @@ class Emergency:
         if host is None:
             raise PoolError(Reason.REPLICA_MISSING, host=parts.identity.name)
         own = await standing(parts, state.pool.uuid, 0)
+        if own.hears_master and not own.leads:
+            # It may have been lost this very moment: one that lives is heard again by then.
+            await parts.clock.sleep(2 * state.pool.failover.suspect_seconds)
+            own = await standing(parts, state.pool.uuid, 0)
         if own.reaches_store:
             raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         if own.hears_master:
@@ -115,12 +133,13 @@ class Emergency:
             await follower.load()
             state = follower.state
             if state is None or state.last != seen.last:
-                # A master has told this host something in between.
-                raise PoolError(Reason.MASTER_LIVES, host=parts.identity.name)
+                # A master's last words, or it lives: to be looked at once more.
+                raise _Moved
             known = [p.incarnation.counter for p in found.peers if p.incarnation is not None]
             last = succession(
                 state,
-                next_incarnation(state, after=max(known, default=0)),
+                # The next one may be that of a handover that the former master had begun.
+                next_incarnation(state, after=max(known, default=state.incarnation.counter) + 1),
                 follower.host,
                 Accession.EMERGENCY,
                 term=max(follower.term, state.last.term),

@@ -29,7 +29,6 @@ from poolmember.recovery import Recoveries
 from poolmember.session import Follower, Link
 
 if TYPE_CHECKING:
-    from poolmember.ceding import Ceding
     from poolmember.contending import Contender
 
 PAUSE_SECONDS = 0.1
@@ -71,8 +70,6 @@ class Parts:
     """Where this host puts aside what it has and its pool has not."""
     mastership: Mastership | None = None
     follower: Follower | None = None
-    ceding: Ceding | None = None
-    """What this host is as long as its store has ended and it is not known who goes on."""
     contender: Contender | None = None
     """What this host is in an election, if it shares its pool's store with others."""
 

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from poolcore.errors import PoolError
 from poolmember.contending import contend
 from poolmember.following import Forgotten, follow
 from poolmember.forgotten import stand_aside
@@ -87,7 +86,7 @@ class Roles:
             # Asked for twice, the second time there is nothing to do, and nothing to retire.
             if change.membership != membership:
                 self._take_on(change)
-        except PoolError as error:
+        except Exception as error:  # whatever it is, it is for whoever asked
             if not done.done():
                 done.set_exception(error)
         else:

@@ -6,9 +6,10 @@ import logging
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
-from poolcore.model import Accession
+from poolcore.model import Accession, FailoverTimings
 from poolcore.replica import Head
 from poolmember.parts import HOLD_SECONDS, Parts
+from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +26,24 @@ async def standing(parts: Parts, pool: str, term: int) -> Standing:
         return await parts.contender.standing(term)
     follower, master = parts.follower, parts.mastership
     state = None if follower is None else follower.state
-    head = None if follower is None else follower.following
     known = None if state is None else state.incarnation
+    hears = follower is not None and _hears(parts, follower, term)
     return Standing(
         host=parts.identity.host,
         revision=0 if state is None else state.revision,
         priority=0,
-        hears_master=master is not None or (head is not None and head.term >= term),
+        hears_master=master is not None or hears,
         reaches_store=master is not None,
         leads=master is not None,
         incarnation=known if master is None else master.ledger.head.incarnation,
     )
+
+
+def _hears(parts: Parts, follower: Follower, term: int) -> bool:
+    head, state = follower.following, follower.state
+    timings = FailoverTimings() if state is None else state.pool.failover
+    silent = parts.clock.monotonic() - follower.heard >= timings.suspect_seconds
+    return head is not None and head.term >= term and not silent
 
 
 async def take_over(parts: Parts, head: Head, why: Accession) -> None:

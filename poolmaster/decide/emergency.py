@@ -20,13 +20,9 @@ def outlook(
 ) -> EmergencyOutlook:
     """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
 
-    Raises `HOST_NOT_ELIGIBLE` for a witness, `MASTER_LIVES` when one hears a master that is not
-    left behind, `REPLICA_BEHIND` when one that could lead has more than this host: then it is the
-    one to go on from.
+    Raises `MASTER_LIVES` when one hears a master that is not left behind, `REPLICA_BEHIND` when
+    one that could lead has more than this host: then it is the one to go on from.
     """
-    if host.witness:
-        problem = "it is a witness"
-        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=host.name_label, problem=problem)
     peers = tuple(_peer(other, standing) for other, standing in answers)
     for other, standing in answers:
         if standing is None or standing.incarnation is None:

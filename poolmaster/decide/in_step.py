@@ -24,8 +24,13 @@ IN_STEP = "REPLICA_IN_STEP"
 def candidate(state: State, hosts: Iterable[HostId]) -> HostId | None:
     """Which of `hosts`, that have everything there is, is to be in step: the likeliest master."""
     found = [host for uuid in hosts if (host := state.get(Host, uuid)) is not None]
-    best = min(found, key=lambda h: (h.witness, -h.failover_priority, h.uuid), default=None)
+    best = min(found, key=_likelihood, default=None)
     return None if best is None else best.uuid
+
+
+def _likelihood(host: Host) -> tuple[bool, bool, int, str]:
+    # One in maintenance may be switched off at any moment; a witness never goes on from its copy.
+    return host.witness, not host.enabled, -host.failover_priority, host.uuid
 
 
 def in_step_with(state: State, host: HostId, *, now: datetime) -> tuple[Change, ...]:

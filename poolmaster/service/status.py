@@ -181,10 +181,10 @@ def _second_copy(state: State) -> list[pb.Warning]:
     if host.witness:
         return [
             pb.Warning(
-                code="FAILOVER_NEEDS_A_PERSON",
-                message="No host can take over from a master that is lost: its changes are also at "
-                f"{host.name_label} alone, which is a witness.",
-                remedy="Take another host into the pool with `pool add-host`.",
+                code="NO_SPARE",
+                message="No other host could become master. Nothing that was acknowledged is lost "
+                f"with the master, as the witness {host.name_label} has it too.",
+                remedy="Start a host that is no witness, or take one in.",
             )
         ]
     return [

@@ -62,7 +62,7 @@ async def test_one_command_goes_on_without_a_dead_master_and_loses_nothing(
 
         done = await ask(ignite, TRANSITION, "--yes")
         assert done.code == 0
-        assert "ignite is the master of pool phantom: incarnation 2, term " in done.err
+        assert "ignite is the master of pool phantom: incarnation 3, term " in done.err
         assert f"`pool --server {ignite.endpoint} host declare-dead phantom`" in " ".join(
             done.err.split()
         )
@@ -104,7 +104,7 @@ async def test_the_outlook_and_what_was_done_as_scripts_get_them(
         ]
         after = (await ask(ignite, TRANSITION, "--yes", "-o", "json")).json
         assert after["done"] is True
-        assert after["head"]["incarnation"] == 2
+        assert after["head"]["incarnation"] > outlook["incarnation"]
         assert after["head"]["revision"] > outlook["revision"]
 
 
@@ -252,7 +252,7 @@ async def test_the_library_speaks_to_one_host_with_and_without_await(cluster: Cl
         assert await asyncio.to_thread(blocking) == ("ignite", False)
         async with EmergencyHost.connect(ignite.endpoint) as host:
             done = await host.become_master()
-            assert done.head.incarnation.counter == 2
+            assert done.head.incarnation.counter > done.outlook.incarnation.counter
             assert done.head.master == host.host.uuid
             with pytest.raises(PoolError, match="already"):
                 await host.become_master()

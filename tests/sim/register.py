@@ -8,10 +8,10 @@ that is looked at must not be able to swallow them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from poolcore.model import CLASSES, HostId, Kind
+from poolcore.model import CLASSES, Accession, HostId, Kind
 from poolcore.replica import (
     CommitId,
     Delta,
@@ -75,6 +75,8 @@ class Register:
     """Of the store before this one, if this one goes on from it."""
     on_begin: Callable[[Register], None] = lambda _: None
     """Told when the store has its register."""
+    succeeded: bool = False
+    """Whether another store has gone on from this one."""
     head: Head | None = None
     states: dict[int, State] = field(default_factory=dict)
     """The state at every revision there ever was."""
@@ -89,6 +91,13 @@ class Register:
         """The newest state that could be followed."""
         return self.states[max(self.states)]
 
+    def lives(self) -> Iterator[Register]:
+        """This one, and those before it."""
+        life: Register | None = self
+        while life is not None:
+            yield life
+            life = life.parent
+
     def expect(self, holds: bool, rule: str) -> None:
         self.violations.expect(holds, f"{self.name}: {rule}")
 
@@ -102,6 +111,7 @@ class Register:
         before, self.head = self.head, head
         if head == before:
             return
+        self.expect(not self.succeeded, f"it goes on to {head}, and has a successor")
         if before is None:
             before = self._begun(head)
             self.on_begin(self)
@@ -130,7 +140,17 @@ class Register:
         self.states |= {r: s for r, s in self.parent.states.items() if r <= forked}
         self.raw |= {r: raw for r, raw in self.parent.raw.items() if r <= forked}
         self.executed |= {i: r for i, r in self.parent.executed.items() if r <= forked}
+        self.masters = self.parent.masters
+        self._check_parent(self.parent, head)
         return Head(self.states[forked].incarnation, head.term, forked, head.master)
+
+    def _check_parent(self, parent: Register, head: Head) -> None:
+        """Unless a person has given it up, the store before this one has ended with this chain."""
+        first = decode_delta(self.data.read(log_key(head.revision), None, None).items[0].value)
+        by_a_person = first.succession is not None and first.succession.why is Accession.EMERGENCY
+        ended = parent.head is not None and parent.head.incarnation == head.incarnation
+        self.expect(by_a_person or ended, f"it begins, and {parent.name} has not ended")
+        parent.succeeded = True
 
     def _is_withdrawn(self, before: Head, head: Head) -> bool:
         """Whether the store's last commit was taken away again."""
@@ -203,5 +223,8 @@ class Register:
         self.expect(remembered == window, "the requests are not those of the chain's window")
         oldest = max(state.revision - state.history_revisions, 0)
         log = {item.key: item.value for item in self.data.read(LOG, prefix_end(LOG), None).items}
+        if self.parent is not None and log:
+            # It began with what the heir's replica had.
+            oldest = max(oldest, decode_delta(log[min(log)]).commit.revision - 1)
         kept = {log_key(r): raw for r, raw in self.raw.items() if r > oldest}
         self.expect(log == kept, "the log is not the newest part of the chain")

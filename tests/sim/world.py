@@ -19,13 +19,15 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, HostId, PoolId, Task, TaskStatus
 from poolcore.replica import State
 from poolcore.requests import request_id
+from poolcore.wire.chain import decode_delta
 from poolcore.wire.channels import OpenChannel
 from poolcore.wire.codec import decode_object, from_proto
 from poolcore.wire.status import error_from_rpc
-from poolmanager.v1 import patch_pb2
+from poolmanager.v1 import agent_service_pb2 as agent_pb
+from poolmanager.v1 import agent_service_pb2_grpc, patch_pb2
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
-from poolmaster.layout import OBJECTS
+from poolmaster.layout import LOG, OBJECTS
 from poolmaster.mastership import Mastership
 from poolmaster.service.api import METHODS
 from poolmaster.store.contract import Store, Write
@@ -263,6 +265,15 @@ class World:
         task: Task = from_proto(response.task)
         return task
 
+    async def emergency(self, at: SimHost, *, accept_loss: bool = False) -> None:
+        """A person makes a host the master, at that very host."""
+        request = agent_pb.EmergencyTransitionRequest(confirmed=True, accept_loss=accept_loss)
+        stub = agent_service_pb2_grpc.AgentServiceStub(self._connection(at.endpoint))
+        try:
+            await stub.EmergencyTransition(request, timeout=ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, endpoint=at.endpoint) from error
+
     async def cancel(self, pool: SimHost, task: Task) -> Task:
         """Call a task off; the task as it is then."""
         request = task_pb.CancelTaskRequest(task=task.uuid, request_id=self.new_request(pool))
@@ -329,7 +340,10 @@ class World:
 def _points_of(writes: Sequence[Write]) -> Iterator[str]:
     """The steps that a transaction records."""
     for write in writes:
-        if write.key.startswith(OBJECTS + b"task/") and write.value is not None:
+        if write.key.startswith(LOG) and write.value is not None:
+            if decode_delta(write.value).succession is not None:
+                yield "pool.succession:concluded"
+        elif write.key.startswith(OBJECTS + b"task/") and write.value is not None:
             task = decode_object(write.value)
             assert isinstance(task, Task)
             yield f"{task.operation}:{'done' if task.status.is_final else task.step}"

@@ -106,9 +106,8 @@ def test_a_master_of_an_earlier_incarnation_does_not_count() -> None:
     assert seen(state, specter=answer).revision == state.revision
 
 
-def test_a_witness_is_never_master_and_what_only_it_has_may_be_lost() -> None:
+def test_what_only_a_witness_has_may_be_lost() -> None:
     state = pool(witness=SPECTER)
-    assert refusal(state, SPECTER).reason is Reason.HOST_NOT_ELIGIBLE
     found = seen(state, specter=standing(state, SPECTER, behind=-1))
     assert found.may_lack
     assert [p.name_label for p in found.may_have_more] == ["phantom", "specter"]

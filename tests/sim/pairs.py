@@ -1,0 +1,55 @@
+"""Pools of two hosts whose store is at the master, and what a person does when that is lost."""
+
+from __future__ import annotations
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import HostId
+from poolcore.replica import State
+from poolmaster.sessions import RECONNECT_SECONDS
+from sim.host import SimHost
+from sim.register import Register
+from sim.world import World, is_refused
+
+
+async def pair(world: World) -> tuple[SimHost, SimHost]:
+    """Two hosts, the first of them master, the second in step."""
+    phantom, ignite = world.add("phantom", "ignite")
+    await world.settle()
+    await world.join(phantom, ignite)
+    await world.until(lambda: in_step_with(phantom) == ignite.uuid)
+    # At the beginning of a mastership hosts have some time to come.
+    await world.let_pass(RECONNECT_SECONDS)
+    return phantom, ignite
+
+
+def register_of(world: World, host: SimHost) -> Register:
+    """The register of the pool that a host is of."""
+    register = world.rules.register_of(host)
+    assert register is not None
+    return register
+
+
+def state_of(world: World, host: SimHost) -> State:
+    return register_of(world, host).state
+
+
+def masters(world: World) -> list[SimHost]:
+    """The hosts that have a mastership."""
+    return [host for host in world.hosts.values() if host.mastership is not None]
+
+
+def in_step_with(master: SimHost) -> HostId | None:
+    """The host that has confirmed to a master that it is in step."""
+    return None if master.mastership is None else master.mastership.state.pool.in_step
+
+
+async def tell_to_lead(world: World, host: SimHost) -> bool:
+    """What a person does when the other host is off: one command. Whether it was done."""
+    try:
+        await world.emergency(host)
+    except PoolError as error:
+        # It hears a master after all, or is one.
+        if is_refused(error, Reason.ALREADY_MASTER, Reason.MASTER_LIVES, Reason.NO_MASTER):
+            return False
+        raise
+    return True

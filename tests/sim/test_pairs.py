@@ -1,0 +1,195 @@
+"""Two hosts: what is acknowledged is on both, and exactly one of them goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from poolcore.errors import PoolError
+from poolcore.model import Task
+from poolmaster.in_step import InStep
+from poolmaster.layout import HEAD, decode_head
+from poolmaster.store.contract import Compare, Write
+from sim.host import SimHost
+from sim.pairs import in_step_with, masters, pair, state_of, tell_to_lead
+from sim.world import Crash, World, play
+from support.stores import StoreAround
+
+WRITES = 10
+
+
+async def written(world: World, at: SimHost, *, count: int = WRITES) -> dict[str, int]:
+    """Tags that were acknowledged, with their revisions."""
+    return {tag: await world.tag(at, tag) for tag in (f"tag{n}" for n in range(count))}
+
+
+def check_kept(world: World, host: SimHost, acknowledged: dict[str, int]) -> None:
+    tags = state_of(world, host).pool.tags
+    world.rules.expect(acknowledged.keys() <= tags, f"of {acknowledged} only {tags} are there")
+    world.violations.raise_any()
+
+
+async def power_cut(world: World) -> None:
+    """The master is lost right after a write, perhaps both hosts are; then the one command."""
+    phantom, ignite = await pair(world)
+    world.network.slow_seconds = 0.05
+    acknowledged = await written(world, phantom)
+    phantom.cut_power()
+    if world.dice.random() < 0.5:
+        ignite.cut_power()
+        ignite.power_on()
+    assert await tell_to_lead(world, ignite)
+    check_kept(world, ignite, acknowledged)
+    await world.tag(ignite, "afterwards")
+    phantom.power_on()
+    await world.settle()
+    check_kept(world, phantom, {**acknowledged, "afterwards": 0})
+    assert masters(world) == [ignite]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_lost_with_the_master(seed: int) -> None:
+    play(f"power cut {seed}", power_cut)
+
+
+async def _has_at_once(self: InStep, state: Any) -> bool:
+    return True
+
+
+def test_an_answer_before_the_replica_confirmed_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(InStep, "has", _has_at_once)
+    for seed in range(10):
+        try:
+            play(f"power cut {seed}", power_cut)
+        except AssertionError as noticed:
+            if "are there" in str(noticed):
+                return
+            raise
+    pytest.fail("nobody noticed")
+
+
+def test_the_member_is_lost_and_comes_back() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        ignite.cut_power()
+        began = world.clock.monotonic()
+        acknowledged = await written(world, phantom)
+        assert world.clock.monotonic() - began < 3.0
+        assert state_of(world, phantom).pool.in_step is None
+        ignite.power_on()
+        await world.until(lambda: in_step_with(phantom) == ignite.uuid)
+        phantom.cut_power()
+        assert await tell_to_lead(world, ignite)
+        check_kept(world, ignite, acknowledged)
+
+    play("member lost", scenario)
+
+
+def test_a_member_that_is_stopped_holds_writes_up_for_a_second_only() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        ignite.freeze()
+        began = world.clock.monotonic()
+        await world.tag(phantom, "alone")
+        assert 0.9 < world.clock.monotonic() - began < 1.5
+        assert state_of(world, phantom).pool.in_step is None
+        ignite.thaw()
+        await world.until(lambda: in_step_with(phantom) == ignite.uuid)
+
+    play("member stopped", scenario)
+
+
+POINTS = [
+    ("pool.designate_master:started", "after"),
+    ("pool.designate_master:handing-over", "before"),
+    ("pool.designate_master:handing-over", "unanswered"),
+    ("pool.designate_master:writes-wait", "after"),
+    ("pool.succession:concluded", "before"),
+    ("pool.succession:concluded", "unanswered"),
+    ("pool.succession:founded", "after"),
+    ("pool.designate_master:done", "before"),
+    ("pool.designate_master:done", "unanswered"),
+    ("pool.designate_master:done", "after"),
+]
+
+
+def designated_with_a_crash(
+    point: str, moment: str, victims: tuple[str, ...]
+) -> Callable[[World], Coroutine[Any, Any, None]]:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        world.crash = Crash(point, moment, victims)
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        await world.settle()
+        # Whoever it is, there is one, and it has everything.
+        assert len(masters(world)) == 1
+        (master,) = masters(world)
+        acknowledged |= await written(world, master, count=3)
+        check_kept(world, phantom, acknowledged)
+        check_kept(world, ignite, acknowledged)
+        assert all(t.status.is_final for t in state_of(world, master).all(Task))
+
+    return scenario
+
+
+@pytest.mark.parametrize("victims", [("phantom",), ("ignite",), ("phantom", "ignite")])
+@pytest.mark.parametrize(("point", "moment"), POINTS)
+def test_one_host_goes_on_whoever_is_lost_during_a_designation(
+    point: str, moment: str, victims: tuple[str, ...]
+) -> None:
+    scenario = designated_with_a_crash(point, moment, victims)
+    play(f"designated {point} {moment} {victims}", scenario)
+
+
+@pytest.mark.parametrize(("point", "moment"), POINTS[4:6])
+def test_the_old_master_lost_for_good_while_it_hands_over(point: str, moment: str) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        world.crash = Crash(point, moment, ("phantom",))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        await world.let_pass(3.0)
+        if not masters(world):
+            assert await tell_to_lead(world, ignite)
+        assert masters(world) == [ignite]
+        check_kept(world, ignite, acknowledged)
+        await world.tag(ignite, "afterwards")
+        phantom.power_on()
+        await world.settle()
+        assert masters(world) == [ignite]
+        check_kept(world, phantom, acknowledged)
+
+    play(f"old master lost {point} {moment}", scenario)
+
+
+class IgnoresTheTombstone(StoreAround):
+    """A store that takes its last commit, and takes others after it."""
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        heads = [c.value for c in compares if c.key == HEAD and c.value is not None]
+        heads += [w.value for w in writes if w.key == HEAD and w.value is not None]
+        if len({decode_head(head).incarnation for head in heads}) > 1:
+            writes = [write for write in writes if write.key != HEAD]
+        return await super().transact(compares, writes)
+
+
+def test_a_tombstone_that_is_ignored_is_noticed() -> None:
+    async def scenario(world: World) -> None:
+        world.around = IgnoresTheTombstone
+        phantom, ignite = await pair(world)
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.let_pass(3.0)
+
+    with pytest.raises(AssertionError, match="has not ended"):
+        play("tombstone ignored", scenario)
