@@ -81,19 +81,22 @@ async def _begun(
     except NoHostAnswers:
         raise
     except NoMaster as error:
-        hint = await _emergency_hint(pool, host)
+        hint = await _emergency_hint(host)
         raise Ended(report_error(error, session.format, hint=hint)) from error
 
 
-async def _emergency_hint(pool: PoolClient, host: Host) -> str:
+async def _emergency_hint(host: Host) -> str:
     """How a person makes the host the master, where no host becomes it by itself."""
-    head = (await pool.status()).head
-    if head is not None and head.master == host.uuid:
+    from poolclient import EmergencyHost, NoHostAnswers
+
+    try:
+        async with EmergencyHost.connect(host.address):
+            command = command_at(host.address, TRANSITION)
+    except NoHostAnswers:
         return (
-            f"{host.name_label} was the master when this host last heard of it: start its daemon. "
-            "If it is lost, name another host."
+            f"{host.name_label} does not answer at {host.address} either: start its daemon. If it "
+            "is lost, name another host."
         )
-    command = command_at(host.address, TRANSITION)
     return (
         f"No host can be elected. `{command}` makes {host.name_label} the master; it shows first "
         "what that would lack and which hosts must be off."
