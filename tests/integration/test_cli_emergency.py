@@ -1,7 +1,13 @@
 """The emergency commands of `pool`, against real daemons that are killed."""
 
 import asyncio
+import os
+import pty
+import select
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +21,7 @@ from poolcore.errors import PoolError
 from support.cli import Outcome, Pool
 from support.daemons import Cluster, Host
 
+POOL = str(Path(sys.executable).with_name("pool"))
 TRANSITION = "emergency-transition-to-master"
 Ask = Callable[..., Any]
 
@@ -181,6 +188,79 @@ async def test_several_hosts_are_refused_and_one_is_to_be_named(
         assert f"pool --server 127.0.0.1:1 {command[0]}" in " ".join(outcome.err.split())
     silent = await ask("127.0.0.1:1", *command, "-o", "json")
     assert code(silent) == (6, "NO_HOST_ANSWERS")
+
+
+async def test_the_hosts_of_a_context_are_several_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    pool = Pool("", capsys)
+    added = await asyncio.to_thread(pool, "context", "add", "lab", "127.0.0.1:1", "127.0.0.2:1")
+    assert added.code == 0
+    assert (await asyncio.to_thread(pool, "context", "use", "lab")).code == 0
+    refused = await asyncio.to_thread(pool, TRANSITION, "-o", "json")
+    assert code(refused) == (2, "USAGE")
+    assert "context 'lab' names 2: 127.0.0.1:1, 127.0.0.2:1" in refused.error["message"]
+    monkeypatch.setenv("POOL_SERVER", "127.0.0.3:1,127.0.0.4:1")
+    refused = await asyncio.to_thread(pool, TRANSITION, "-o", "json")
+    assert "127.0.0.3:1, 127.0.0.4:1" in refused.error["message"]
+
+
+# -- a person at a terminal, and the other hosts ---------------------------------------------------
+
+
+def typing(answer: str, *arguments: str) -> tuple[int, str]:
+    """Run `pool` on a terminal and answer its question; exit code, and what was shown."""
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [POOL, *arguments], stdin=terminal, stdout=terminal, stderr=terminal,
+        env=os.environ | {"TERM": "dumb", "COLUMNS": "80"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    shown, told = b"", False
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if select.select([main], [], [], 0.1)[0]:
+            try:
+                shown += os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+        if b"to go on: " in shown and not told:
+            told = True
+            os.write(main, f"{answer}\n".encode())
+    os.close(main)
+    return process.wait(10), shown.decode()
+
+
+async def test_on_a_terminal_the_name_of_the_host_confirms(cluster: Cluster, ask: Ask) -> None:
+    async with pair(cluster) as (_, (phantom, ignite)):
+        await phantom.kill()
+        command = ("--server", ignite.endpoint, TRANSITION)
+        refused, shown = await asyncio.to_thread(typing, "yes", *command)
+        assert (refused, "Nothing was changed." in shown) == (1, True)
+        done, shown = await asyncio.to_thread(typing, "ignite", *command)
+        assert (done, "ignite is the master of pool phantom" in shown) == (0, True)
+        assert (await ask(ignite, "set", "tags+=after")).code == 0
+
+
+async def test_the_other_hosts_follow_the_new_master(cluster: Cluster, ask: Ask) -> None:
+    phantom, ignite, specter = (cluster.process(n) for n in ("phantom", "ignite", "specter"))
+    await cluster.start()
+    async with phantom.api() as api:
+        for joining in (ignite, specter):
+            await api.join(joining.endpoint)
+        await api.in_step()
+        in_step = (await api.until(lambda state: state.pool.in_step is not None)).pool.in_step
+        names = {h.uuid: h.name for h in (await api.status()).hosts}
+    await phantom.kill()
+    heir, other = (ignite, specter) if names[str(in_step)] == "ignite" else (specter, ignite)
+    shown = await ask(heir, TRANSITION, "--yes")
+    assert shown.code == 0
+    assert "The other hosts follow by themselves" in " ".join(shown.err.split())
+    found = await ask(heir, "recover-members", "-o", "json")
+    assert {m["name"]: m["follows"] for m in found.json} == {"phantom": False, other.name: True}
+    status = (await ask(other, "status", "-o", "json")).json
+    assert (status["fresh"], status["master"]["name"]) == (True, heir.name)
 
 
 # -- designating without a master -----------------------------------------------------------------
