@@ -39,6 +39,10 @@ test: $(STAMP) ## Unit, contract, simulation and integration tests (no root need
 sim: $(STAMP) ## Play simulated chaos: SEEDS=1000 FIRST=0 make sim
 	@$(BIN)/python tests/sim/run.py --seeds $(SEEDS) --first $(FIRST)
 
+.PHONY: test-strain
+test-strain: $(STAMP) ## A master with too much to do is not replaced: STABILITY_SECONDS=1800 make test-strain
+	@$(BIN)/python -m pytest -m strain $(PYTEST_ARGS) tests/integration/test_stability.py
+
 .PHONY: test-real
 test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)
 	@scripts/install-real-deps .venv

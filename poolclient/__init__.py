@@ -22,6 +22,7 @@ from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
 from poolclient._difference import Difference
+from poolclient._drill import DrillReport
 from poolclient._emergency import AskedHost, EmergencyHost, Transition
 from poolclient._errors import (
     Ambiguous,
@@ -82,6 +83,7 @@ __all__ = [
     "Cursor",
     "DeadHost",
     "Difference",
+    "DrillReport",
     "EmergencyHost",
     "Event",
     "Failed",

@@ -14,6 +14,7 @@ from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
 from poolclient._difference import Difference
+from poolclient._drill import DrillReport
 from poolclient._errors import LockHeld
 from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
@@ -29,7 +30,7 @@ from poolclient._tables import Tables
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed
 from poolcore.model import SR, Described, Finding, Host, Kind, Lock, Object, Pool, Task, TaskId
-from poolcore.outlook import Outlook
+from poolcore.outlook import HostRef, Outlook
 
 R = TypeVar("R")
 T = TypeVar("T", bound=Object)
@@ -393,6 +394,14 @@ class BlockingPoolClient:
             host, timeout_seconds=timeout_seconds, request_id=request_id
         )
         return BlockingTaskHandle(self._thread, self._thread.run(handle))
+
+    def check_drill(self, *, timeout_seconds: float | None = None) -> HostRef:
+        """Who is expected to be master next; `Conflict` when a drill would not be safe now."""
+        return self._thread.run(self._client.check_drill(timeout_seconds=timeout_seconds))
+
+    def drill_failover(self, *, timeout_seconds: float | None = None) -> DrillReport:
+        """End the present mastership the hard way, and tell what that came to."""
+        return self._thread.run(self._client.drill_failover(timeout_seconds=timeout_seconds))
 
     def set_maintenance(
         self,

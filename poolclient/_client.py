@@ -10,6 +10,7 @@ from typing import Self, Unpack
 
 from poolclient._core import Core, Options
 from poolclient._difference import Difference, difference
+from poolclient._drill import DrillReport, check_drill, drill_failover
 from poolclient._errors import JoinRefused, LockHeld
 from poolclient._events import Event, events
 from poolclient._freshness import Cursor, Freshness
@@ -48,7 +49,7 @@ from poolcore.model import (
     Task,
     Tunnel,
 )
-from poolcore.outlook import Outlook
+from poolcore.outlook import HostRef, Outlook
 from poolcore.wire.codec import from_proto
 from poolmanager.v1 import agent_service_pb2, host_service_pb2, pool_service_pb2, resources_pb2
 
@@ -302,6 +303,18 @@ class PoolClient:
             request.request_id,
         )
         return TaskHandle(self._core, from_proto(answer.task))
+
+    async def check_drill(self, *, timeout_seconds: float | None = None) -> HostRef:
+        """Who is expected to be master next; `Conflict` when a drill would not be safe now."""
+        return await check_drill(self._core, timeout_seconds)
+
+    async def drill_failover(self, *, timeout_seconds: float | None = None) -> DrillReport:
+        """End the present mastership the hard way, and tell what that came to.
+
+        The master falls silent until another host was elected; writes wait meanwhile. `Conflict`
+        when that would not be safe now, `Failed` when no other host was elected.
+        """
+        return await drill_failover(self._core, timeout_seconds)
 
     async def set_maintenance(
         self,

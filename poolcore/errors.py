@@ -101,6 +101,8 @@ class Reason(StrEnum):
     HOST_IS_WITNESS = "HOST_IS_WITNESS"
     HOST_DISABLED = "HOST_DISABLED"
     HANDOVER_FAILED = "HANDOVER_FAILED"
+    DRILL_REFUSED = "DRILL_REFUSED"
+    DRILL_FAILED = "DRILL_FAILED"
     # emergencies
     CONFIRMATION_MISSING = "CONFIRMATION_MISSING"
     ALREADY_MASTER = "ALREADY_MASTER"
@@ -360,6 +362,18 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.ABORTED, Exit.FAILED,
         "{host} did not take over: {problem}.",
         "`pool status` tells who is master; look into the log of {host} and try again.",
+    ),
+    Reason.DRILL_REFUSED: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "A failover drill would not be safe now: {problem}.",
+        "Nothing was done. `pool status` and `pool task list` show how the pool is; try again when "
+        "it is whole.",
+    ),
+    Reason.DRILL_FAILED: Entry(
+        Status.ABORTED, Exit.FAILED,
+        "No other host was elected in the drill: {problem}.",
+        "The pool goes on with the master that `pool status` names; look into the logs of the "
+        "other hosts for why they did not claim.",
     ),
     Reason.CONFIRMATION_MISSING: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,

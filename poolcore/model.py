@@ -137,6 +137,15 @@ class FailoverTimings:
 
 
 @dataclass(frozen=True, slots=True)
+class Ancestor:
+    """An incarnation of the pool before the present one; its fields are those of `Incarnation`."""
+
+    counter: int
+    uuid: str
+    forked_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Incarnation:
     """Which life of the pool's store: `counter` grows, `uuid` tells two of the same count apart."""
 
@@ -163,7 +172,7 @@ class Pool(Described):
     in_step: HostId | None = None
     """The host whose replica has every commit before it is acknowledged (design §4.3), so that
     nothing is lost with the host that has the store. None: there is no such host just now."""
-    lineage: tuple[Incarnation, ...] = ()
+    lineage: tuple[Ancestor, ...] = ()
     """The incarnations before the present one, the newest last; the oldest are dropped."""
 
 

@@ -14,11 +14,12 @@ from datetime import datetime
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts
-from poolcore.model import Accession, HostId, Incarnation, Object, Pool, PoolId
+from poolcore.model import Accession, Host, HostId, Incarnation, Object, Pool, PoolId
 from poolcore.replica import CommitId, Delta, Head, Put, State, apply, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.agents import Agents
 from poolmaster.claiming import Claimed
+from poolmaster.decide.if_lost import LiveFacts
 from poolmaster.decide.inventory import joined
 from poolmaster.decide.masters import began, founding_record
 from poolmaster.in_step import InStep
@@ -34,6 +35,7 @@ from poolmaster.ledger import (
 )
 from poolmaster.locks import Locks
 from poolmaster.operations.designate import Designate, Handover
+from poolmaster.operations.drill import Drill
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
 from poolmaster.operations.gone import Gone
@@ -122,9 +124,10 @@ class Mastership:
             self.ledger, self.sessions, agents, shared=shared_store is not None
         )
         self.designate = Designate(self.handover, self.sessions, host)
+        self.drill = Drill(self.ledger, self.sessions, self.live_facts, host, clock)
         self.maintenance = Maintenance(self.handover, self.sessions, host)
         self.operations = Operations(
-            self, (self.join, self.eject, self.designate, self.maintenance)
+            self, (self.join, self.eject, self.designate, self.maintenance, self.drill)
         )
         self.locks = Locks(self)
         self._reached = reached
@@ -137,7 +140,19 @@ class Mastership:
     @property
     def may_speak(self) -> bool:
         """Whether members may be told that their master is there: nobody else was, a moment ago."""
+        if self.drill.silent:
+            return False
         return self._tenure is None or self._tenure.may_speak
+
+    def live_facts(self, state: State) -> LiveFacts:
+        """What the master knows of the moment: who is attached, and how far each has come."""
+        sessions = ((h.uuid, self.sessions.get(h.uuid)) for h in state.all(Host))
+        applied = {uuid: session.applied for uuid, session in sessions if session is not None}
+        # The store is at this host, so nothing that is committed is missing here.
+        applied[self.host] = state.revision
+        return LiveFacts(
+            master=self.host, applied=applied, shared_store=self.shared_store is not None
+        )
 
     def _is_ahead(self, member: HostId) -> bool:
         if self.ledger.heir is not None:

@@ -24,9 +24,9 @@ from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.decide.gone import ejected_by, heard, recovered
-from poolmaster.decide.inventory import reported
 from poolmaster.feed import Commit
 from poolmaster.ledger import Decision, Ledger
+from poolmaster.reports import Reports
 from poolmaster.succession import shared_revision
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ Send = Callable[[pb.SessionResponse], Awaitable[None]]
 HELLO_SECONDS = 5.0
 RECONNECT_SECONDS = 2.0
 """After a mastership began, members have this long to come before they count as not live."""
-REPORT_CHANGES = 500
-"""A report that changes more objects is committed in several steps: what it tells was true at
-different moments anyway, and no commit may outgrow the store's limit."""
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +87,7 @@ class Sessions:
         self._is_ahead = is_ahead
         """Whether a host is fed what is committed before that is acknowledged."""
         self._clock = clock
+        self._reports = Reports(ledger, self._inventories, clock=clock)
         self._attached: dict[HostId, Session] = {}
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
@@ -228,7 +226,12 @@ class Sessions:
         state = self._ledger.state
         task = ejected_by(state, host)
         if task is None:
-            raise PoolError(Reason.HOST_FORGOTTEN, host=host, pool=state.pool.name_label)
+            raise PoolError(
+                Reason.HOST_FORGOTTEN,
+                host=host,
+                pool=state.pool.name_label,
+                incarnation=str(state.incarnation.counter),
+            )
         return pb.SessionResponse(eject=pb.Eject(task=task.uuid))
 
     def cursor(self, hello: pb.Hello) -> int | None:
@@ -362,7 +365,7 @@ class Sessions:
         await self._introduce(hello)
         while True:
             inventory = session.inventory = await session.reports.get()
-            while (reserved_at := await self._report(session.host, inventory)) is not None:
+            while (reserved_at := await self._reports.take(session.host, inventory)) is not None:
                 # The report waits until the reservation ends, or for a newer one.
                 await self._ledger.feed.wait(reserved_at)
                 if not session.reports.empty():
@@ -380,37 +383,6 @@ class Sessions:
         """The last inventory of each attached host that has reported one."""
         attached = self._attached.values()
         return {s.host: s.inventory for s in attached if s.inventory is not None}
-
-    async def _report(self, host: HostId, inventory: Inventory) -> int | None:
-        """Commit what a report changes; the revision at which the pool was reserved, if it was."""
-        together = REPORT_CHANGES
-
-        def decide(state: State) -> Decision:
-            if state.pool.reservation is not None:
-                return Decision((), result="reserved")
-            if state.get(Host, host) is None:
-                return Decision(())
-            changes = reported(
-                state, host, inventory, now=self._clock.now(), others=self._inventories()
-            )
-            return Decision(changes[:together])
-
-        while True:
-            try:
-                outcome = await self._ledger.insist(decide)
-            except PoolError as error:
-                if error.reason is not Reason.REQUEST_TOO_LARGE:
-                    raise
-                if together == 1:
-                    log.error("a report of host %s is left out: %s", host, error.message)
-                    return None
-                # What administrators noted on the objects makes them large.
-                together //= 2
-                continue
-            if outcome.result == "reserved":
-                return outcome.revision
-            if outcome.delta is None:
-                return None
 
 
 async def first_hello(requests: Requests) -> pb.Hello:

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from poolcore.model import Accession, HostId, Incarnation, Pool
+from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool
 from poolcore.replica import Change, CommitId, Delta, Head, Put, State, Succession
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import encode_object, serialize, to_proto
@@ -72,7 +72,9 @@ def succession(
 
     `in_step`: the host that certainly has this very commit, besides the heir.
     """
-    lineage = (*state.pool.lineage, state.incarnation)[-LINEAGE_KEPT:]
+    before = state.incarnation
+    ancestor = Ancestor(before.counter, before.uuid, before.forked_at)
+    lineage = (*state.pool.lineage, ancestor)[-LINEAGE_KEPT:]
     pool: Pool = replace(state.pool, in_step=in_step, lineage=lineage)
     return Delta(
         incarnation=state.incarnation.uuid,
@@ -90,7 +92,7 @@ def shared_revision(pool: Pool, incarnation: Incarnation, other: Incarnation) ->
     """
     if other.uuid == incarnation.uuid:
         return None
-    chain = (*pool.lineage, incarnation)
+    chain: tuple[Ancestor | Incarnation, ...] = (*pool.lineage, incarnation)
     for before, after in pairwise(chain):
         if before.uuid == other.uuid:
             return after.forked_at
@@ -126,7 +128,9 @@ async def withdraw(store: Store, head: Head, *, host: HostId) -> None:
     pool = next(c.object for c in tombstone.changes if isinstance(c, Put))
     assert isinstance(pool, Pool)  # noqa: S101 - `succession` puts it first
     last = tombstone.predecessor
-    before = Head(pool.lineage[-1], tombstone.commit.term, last.revision, host)
+    ours = pool.lineage[-1]
+    incarnation = Incarnation(ours.counter, ours.uuid, ours.forked_at)
+    before = Head(incarnation, tombstone.commit.term, last.revision, host)
     writes = [Write(HEAD, encode_head(before)), Write(log_key(head.revision), None)]
     if not await store.transact([Compare(HEAD, encode_head(head))], writes):
         raise StoreFailed("somebody else moved head")

@@ -194,9 +194,11 @@ class Contender:
             if summons.given_up:
                 continue
             log.info("asked to take over from the master of term %d", summons.head.term)
+            self._parts.reached("host.take_over:asked")
             # Its writes wait. It has gone on if there is another commit: then it is to stay.
             claimed = await self._claim(summons.head, summons.why, unmoved=True)
             if claimed is not None:
+                self._parts.reached("host.take_over:claimed")
                 return claimed
 
     async def _pause(self, until: float) -> None:
@@ -252,10 +254,12 @@ class Contender:
         )
         asking = asyncio.gather(*(self._ask_one(host, seconds) for host in others))
         (alive, own), answers = await asyncio.gather(looking, asking)
+        master = None if self._head is None else self._head.master
         return Round(
             ended_at=self._parts.clock.monotonic(),
             own=own,
             answers=tuple(answer for answer in answers if answer is not None),
+            master_answers=any(a and a.host == master and a.hears_master for a in answers),
             alive=alive,
         )
 

@@ -164,10 +164,14 @@ class Daemon:
         await self._roles.become(membership)
 
     def reached(self, point: str) -> None:
-        """End here, as if by a power cut, if the simulated host is told to."""
-        if point in self._driver.overrides().kill_at:
+        """End here as if by a power cut, or freeze, if the simulated host is told to."""
+        pretended = self._driver.overrides()
+        if point in pretended.kill_at:
             log.critical("killed at %s, as the host file says", point)
             os.kill(os.getpid(), signal.SIGKILL)
+        if point in pretended.stop_at:
+            log.critical("stopped at %s, as the host file says", point)
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     # -- running ----------------------------------------------------------------------------------
 

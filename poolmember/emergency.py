@@ -84,6 +84,8 @@ class Emergency:
         if parts.identity.witness:
             problem = "it has the pool's metadata and never becomes master"
             raise PoolError(Reason.HOST_IS_WITNESS, host=name, problem=problem)
+        if parts.forgotten is not None:
+            raise parts.forgotten
         until = parts.clock.monotonic() + LOAD_SECONDS
         while parts.clock.monotonic() < until:
             if parts.mastership is not None:

@@ -111,7 +111,7 @@ async def sessions(
                 log.warning("the replica starts over: %s", error)
                 follower.start_over()
             except PoolError as error:
-                if error.reason is Reason.HOST_FORGOTTEN:
+                if _is_forgotten(follower, error):
                     raise Forgotten(error.params.get("pool", follower.pool)) from error
                 search.in_vain(endpoint, error)
                 hint = error.params.get("master") if _redirects(error) else None
@@ -141,6 +141,17 @@ def _name(follower: Follower) -> str:
 
 def _redirects(error: PoolError) -> bool:
     return error.reason is Reason.HOST_IS_SLAVE and ":" in error.params.get("master", "")
+
+
+def _is_forgotten(follower: Follower, error: PoolError) -> bool:
+    """Whether it is the pool that says so, not a master that the pool has gone on without.
+
+    A host without a replica cannot tell these apart, and looks for another master.
+    """
+    if error.reason is not Reason.HOST_FORGOTTEN or follower.state is None:
+        return False
+    counter = error.params.get("incarnation", "")
+    return counter.isdecimal() and int(counter) >= follower.state.incarnation.counter
 
 
 def _candidates(follower: Follower, addresses: Sequence[str], hint: str | None) -> list[str]:

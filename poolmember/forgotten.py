@@ -23,11 +23,15 @@ async def stand_aside(parts: Parts, membership: Membership, *, pool_name: str) -
     name = parts.identity.name
     refusal = PoolError(Reason.HOST_FORGOTTEN, host=name, pool=pool_name)
     log.error("%s %s", refusal.message, refusal.remedy)
-    async with parts.following(membership.pool) as follower:
-        await follower.load()
-        parts.gateway.serve_locally(
-            parts.answer_from_replica(follower, lambda: refusal.message, refusal=refusal)
-        )
-        parts.on_role(f"forgotten by pool {pool_name}, and does nothing for it")
-        await asyncio.get_running_loop().create_future()
+    parts.forgotten = refusal
+    try:
+        async with parts.following(membership.pool) as follower:
+            await follower.load()
+            parts.gateway.serve_locally(
+                parts.answer_from_replica(follower, lambda: refusal.message, refusal=refusal)
+            )
+            parts.on_role(f"forgotten by pool {pool_name}, and does nothing for it")
+            await asyncio.get_running_loop().create_future()
+    finally:
+        parts.forgotten = None
     raise AssertionError("nothing ends the wait")

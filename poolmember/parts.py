@@ -68,6 +68,8 @@ class Parts:
     """How many commits a pool that this host founds remembers."""
     recoveries: Recoveries | None = None
     """Where this host puts aside what it has and its pool has not."""
+    forgotten: PoolError | None = None
+    """What this host answers while it is forgotten by its pool (`poolmember.forgotten`)."""
     mastership: Mastership | None = None
     follower: Follower | None = None
     contender: Contender | None = None

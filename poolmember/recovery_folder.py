@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,10 @@ from poolcore.facts import Recovery
 from poolcore.model import HostId, Incarnation, PoolId
 from poolmember.state_dir import replace_file, sync_directory, unwritable
 
+log = logging.getLogger(__name__)
+
+UNREADABLE = (ValueError, LookupError, TypeError)
+"""What is raised by lines that are none of ours."""
 PAGE_BYTES = 512 * 1024
 _SUFFIX = ".jsonl"
 _NAME = re.compile(r"\d+-[0-9a-f]{1,8}")
@@ -45,10 +50,23 @@ class RecoveryFolder:
         try:
             self._path.mkdir(mode=0o700, exist_ok=True)
             sync_directory(self._path.parent)
-            kept = self._lines(name) if self._file(name).exists() else []
-            replace_file(self._file(name), "".join(f"{line}\n" for line in merged(kept, lines)))
+            together = merged(self._kept(name), lines)
+            replace_file(self._file(name), "".join(f"{line}\n" for line in together))
         except OSError as error:
             raise unwritable(self._path, error) from error
+
+    def _kept(self, name: str) -> list[str]:
+        """What is there under a name; what cannot be read is renamed, and stays."""
+        if not self._file(name).exists():
+            return []
+        lines = self._lines(name)
+        try:
+            described(name, lines, saved=0.0)
+        except UNREADABLE as error:
+            log.warning("%s cannot be read: %r; it is kept aside", self._file(name), error)
+            self._file(name).rename(self._path / f"{name}.unreadable")
+            return []
+        return lines
 
     def _all(self) -> tuple[Recovery, ...]:
         found = (self._described(file) for file in self._path.glob(f"*{_SUFFIX}"))
@@ -58,7 +76,12 @@ class RecoveryFolder:
         name = file.name.removesuffix(_SUFFIX)
         if not _NAME.fullmatch(name):
             return None
-        return described(name, self._lines(name), saved=file.stat().st_mtime)
+        try:
+            return described(name, self._lines(name), saved=file.stat().st_mtime)
+        except (OSError, *UNREADABLE) as error:
+            # Somebody has been at it. That is no reason for the host not to follow its pool.
+            log.warning("%s cannot be read: %r", file, error)
+            return None
 
     def _lines(self, name: str) -> list[str]:
         if not _NAME.fullmatch(name):

@@ -62,6 +62,10 @@ _ELSEWHERE = {
     "login": "context add",
     "version": "--version",
     "rename": "set name_label=NAME",
+    "failover": "drill failover",
+    "drill-failover": "drill failover",
+    "failover-drill": "drill failover",
+    "test-failover": "drill failover",
 }
 
 _VERBS = {

@@ -24,6 +24,7 @@ def build() -> Callable[..., object]:
         demo,
         diff,
         doctor,
+        drill,
         emergency,
         events,
         host,
@@ -72,6 +73,7 @@ def build() -> Callable[..., object]:
     command(app, "events")(events.events)
     command(app, "diff")(diff.diff)
     app.add_typer(master.app, name="master")
+    app.add_typer(drill.app, name="drill")
     app.add_typer(recovery.app, name="recovery")
     command(app, "wait")(wait.wait)
     app.add_typer(context.app, name="context")

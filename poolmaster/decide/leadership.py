@@ -28,6 +28,10 @@ Less where there are so many, or the timings so short, that the last would not h
 the round.
 """
 LONGEST_BACKOFF_SECONDS = 5.0
+LATE_PERIODS = 4
+"""For so many suspect periods a master whose session is up may send nothing and still answer that
+it leads: its machine has too much to do, and so has that of its successor perhaps. Who answers but
+cannot feed its members for longer is replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class Round:
     own: Standing
     answers: tuple[Standing, ...]
     """Of those that answered in time; the master too, if it did."""
+    master_answers: bool = False
+    """Whether the very host that the register names said, too, that it leads."""
     alive: bool | None
     """Whether the `alive` key of a master is in the store; none: the store did not answer."""
 
@@ -122,6 +128,9 @@ def _after_asking(facts: Facts, asked: Round, timings: FailoverTimings) -> Wait 
     deaf = f"{asked.deaf} of {facts.hosts} hosts do not hear the master"
     if not by_majority and asked.alive is not False:
         return Wait(again, deaf)
+    late_until = facts.heard_at + LATE_PERIODS * timings.suspect_seconds
+    if asked.master_answers and not facts.lost and facts.now < late_until:
+        return Wait(min(again, late_until), "the master is late and says so itself")
     backed_off_at = _backed_off_at(facts, timings)
     if facts.now < backed_off_at:
         return Wait(min(backed_off_at, again), "masters have changed too often lately")

@@ -67,6 +67,7 @@ def _pool_functions(master: Mastership, read: Read) -> dict[str, Callable[..., A
         "EjectHost": partial(hosts.eject_host, master),
         "GetJoin": partial(hosts.get_join, master),
         "DesignateMaster": partial(hosts.designate_master, master),
+        "DrillFailover": partial(hosts.drill_failover, master),
         "ListRecoveries": partial(recoveries.list_recoveries, master),
         "GetRecovery": partial(recoveries.get_recovery, master),
         **foresight_functions(read, sources_of_master(master)),

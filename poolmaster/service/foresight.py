@@ -43,22 +43,13 @@ class Sources:
 def sources_of_master(master: Mastership) -> Sources:
     """The facts as the master knows them, and the log of its store."""
 
-    def facts(state: State) -> LiveFacts:
-        sessions = ((h.uuid, master.sessions.get(h.uuid)) for h in state.all(Host))
-        applied = {uuid: session.applied for uuid, session in sessions if session is not None}
-        # The store is at this host, so nothing that is committed is missing here.
-        applied[master.host] = state.revision
-        return LiveFacts(
-            master=master.host, applied=applied, shared_store=master.shared_store is not None
-        )
-
     async def log(after: int, limit: int) -> Sequence[Delta]:
         try:
             return [delta for delta, _ in await read_log(master.store, after=after, limit=limit)]
         except StoreError as error:
             raise PoolError(Reason.NO_MASTER, host="the master", problem=str(error)) from error
 
-    return Sources(facts, log)
+    return Sources(master.live_facts, log)
 
 
 def foresight_functions(read: Read, sources: Sources) -> Functions:

@@ -231,6 +231,22 @@ async def designate_master(
     return pb.DesignateMasterResponse(task=to_proto(task))
 
 
+async def drill_failover(
+    master: Mastership, request: pb.DrillFailoverRequest
+) -> pb.DrillFailoverResponse:
+    """Have this mastership end the hard way, or see whether that would be safe."""
+    asked = request_of(request)
+    first = await master.ledger.first_outcome(asked) if asked is not None else None
+    if first is not None:
+        return pb.DrillFailoverResponse(task=to_proto(master.operations.of_outcome(first)))
+    successor = to_proto(master.drill.check(await master.fresh()))
+    if not request.consent:
+        return pb.DrillFailoverResponse(next_master=successor)
+    begin = master.drill.begin(master, TaskId(str(uuid.uuid4())), term=request.term)
+    task = await master.operations.start(begin, request=asked)
+    return pb.DrillFailoverResponse(task=to_proto(task), next_master=successor)
+
+
 async def set_maintenance(
     master: Mastership, request: host_pb.SetMaintenanceRequest
 ) -> host_pb.SetMaintenanceResponse:

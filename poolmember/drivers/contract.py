@@ -44,6 +44,8 @@ class FactOverrides:
     """Names or `host:port` endpoints that the host says it cannot reach when it is asked to try."""
     kill_at: tuple[str, ...] = ()
     """Named steps, such as `host.join:reserved`, at which the daemon ends itself by SIGKILL."""
+    stop_at: tuple[str, ...] = ()
+    """Named steps at which the daemon stops itself by SIGSTOP, until somebody sends SIGCONT."""
 
 
 class Driver(Protocol):

@@ -83,6 +83,7 @@ def _overrides(top: StrictTable, faults: StrictTable) -> FactOverrides:
         fsync_seconds=top.number("fsync_seconds", low=0),
         unreachable=either(top.texts("unreachable"), ()),
         kill_at=either(faults.texts("kill_at"), ()),
+        stop_at=either(faults.texts("stop_at"), ()),
     )
 
 

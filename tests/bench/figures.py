@@ -39,29 +39,36 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A sample's median and 99th percentile, in seconds."""
+    """A sample's median, 99th percentile and largest value, in seconds."""
 
     p50: float
     p99: float
+    longest: float
 
     def __str__(self) -> str:
         return f"p50 {milliseconds(self.p50)}, p99 {milliseconds(self.p99)}"
 
     def cells(self) -> tuple[str, str]:
-        """The two, for a table."""
+        """Median and percentile, for a table."""
         return milliseconds(self.p50), milliseconds(self.p99)
+
+    def extremes(self) -> tuple[str, str]:
+        """Median and largest value, for a table."""
+        return milliseconds(self.p50), milliseconds(self.longest)
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Spread:
         """Of a sample that is not empty; percentiles by nearest rank."""
         ordered = sorted(seconds)
-        return cls(_rank(ordered, 0.50), _rank(ordered, 0.99))
+        return cls(_rank(ordered, 0.50), _rank(ordered, 0.99), ordered[-1])
 
     @classmethod
     def median(cls, spreads: Sequence[Spread]) -> Spread:
-        """The medians of the two over several rounds."""
+        """The median of each over several rounds."""
         return cls(
-            statistics.median(s.p50 for s in spreads), statistics.median(s.p99 for s in spreads)
+            statistics.median(s.p50 for s in spreads),
+            statistics.median(s.p99 for s in spreads),
+            statistics.median(s.longest for s in spreads),
         )
 
 

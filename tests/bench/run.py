@@ -1,6 +1,6 @@
 """Measures the project on this machine, and writes `docs/benchmarks.md` when all was measured.
 
-    make bench                         everything, in about seven minutes
+    make bench                         everything, in about nine minutes
     make bench ARGS="--only commits"   a part alone; prints and writes nothing
 
 Run it on a machine that does nothing else: the daemon, the client and the members of the larger

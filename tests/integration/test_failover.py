@@ -7,81 +7,22 @@ import asyncio
 import os
 import secrets
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from poolclient import PoolClient
 from poolcore.errors import PoolError, Reason
-from poolcore.model import VM
-from poolcore.replica import CommitId
 from poolcore.requests import request_id
 from poolmanager.v1 import pool_service_pb2
 from support.api import Api
 from support.daemons import Cluster, ProcessHost
 from support.marked_writes import Book, writers
-from support.shared_pool import SharedPool, shared_pool
+from support.shared_pool import shared_pool
+from support.watching import check_told, watcher
 from support.wholeness import same_replicas
 
 FAILOVERS = int(os.environ.get("FAILOVERS", "5"))
 CLIENTS = 16
-ALONE_FROM = 10
-"""The clients from this one on know a single host each."""
 READERS = 4
-WATCH_SECONDS = 20.0
-"""In which a watcher is told of everything: a stream that is silent for 15 s is opened anew."""
-FROZEN_ON_SECONDS = 2.0
-"""How much longer a master stays frozen when another host has become one."""
-BUSY_SECONDS = 10.0
-
-
-def addresses_of_clients(pool: SharedPool) -> list[tuple[str, ...]]:
-    """What each client knows: all hosts, or one of them."""
-    ends = pool.endpoints
-    return [
-        ends if number < ALONE_FROM else (ends[number % len(ends)],) for number in range(CLIENTS)
-    ]
-
-
-class Watcher:
-    """What a client is told of the pool's whole history."""
-
-    def __init__(self) -> None:
-        self.seen: list[CommitId] = []
-        self._told = asyncio.Event()
-
-    async def run(self, pool: PoolClient) -> None:
-        """Follow, from the first commit on."""
-        async with aclosing(pool.events(since=0)) as events:
-            async for event in events:
-                self.seen.append(event.commit)
-                self._told.set()
-
-    async def until(self, revision: int) -> None:
-        """Until it was told of a revision."""
-        while not self.seen or self.seen[-1].revision < revision:
-            self._told.clear()
-            await self._told.wait()
-
-
-@asynccontextmanager
-async def watcher(pool: SharedPool) -> AsyncIterator[Watcher]:
-    """A client that knows all hosts and follows the pool as long as the block runs."""
-    found = Watcher()
-    async with PoolClient.connect(*pool.endpoints) as client, asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(found.run(client))
-        yield found
-        following.cancel()
-
-
-async def check_told(pool: SharedPool, watching: Watcher) -> None:
-    """That the watcher is told of every commit exactly once and in order, the newest too."""
-    await pool.chain.read_on()
-    commits = [delta.commit for delta in pool.chain.deltas]
-    async with asyncio.timeout(WATCH_SECONDS):
-        await watching.until(commits[-1].revision)
-    assert watching.seen[: len(commits)] == commits
+FROZEN_SECONDS = 10.0
 
 
 async def test_no_write_is_lost_or_made_twice_when_masters_are_killed(
@@ -90,7 +31,7 @@ async def test_no_write_is_lost_or_made_twice_when_masters_are_killed(
     async with shared_pool(cluster, tmp_path) as pool:
         first_term = (await pool.chain.head()).term
         async with watcher(pool) as watching:
-            async with writers(addresses_of_clients(pool)) as book:
+            async with writers(pool.known_to(CLIENTS)) as book:
                 await book.goes_on(CLIENTS)
                 for _ in range(FAILOVERS):
                     master = await pool.master()
@@ -152,20 +93,22 @@ async def test_a_master_that_was_frozen_neither_writes_nor_answers_as_if_it_were
         asyncio.TaskGroup() as tasks,
     ):
         old = await pool.master()
-        async with writers(addresses_of_clients(pool)) as book, old.api() as at_old:
+        async with writers(pool.known_to(CLIENTS)) as book, old.api() as at_old:
             reader = Reader(book)
             reading = [tasks.create_task(reader.run(old)) for _ in range(READERS)]
             await book.goes_on(CLIENTS)
             before = await pool.chain.head()
             await at_old.status()  # It has a connection, which a frozen host would not take.
             await pool.freeze(old)
+            thaw_at = asyncio.get_running_loop().time() + FROZEN_SECONDS
             # What it finds when it goes on: a write that it was sent while it was the master.
             late = request_id(before.revision, secrets.token_hex(8))
             writing = tasks.create_task(outcome_of(at_old, late))
             successor = await pool.another_master(than=old)
             async with asyncio.timeout(5):
                 await book.goes_on(CLIENTS)
-            await asyncio.sleep(FROZEN_ON_SECONDS)
+            await asyncio.sleep(thaw_at - asyncio.get_running_loop().time())
+            await book.goes_on(CLIENTS)
             assert not writing.done()
             old.signal(signal.SIGCONT)
             await old.says("following")
@@ -236,36 +179,3 @@ async def test_the_last_host_takes_over_when_the_key_of_the_dead_master_has_expi
         assert (await pool.master()) is last
         pool.check_masterships()
         await same_replicas(last, *pool.others(last))
-
-
-@asynccontextmanager
-async def busy_processors() -> AsyncIterator[None]:
-    """A process for each processor that does nothing but keep it busy."""
-    processes = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
-        for _ in range(os.cpu_count() or 1)
-    ]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            await process.wait()
-
-
-async def test_no_master_is_replaced_because_the_machine_is_busy(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    vms = '[[vm]]\nname = "vm"\ncount = 2000\n[[vm.disk]]\n[[vm.nic]]\n'
-    async with shared_pool(cluster, tmp_path, sims=(vms, "", "")) as pool:
-        async with pool.hosts[0].api() as api:
-            await api.until(lambda state: sum(1 for _ in state.all(VM)) == 2000)
-        before = await pool.chain.head()
-        async with busy_processors(), writers([pool.endpoints] * CLIENTS) as book:
-            await asyncio.sleep(BUSY_SECONDS)
-            await book.goes_on(CLIENTS)
-        await pool.chain.read_on()
-        book.check(pool.chain.requests)
-        after = await pool.chain.head()
-        assert (after.term, after.master) == (before.term, before.master)
-        assert not book.refused

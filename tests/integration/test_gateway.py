@@ -80,6 +80,9 @@ def read_requests(state: Any) -> dict[str, Any]:
         "PoolService/GetStatus": pool_service_pb2.GetStatusRequest(),
         "PoolService/CheckHost": pool_service_pb2.CheckHostRequest(address="phantom.invalid"),
         "PoolService/CheckLoss": pool_service_pb2.CheckLossRequest(hosts=["ignite"]),
+        "PoolService/ListRecoveries": pool_service_pb2.ListRecoveriesRequest(),
+        "PoolService/GetRecovery": pool_service_pb2.GetRecoveryRequest(host="ignite", name="none"),
+        "HostService/CheckForgetHost": host_service_pb2.CheckForgetHostRequest(host="ignite"),
         "PoolService/GetJoin": pool_service_pb2.GetJoinRequest(task="no task", host="no host"),
         "LockService/RenewLock": lock_service_pb2.RenewLockRequest(lock="no lock"),
     }
@@ -105,6 +108,8 @@ def write_requests(revision: int) -> dict[str, Any]:
         "HostService/SetMaintenance": host_service_pb2.SetMaintenanceRequest(
             host="ignite", maintenance=True
         ),
+        "HostService/DeclareHostDead": host_service_pb2.DeclareHostDeadRequest(host="ignite"),
+        "HostService/ForgetHost": host_service_pb2.ForgetHostRequest(host="phantom", vouched=True),
         "StorageService/UpdateSr": storage_service_pb2.UpdateSrRequest(sr="nfs-i", patch=TAGGED),
         "StorageService/UpdateVdi": storage_service_pb2.UpdateVdiRequest(vdi="web", patch=TAGGED),
         "NetworkService/UpdateNetwork": network_service_pb2.UpdateNetworkRequest(
@@ -114,6 +119,7 @@ def write_requests(revision: int) -> dict[str, Any]:
         "PoolService/AddHost": pool_service_pb2.AddHostRequest(address="phantom.invalid"),
         "PoolService/EjectHost": pool_service_pb2.EjectHostRequest(host="phantom"),
         "PoolService/DesignateMaster": pool_service_pb2.DesignateMasterRequest(host="ignite"),
+        "PoolService/DrillFailover": pool_service_pb2.DrillFailoverRequest(term=2, consent=True),
         "TaskService/CancelTask": task_service_pb2.CancelTaskRequest(task="no task"),
         "LockService/AcquireLock": lock_service_pb2.AcquireLockRequest(
             name="nightly", holder="ops", ttl_seconds=60

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from poolcore.errors import PoolError, Reason
 from poolcore.model import VM, Host, HostMetrics, Message, PowerState
 from poolcore.replica import State
 from poolmember.identity import Member
@@ -272,6 +273,66 @@ async def test_what_a_returning_host_had_is_saved_and_can_be_seen_from_any_host(
     assert "ignite" in (await ask(ignite, "recovery", "list")).out
     missing = await ask(phantom, "recovery", "show", "ignite", "9-00000000", "-o", "json")
     assert code(missing) == (3, "RECOVERY_NOT_FOUND")
+
+
+async def test_an_old_master_saves_what_only_its_store_had_and_its_vms_are_unknown_till_then(
+    cluster: Cluster, ask: Ask
+) -> None:
+    phantom, ignite = cluster.local("phantom"), cluster.local("ignite")
+    await cluster.start()
+    async with phantom.api() as api:
+        await api.join(ignite.endpoint)
+        phantom.describe(GUESTS)
+        await api.until(lambda state: len(list(state.all(VM))) == 2)
+        await api.in_step()
+    await ignite.stop()
+    assert (await ask(phantom, "vm", "set", "web1", "name_description=lost")).code == 0
+    await phantom.stop()
+
+    await ignite.start()
+    async with ignite.api() as api:
+        await api.emergency_transition(accept_loss=True)
+        state = await api.until(lambda s: power(s, "web1") == (PowerState.UNKNOWN, True))
+        assert power(state, "old") == (PowerState.HALTED, True)
+        status = (await ask(ignite, "status", "-o", "json")).json
+        assert "VMS_UNKNOWN" in {w["code"] for w in status["warnings"]}
+        assert (await ask(ignite, "vm", "list")).out.count("unknown") == 1
+        await phantom.start()
+        state = await api.until(lambda s: power(s, "web1") == (PowerState.RUNNING, True))
+        await api.until(lambda state: "COMMITS_RECOVERED" in messages(state))
+    lines = (await ask(ignite, "recovery", "show", "phantom", "-o", "json")).json
+    (web,) = [line for line in lines if line["object"]["kind"] == "vm"]
+    assert (web["before"]["name_description"], web["after"]["name_description"]) == ("", "lost")
+
+
+async def test_vms_of_an_old_master_that_is_declared_dead_are_halted(
+    cluster: Cluster, ask: Ask
+) -> None:
+    phantom, ignite = cluster.local("phantom"), cluster.local("ignite")
+    await cluster.start()
+    async with phantom.api() as api:
+        await api.join(ignite.endpoint)
+        phantom.describe(GUESTS)
+        await api.until(lambda state: len(list(state.all(VM))) == 2)
+        await api.in_step()
+    await ignite.stop()
+    await phantom.stop()
+    await ignite.start()
+    async with ignite.api() as api:
+        await api.emergency_transition(accept_loss=True)
+        await api.until(lambda s: power(s, "web1") == (PowerState.UNKNOWN, True))
+        assert (await ask(ignite, "host", "declare-dead", "phantom", "--yes")).code == 0
+        assert power(await api.state(), "web1") == (PowerState.HALTED, False)
+        assert (await ask(ignite, "host", "forget", "phantom", "--yes")).code == 0
+        assert [h.name_label for h in (await api.state()).all(Host)] == ["ignite"]
+    await phantom.start()
+    await phantom.says("forgotten by pool phantom")
+    async with phantom.api() as api:
+        with pytest.raises(PoolError) as refused:
+            await api.emergency_transition(accept_loss=True)
+    assert refused.value.reason is Reason.HOST_FORGOTTEN
+    recovery = phantom.state_dir / RECOVERY_FOLDER
+    assert not recovery.exists(), "it is of the pool no more, and keeps its replica as it is"
 
 
 async def test_a_host_that_has_saved_nothing_has_nothing_to_show(

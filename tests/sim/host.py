@@ -43,6 +43,7 @@ from sim.channel import MemoryChannel
 from sim.disk import Disk, DiskFiles, PowerCut
 from sim.machine import MachineLoop, place
 from sim.served import Details
+from support.memory_recoveries import MemoryRecoveries
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -130,6 +131,7 @@ class Life:
             endpoint=host.endpoint,
             clock=host.clock,
             network=self,
+            recoveries=host.recoveries,
         )
         self._own_handlers = handlers(AGENT_SERVICE, self.agent.functions(), host=host.name)
         self.files = DiskFiles(
@@ -150,6 +152,7 @@ class Life:
             clock=host.clock,
             reached=self.reached,
             on_role=lambda _: self._world.on_role(host),
+            recoveries=host.recoveries,
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
         self.emergency = Emergency(self.parts, self._roles)
@@ -296,6 +299,7 @@ class SimHost:
         self.disk = Disk(identity=Identity(host=self.uuid, name=name))
         self.hypervisor = Hypervisor(self.endpoint)
         self.clock = HostClock(world.clock)
+        self.recoveries = MemoryRecoveries()
         self.life: Life | None = None
         self._dice = random.Random(f"{world.seed} host {name}")
 

@@ -114,6 +114,47 @@ def test_designating_the_master_changes_nothing() -> None:
     played("designated again", scenario)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_master_that_falls_silent_for_a_drill_is_replaced_without_handing_over(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        master = phantom.mastership
+        assert master is not None
+        term = master.ledger.head.term
+        task = await world.drill(phantom, term)
+        await world.until(lambda: ignite.mastership or specter.mastership, seconds=2.0)
+        new = ignite if ignite.mastership else specter
+        assert (await world.finished(new, task)).status is TaskStatus.SUCCESS
+        await world.settle()
+        assert phantom.mastership is None, "it found out by itself"
+        assert new.mastership is not None
+        assert new.mastership.ledger.head.term == term + 1
+
+    played(f"drill {seed}", scenario)
+
+
+def test_a_master_goes_on_when_nobody_claims_in_its_drill() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        master = phantom.mastership
+        assert master is not None
+        task = await world.drill(phantom, master.ledger.head.term)
+        await world.until(lambda: master.drill.silent)
+        # The others do not hear it, and cannot ask anybody either.
+        for host in (ignite, specter):
+            host.cut_power()
+        ended = await world.finished(phantom, task)
+        assert (ended.status, ended.error and ended.error.reason) == (
+            TaskStatus.FAILURE,
+            Reason.DRILL_FAILED,
+        )
+        assert not master.drill.silent
+        await world.tag(phantom, "after")
+        await world.settle()
+
+    played("drill in vain", scenario)
+
+
 POINTS = [*(f"{Designate.name}:{step.name}" for step in Designate.steps)]
 
 

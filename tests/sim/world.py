@@ -265,6 +265,13 @@ class World:
         task: Task = from_proto(response.task)
         return task
 
+    async def drill(self, at: SimHost, term: int) -> Task:
+        """Have the master of that term fall silent; the task as it was recorded."""
+        request = pb.DrillFailoverRequest(term=term, consent=True, request_id=self.new_request(at))
+        response = await self.ask(at, "PoolService/DrillFailover", request)
+        task: Task = from_proto(response.task)
+        return task
+
     async def emergency(self, at: SimHost, *, accept_loss: bool = False) -> None:
         """A person makes a host the master, at that very host."""
         request = agent_pb.EmergencyTransitionRequest(confirmed=True, accept_loss=accept_loss)

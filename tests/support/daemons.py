@@ -97,7 +97,7 @@ class Host(ABC):
         self.options = options
         self._sim_file = folder / "host.toml"
         self._sim = sim
-        self._faults: tuple[str, ...] = ()
+        self._faults: dict[str, tuple[str, ...]] = {}
         self.manager = ServiceManager()
         folder.mkdir()
         self._write_sim_file()
@@ -109,11 +109,17 @@ class Host(ABC):
 
     def kill_at(self, *points: str) -> None:
         """At which steps the daemon ends itself by SIGKILL from now on; none: nowhere."""
-        self._faults = points
+        self._faults["kill_at"] = points
+        self._write_sim_file()
+
+    def stop_at(self, *points: str) -> None:
+        """At which steps the daemon stops itself by SIGSTOP from now on; none: nowhere."""
+        self._faults["stop_at"] = points
         self._write_sim_file()
 
     def _write_sim_file(self) -> None:
-        faults = f"[faults]\nkill_at = {list(self._faults)}\n" if self._faults else ""
+        lines = (f"{key} = {list(points)}\n" for key, points in self._faults.items() if points)
+        faults = "".join(["[faults]\n", *lines]) if any(self._faults.values()) else ""
         temporary = self._sim_file.with_suffix(".new")
         temporary.write_text(f"{self._sim}\n{faults}")
         temporary.rename(self._sim_file)
@@ -212,6 +218,16 @@ class ProcessHost(Host):
     def signal(self, number: signal.Signals) -> None:
         """Send the daemon a signal: SIGSTOP freezes it, SIGCONT lets it go on."""
         self.process.send_signal(number)
+
+    async def stopped(self) -> None:
+        """Until no thread of the daemon runs any more: it was sent SIGSTOP, or stopped itself."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not self._stands_still():  # noqa: ASYNC110 - /proc tells nobody
+                await asyncio.sleep(0.001)
+
+    def _stands_still(self) -> bool:
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     async def ended(self) -> int:
         """Until the daemon has ended by itself; its exit code, negative for a signal."""

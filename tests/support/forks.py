@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from poolcore.model import Incarnation
+from poolcore.model import Ancestor, Incarnation
 from poolcore.replica import CommitId, Delta, Head, Put, State, apply, changed, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.layout import HEAD, commit_writes, encode_head
@@ -43,7 +43,9 @@ async def fork(host: Host, state: State) -> Incarnation:
 
 def knowing_its_past(state: State) -> State:
     """The state as the next incarnation begins with it."""
-    lineage = (*state.pool.lineage, state.incarnation)
+    before = state.incarnation
+    ancestor = Ancestor(before.counter, before.uuid, before.forked_at)
+    lineage = (*state.pool.lineage, ancestor)
     pool = Put(replace(state.pool, lineage=lineage, in_step=None))
     return replace(state, tables=changed(state.tables, (pool,)))
 

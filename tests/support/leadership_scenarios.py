@@ -24,10 +24,11 @@ before the first moment holds from the beginning. The facts:
     heard                      the master is heard: there is no round of asking any more
     session-lost               the session with the master has ended
     time passes                nothing has happened
-    answers HOST deaf|hears|hears=TERM [revision=N] [priority=N] [store=yes|no]
+    answers HOST deaf|hears|hears=TERM|leads [revision=N] [priority=N] [store=yes|no]
             [maintenance=yes|no]
                                in the round of asking that ends at this moment; with a term, what
-                               it says depends on which term it is asked about
+                               it says depends on which term it is asked about; who leads is whom
+                               the register names
     nobody answers             a round ends at this moment without any answer
     alive there|gone|unknown   the key in the store, as the rounds from now on find it
     register names HOST|us     HOST has taken over and is looked for from now on; us: this host
@@ -116,6 +117,7 @@ class _Host:
     alive: bool | None = True
     answers: list[Standing] | None = None
     """Of the round that ends at this moment; none when none does."""
+    master_answers: bool = False
 
     def learn(self, line: str) -> None:
         """Take in what a line of the story says."""
@@ -151,9 +153,11 @@ class _Host:
                 ended_at=self.facts.now,
                 own=_standing(self.name, self.stands, hears=self._hears()),
                 answers=tuple(self.answers),
+                master_answers=self.master_answers,
                 alive=self.alive,
             )
             self.facts, self.answers = replace(self.facts, round=round_), None
+            self.master_answers = False
         return next_action(self.facts, self.timings)
 
     def _hears(self) -> bool:
@@ -173,7 +177,9 @@ class _Host:
 
     def _answers(self, name: str, hearing: str, *stands: str) -> None:
         word, _, term = hearing.partition("=")
-        hears = {"deaf": False, "hears": not term or int(term) >= self.term}[word]
+        heard = not term or int(term) >= self.term
+        hears = {"deaf": False, "hears": heard, "leads": True}[word]
+        self.master_answers |= word == "leads"
         standing = _standing(name, _pairs(stands), hears=hears)
         self.answers = [*(self.answers or ()), standing]
 

@@ -29,12 +29,15 @@ class Book:
     """How often a client was told that."""
     newest: int = 0
     """The highest acknowledged revision."""
+    told_at: list[float] = field(default_factory=list)
+    """When each acknowledgement came, in seconds of the event loop's clock."""
     _told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def acknowledge(self, asked: str, revision: int) -> None:
         """A write was made."""
         self.acknowledged[asked] = revision
         self.newest = max(self.newest, revision)
+        self.told_at.append(asyncio.get_running_loop().time())
         self._told.set()
         self._told = asyncio.Event()
 

@@ -10,14 +10,18 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from poolcore.errors import PoolError
 from poolcore.model import Host
 from poolcore.replica import Delta, Head
+from poolmanager.v1 import pool_service_pb2
 from poolmaster.layout import PAGE, read_head, read_log
 from poolmaster.store.sqlite import SqliteStore
 from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
 
 STORE_FILE = "pool.db"
 NAMES = ("phantom", "ignite", "specter")
+ALONE_SHARE = 0.375
+"""Of the clients: so many know a single host each."""
 
 
 class Chain:
@@ -71,6 +75,21 @@ class SharedPool:
         """Where all of them answer."""
         return tuple(host.endpoint for host in self.hosts)
 
+    def known_to(self, clients: int) -> list[tuple[str, ...]]:
+        """The addresses that each of so many clients knows: all hosts', or one of them."""
+        ends = self.endpoints
+        alone_from = clients - round(ALONE_SHARE * clients)
+        return [ends if n < alone_from else (ends[n % len(ends)],) for n in range(clients)]
+
+    async def one_master(self) -> ProcessHost:
+        """Until every host names the same master, which says that it leads; that host."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                named = {await _master_by(host) for host in self.hosts}
+                if len(named) == 1 and (name := named.pop()):
+                    return next(host for host in self.hosts if host.name == name)
+                await asyncio.sleep(0.02)
+
     def others(self, *hosts: ProcessHost) -> list[ProcessHost]:
         """All but these."""
         return [host for host in self.hosts if host not in hosts]
@@ -107,8 +126,7 @@ class SharedPool:
         async with asyncio.timeout(WAIT_SECONDS):
             while True:
                 host.signal(signal.SIGSTOP)
-                while not _stands_still(host.process.pid):  # noqa: ASYNC110 - /proc tells nobody
-                    await asyncio.sleep(0.001)
+                await host.stopped()
                 if self._may_be_written():
                     return
                 host.signal(signal.SIGCONT)
@@ -145,9 +163,15 @@ class SharedPool:
         assert found.keys() >= {delta.commit.term for delta in self.chain.deltas} - {1}
 
 
-def _stands_still(pid: int) -> bool:
-    threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
+async def _master_by(host: ProcessHost) -> str:
+    """Who is master as a host tells it, with an answer that is fresh; empty if it cannot."""
+    async with host.api() as api:
+        try:
+            status = await api.status()
+        except PoolError:
+            return ""
+    masters = [h.name for h in status.hosts if h.role == pool_service_pb2.ROLE_MASTER]
+    return "" if status.freshness.stale or len(masters) != 1 else masters[0]
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ def test_exports_are_these() -> None:
         "DEFAULT_PORT",
         "DeadHost",
         "Difference",
+        "DrillReport",
         "EmergencyHost",
         "Event",
         "Failed",

@@ -12,7 +12,7 @@ import pytest
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Recovery
-from poolcore.model import VM, HostId, Incarnation, Kind, Object
+from poolcore.model import VM, Ancestor, HostId, Incarnation, Kind, Object
 from poolcore.replica import Change, CommitId, Delta, Put, Remove, State, apply, snapshot
 from poolcore.requests import RequestRecord
 from poolcore.wire.chain import encode_delta, snapshot_frames
@@ -29,6 +29,7 @@ from support.memory_replica import MemoryReplica, ReplicaContent
 from support.virtual_clock import VirtualClock
 
 HOST = HostId("33333333-3333-4333-8333-333333333333")
+ANCESTOR = Ancestor(INCARNATION.counter, INCARNATION.uuid)
 NEXT = Incarnation(2, "44444444-4444-4444-8444-444444444444", forked_at=3)
 WEB, DB, NEW = vm(1, "web"), vm(2, "db"), vm(3, "new")
 NAME = recovery_name(INCARNATION)
@@ -165,6 +166,19 @@ def test_no_name_leads_out_of_the_folder(folder: RecoveryFolder, name: str) -> N
         asyncio.run(folder.read(name, 0))
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]\n", '{"revision": 4}\n', '{"revision": "x"'])
+def test_what_somebody_has_damaged_is_in_nobodys_way(
+    folder: RecoveryFolder, tmp_path: Path, text: str
+) -> None:
+    saved(folder, beyond())
+    file = tmp_path / RECOVERY_FOLDER / f"{NAME}.jsonl"
+    file.write_text(text)
+    assert asyncio.run(folder.all()) == ()
+    saved(folder, beyond())
+    assert len(lines(folder)) == 5
+    assert file.with_suffix(".unreadable").read_text() == text
+
+
 def test_a_long_recovery_is_read_by_page(folder: RecoveryFolder) -> None:
     long = ['{"revision": 1, "x": "' + "x" * PAGE_BYTES + '"}', '{"revision": 2}']
     asyncio.run(folder.save(NAME, long))
@@ -220,7 +234,7 @@ def content_of(chain: Chain, *, until: int | None = None) -> ReplicaContent:
     return ReplicaContent(POOL, 1, chain.states[len(deltas)], log)
 
 
-def gone_on(chain: Chain, *, lineage: tuple[Incarnation, ...] = (INCARNATION,)) -> State:
+def gone_on(chain: Chain, *, lineage: tuple[Ancestor, ...] = (ANCESTOR,)) -> State:
     """The pool, as it has gone on from revision 3."""
     objects = chain.states[3].objects()
     now = [replace(o, lineage=lineage) if o.uuid == POOL else o for o in objects]  # type: ignore[call-arg]  # it is the pool

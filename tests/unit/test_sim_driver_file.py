@@ -140,6 +140,7 @@ def test_what_the_host_pretends() -> None:
             fsync_seconds=0.05,
             unreachable=("phantom", "127.0.0.9:7443"),
             kill_at=("host.join:reserved",),
+            stop_at=("host.take_over:asked",),
         )
         == EVERYTHING.overrides
     )

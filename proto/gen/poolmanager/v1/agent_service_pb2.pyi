@@ -697,7 +697,7 @@ class Standing(_message.Message):
     in_maintenance: _builtins.bool
     """Whether it is in maintenance: it leads only if no other host can."""
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> _chain_pb2.Incarnation:
         """Of its mastership, or else of its replica; absent if it has neither."""
 
     def __init__(
@@ -709,7 +709,7 @@ class Standing(_message.Message):
         hears_master: _builtins.bool | None = ...,
         reaches_store: _builtins.bool | None = ...,
         leads: _builtins.bool | None = ...,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: _chain_pb2.Incarnation | None = ...,
         in_maintenance: _builtins.bool | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_hears_master", b"_hears_master", "_host", b"_host", "_in_maintenance", b"_in_maintenance", "_leads", b"_leads", "_priority", b"_priority", "_reaches_store", b"_reaches_store", "_revision", b"_revision", "hears_master", b"hears_master", "host", b"host", "in_maintenance", b"in_maintenance", "incarnation", b"incarnation", "leads", b"leads", "priority", b"priority", "reaches_store", b"reaches_store", "revision", b"revision"]  # noqa: Y015
@@ -841,7 +841,7 @@ class Peer(_message.Message):
     revision: _builtins.int
     """Up to which revision its replica goes; 0 if it does not answer."""
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> _chain_pb2.Incarnation:
         """Of what it has; absent if it has nothing, or does not answer."""
 
     def __init__(
@@ -851,7 +851,7 @@ class Peer(_message.Message):
         name_label: _builtins.str | None = ...,
         address: _builtins.str | None = ...,
         answers: _builtins.bool | None = ...,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: _chain_pb2.Incarnation | None = ...,
         revision: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_answers", b"_answers", "_name_label", b"_name_label", "_revision", b"_revision", "_uuid", b"_uuid", "address", b"address", "answers", b"answers", "incarnation", b"incarnation", "name_label", b"name_label", "revision", b"revision", "uuid", b"uuid"]  # noqa: Y015
@@ -908,7 +908,7 @@ class EmergencyOutlook(_message.Message):
     may_lack: _builtins.bool
     """Whether the hosts that do not answer may have had commits that nobody in reach has."""
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> _chain_pb2.Incarnation:
         """Of its replica."""
 
     @_builtins.property
@@ -921,7 +921,7 @@ class EmergencyOutlook(_message.Message):
         host: _builtins.str | None = ...,
         name_label: _builtins.str | None = ...,
         pool_name: _builtins.str | None = ...,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: _chain_pb2.Incarnation | None = ...,
         revision: _builtins.int | None = ...,
         in_step: _builtins.str | None = ...,
         may_lack: _builtins.bool | None = ...,
@@ -1186,7 +1186,7 @@ class Recovery(_message.Message):
     commits: _builtins.int
     """How many there are."""
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> _chain_pb2.Incarnation:
         """The incarnation that they belong to."""
 
     @_builtins.property
@@ -1199,7 +1199,7 @@ class Recovery(_message.Message):
         name: _builtins.str | None = ...,
         host: _builtins.str | None = ...,
         pool: _builtins.str | None = ...,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: _chain_pb2.Incarnation | None = ...,
         first_revision: _builtins.int | None = ...,
         last_revision: _builtins.int | None = ...,
         commits: _builtins.int | None = ...,

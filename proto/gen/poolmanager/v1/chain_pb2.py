@@ -25,31 +25,33 @@ _sym_db = _symbol_database.Default()
 from poolmanager.v1 import resources_pb2 as poolmanager_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apoolmanager/v1/chain.proto\x12\x0epoolmanager.v1\x1a\x1epoolmanager/v1/resources.proto\"J\n\x08\x43ommitId\x12\x11\n\x04term\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x07\n\x05_termB\x0b\n\t_revision\"\x98\x01\n\x04Head\x12\x30\n\x0bincarnation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12\x11\n\x04term\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x06master\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_termB\x0b\n\t_revisionB\t\n\x07_master\"Y\n\tObjectRef\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x14.poolmanager.v1.KindH\x00\x88\x01\x01\x12\x11\n\x04uuid\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_kindB\x07\n\x05_uuid\"f\n\x06\x43hange\x12%\n\x03put\x18\x01 \x01(\x0b\x32\x16.poolmanager.v1.ObjectH\x00\x12+\n\x06remove\x18\x02 \x01(\x0b\x32\x19.poolmanager.v1.ObjectRefH\x00\x42\x08\n\x06\x63hange\"w\n\rRequestRecord\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cpayload_hash\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x15\n\x08revision\x18\x03 \x01(\x04H\x02\x88\x01\x01\x42\x05\n\x03_idB\x0f\n\r_payload_hashB\x0b\n\t_revision\"\x8f\x01\n\nSuccession\x12\x30\n\x0bincarnation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12\x11\n\x04heir\x18\x02 \x01(\tH\x00\x88\x01\x01\x12+\n\x03why\x18\x03 \x01(\x0e\x32\x19.poolmanager.v1.AccessionH\x01\x88\x01\x01\x42\x07\n\x05_heirB\x06\n\x04_why\"\x93\x02\n\x05\x44\x65lta\x12\x18\n\x0bincarnation\x18\x01 \x01(\tH\x00\x88\x01\x01\x12(\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\x12-\n\x0bpredecessor\x18\x03 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\x12\'\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x16.poolmanager.v1.Change\x12.\n\x07request\x18\x05 \x01(\x0b\x32\x1d.poolmanager.v1.RequestRecord\x12.\n\nsuccession\x18\x06 \x01(\x0b\x32\x1a.poolmanager.v1.SuccessionB\x0e\n\x0c_incarnation\"j\n\x0eSnapshotHeader\x12\x30\n\x0bincarnation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12&\n\x04last\x18\x02 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\"\xb9\x01\n\rSnapshotFrame\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.poolmanager.v1.SnapshotHeader\x12\'\n\x07objects\x18\x02 \x03(\x0b\x32\x16.poolmanager.v1.Object\x12/\n\x08requests\x18\x03 \x03(\x0b\x32\x1d.poolmanager.v1.RequestRecord\x12\x13\n\x06\x64igest\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\t\n\x07_digest\"\xa1\x01\n\tFreshness\x12\x18\n\x0bincarnation\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x12\n\x05stale\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0b\x61ge_seconds\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0e\n\x0c_incarnationB\x0b\n\t_revisionB\x08\n\x06_staleB\x0e\n\x0c_age_secondsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apoolmanager/v1/chain.proto\x12\x0epoolmanager.v1\x1a\x1epoolmanager/v1/resources.proto\"q\n\x0bIncarnation\x12\x14\n\x07\x63ounter\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04uuid\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tforked_at\x18\x03 \x01(\x04H\x02\x88\x01\x01\x42\n\n\x08_counterB\x07\n\x05_uuidB\x0c\n\n_forked_at\"J\n\x08\x43ommitId\x12\x11\n\x04term\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x07\n\x05_termB\x0b\n\t_revision\"\x98\x01\n\x04Head\x12\x30\n\x0bincarnation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12\x11\n\x04term\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x06master\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_termB\x0b\n\t_revisionB\t\n\x07_master\"Y\n\tObjectRef\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x14.poolmanager.v1.KindH\x00\x88\x01\x01\x12\x11\n\x04uuid\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_kindB\x07\n\x05_uuid\"f\n\x06\x43hange\x12%\n\x03put\x18\x01 \x01(\x0b\x32\x16.poolmanager.v1.ObjectH\x00\x12+\n\x06remove\x18\x02 \x01(\x0b\x32\x19.poolmanager.v1.ObjectRefH\x00\x42\x08\n\x06\x63hange\"w\n\rRequestRecord\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cpayload_hash\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x15\n\x08revision\x18\x03 \x01(\x04H\x02\x88\x01\x01\x42\x05\n\x03_idB\x0f\n\r_payload_hashB\x0b\n\t_revision\"\x8f\x01\n\nSuccession\x12\x30\n\x0bincarnation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12\x11\n\x04heir\x18\x02 \x01(\tH\x00\x88\x01\x01\x12+\n\x03why\x18\x03 \x01(\x0e\x32\x19.poolmanager.v1.AccessionH\x01\x88\x01\x01\x42\x07\n\x05_heirB\x06\n\x04_why\"\x93\x02\n\x05\x44\x65lta\x12\x18\n\x0bincarnation\x18\x01 \x01(\tH\x00\x88\x01\x01\x12(\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\x12-\n\x0bpredecessor\x18\x03 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\x12\'\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x16.poolmanager.v1.Change\x12.\n\x07request\x18\x05 \x01(\x0b\x32\x1d.poolmanager.v1.RequestRecord\x12.\n\nsuccession\x18\x06 \x01(\x0b\x32\x1a.poolmanager.v1.SuccessionB\x0e\n\x0c_incarnation\"j\n\x0eSnapshotHeader\x12\x30\n\x0bincarnation\x18\x01 \x01(\x0b\x32\x1b.poolmanager.v1.Incarnation\x12&\n\x04last\x18\x02 \x01(\x0b\x32\x18.poolmanager.v1.CommitId\"\xb9\x01\n\rSnapshotFrame\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.poolmanager.v1.SnapshotHeader\x12\'\n\x07objects\x18\x02 \x03(\x0b\x32\x16.poolmanager.v1.Object\x12/\n\x08requests\x18\x03 \x03(\x0b\x32\x1d.poolmanager.v1.RequestRecord\x12\x13\n\x06\x64igest\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\t\n\x07_digest\"\xa1\x01\n\tFreshness\x12\x18\n\x0bincarnation\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x12\n\x05stale\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0b\x61ge_seconds\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0e\n\x0c_incarnationB\x0b\n\t_revisionB\x08\n\x06_staleB\x0e\n\x0c_age_secondsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'poolmanager.v1.chain_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMITID']._serialized_start=78
-  _globals['_COMMITID']._serialized_end=152
-  _globals['_HEAD']._serialized_start=155
-  _globals['_HEAD']._serialized_end=307
-  _globals['_OBJECTREF']._serialized_start=309
-  _globals['_OBJECTREF']._serialized_end=398
-  _globals['_CHANGE']._serialized_start=400
-  _globals['_CHANGE']._serialized_end=502
-  _globals['_REQUESTRECORD']._serialized_start=504
-  _globals['_REQUESTRECORD']._serialized_end=623
-  _globals['_SUCCESSION']._serialized_start=626
-  _globals['_SUCCESSION']._serialized_end=769
-  _globals['_DELTA']._serialized_start=772
-  _globals['_DELTA']._serialized_end=1047
-  _globals['_SNAPSHOTHEADER']._serialized_start=1049
-  _globals['_SNAPSHOTHEADER']._serialized_end=1155
-  _globals['_SNAPSHOTFRAME']._serialized_start=1158
-  _globals['_SNAPSHOTFRAME']._serialized_end=1343
-  _globals['_FRESHNESS']._serialized_start=1346
-  _globals['_FRESHNESS']._serialized_end=1507
+  _globals['_INCARNATION']._serialized_start=78
+  _globals['_INCARNATION']._serialized_end=191
+  _globals['_COMMITID']._serialized_start=193
+  _globals['_COMMITID']._serialized_end=267
+  _globals['_HEAD']._serialized_start=270
+  _globals['_HEAD']._serialized_end=422
+  _globals['_OBJECTREF']._serialized_start=424
+  _globals['_OBJECTREF']._serialized_end=513
+  _globals['_CHANGE']._serialized_start=515
+  _globals['_CHANGE']._serialized_end=617
+  _globals['_REQUESTRECORD']._serialized_start=619
+  _globals['_REQUESTRECORD']._serialized_end=738
+  _globals['_SUCCESSION']._serialized_start=741
+  _globals['_SUCCESSION']._serialized_end=884
+  _globals['_DELTA']._serialized_start=887
+  _globals['_DELTA']._serialized_end=1162
+  _globals['_SNAPSHOTHEADER']._serialized_start=1164
+  _globals['_SNAPSHOTHEADER']._serialized_end=1270
+  _globals['_SNAPSHOTFRAME']._serialized_start=1273
+  _globals['_SNAPSHOTFRAME']._serialized_end=1458
+  _globals['_FRESHNESS']._serialized_start=1461
+  _globals['_FRESHNESS']._serialized_end=1622
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,47 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class Incarnation(_message.Message):
+    """Which life of the pool's store: the counter grows, the uuid tells two of the same count apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTER_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
+    FORKED_AT_FIELD_NUMBER: _builtins.int
+    counter: _builtins.int
+    """From 1."""
+    uuid: _builtins.str
+    """Identity of this life."""
+    forked_at: _builtins.int
+    """The revision at which it forked from its parent; 0 for the first."""
+    def __init__(
+        self,
+        *,
+        counter: _builtins.int | None = ...,
+        uuid: _builtins.str | None = ...,
+        forked_at: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_counter", b"_counter", "_forked_at", b"_forked_at", "_uuid", b"_uuid", "counter", b"counter", "forked_at", b"forked_at", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_counter", b"_counter", "_forked_at", b"_forked_at", "_uuid", b"_uuid", "counter", b"counter", "forked_at", b"forked_at", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__counter: _TypeAlias = _typing.Literal["counter"]  # noqa: Y015
+    _WhichOneofArgType__counter: _TypeAlias = _typing.Literal["_counter", b"_counter"]  # noqa: Y015
+    _WhichOneofReturnType__forked_at: _TypeAlias = _typing.Literal["forked_at"]  # noqa: Y015
+    _WhichOneofArgType__forked_at: _TypeAlias = _typing.Literal["_forked_at", b"_forked_at"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__counter) -> _WhichOneofReturnType__counter | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forked_at) -> _WhichOneofReturnType__forked_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___Incarnation: _TypeAlias = Incarnation  # noqa: Y015
+
+@_typing.final
 class CommitId(_message.Message):
     """One link of the chain of commits, unique within an incarnation."""
 
@@ -69,13 +110,13 @@ class Head(_message.Message):
     master: _builtins.str
     """Uuid of the master."""
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> Global___Incarnation:
         """Which life of the pool's store."""
 
     def __init__(
         self,
         *,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: Global___Incarnation | None = ...,
         term: _builtins.int | None = ...,
         revision: _builtins.int | None = ...,
         master: _builtins.str | None = ...,
@@ -219,13 +260,13 @@ class Succession(_message.Message):
     why: _resources_pb2.Accession.ValueType
     """Why it is the first master there."""
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> Global___Incarnation:
         """Which life of the pool's store begins with this commit."""
 
     def __init__(
         self,
         *,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: Global___Incarnation | None = ...,
         heir: _builtins.str | None = ...,
         why: _resources_pb2.Accession.ValueType | None = ...,
     ) -> None: ...
@@ -307,7 +348,7 @@ class SnapshotHeader(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> Global___Incarnation:
         """Which life of the pool's store."""
 
     @_builtins.property
@@ -317,7 +358,7 @@ class SnapshotHeader(_message.Message):
     def __init__(
         self,
         *,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: Global___Incarnation | None = ...,
         last: Global___CommitId | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "last", b"last"]  # noqa: Y015

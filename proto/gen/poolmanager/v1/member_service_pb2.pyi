@@ -85,7 +85,7 @@ class Hello(_message.Message):
     term: _builtins.int
     """The highest term it has obeyed."""
     @_builtins.property
-    def incarnation(self) -> _resources_pb2.Incarnation:
+    def incarnation(self) -> _chain_pb2.Incarnation:
         """Of its replica; absent if it has none."""
 
     @_builtins.property
@@ -105,7 +105,7 @@ class Hello(_message.Message):
         *,
         host: _builtins.str | None = ...,
         pool: _builtins.str | None = ...,
-        incarnation: _resources_pb2.Incarnation | None = ...,
+        incarnation: _chain_pb2.Incarnation | None = ...,
         last: _chain_pb2.CommitId | None = ...,
         term: _builtins.int | None = ...,
         software_version: _resources_pb2.SoftwareVersion | None = ...,

@@ -985,6 +985,79 @@ class DesignateMasterResponse(_message.Message):
 Global___DesignateMasterResponse: _TypeAlias = DesignateMasterResponse  # noqa: Y015
 
 @_typing.final
+class DrillFailoverRequest(_message.Message):
+    """Asks the master to fall silent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
+    not safe.
+    """
+    term: _builtins.int
+    """The term of the mastership that is to end; a master of another one refuses."""
+    consent: _builtins.bool
+    """That the mastership is to end. Without it nothing is done but the check."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str | None = ...,
+        term: _builtins.int | None = ...,
+        consent: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_consent", b"_consent", "_request_id", b"_request_id", "_term", b"_term", "consent", b"consent", "request_id", b"request_id", "term", b"term"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_consent", b"_consent", "_request_id", b"_request_id", "_term", b"_term", "consent", b"consent", "request_id", b"request_id", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__consent: _TypeAlias = _typing.Literal["consent"]  # noqa: Y015
+    _WhichOneofArgType__consent: _TypeAlias = _typing.Literal["_consent", b"_consent"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    _WhichOneofReturnType__term: _TypeAlias = _typing.Literal["term"]  # noqa: Y015
+    _WhichOneofArgType__term: _TypeAlias = _typing.Literal["_term", b"_term"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__consent) -> _WhichOneofReturnType__consent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__term) -> _WhichOneofReturnType__term | None: ...
+
+Global___DrillFailoverRequest: _TypeAlias = DrillFailoverRequest  # noqa: Y015
+
+@_typing.final
+class DrillFailoverResponse(_message.Message):
+    """The drill was started, or may be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    NEXT_MASTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> _resources_pb2.Task:
+        """The task; watch it until it ends. The new master tells its end. Absent without consent."""
+
+    @_builtins.property
+    def next_master(self) -> Global___HostRef:
+        """Who is expected to be master next; another host may be faster."""
+
+    def __init__(
+        self,
+        *,
+        task: _resources_pb2.Task | None = ...,
+        next_master: Global___HostRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_master", b"next_master", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_master", b"next_master", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrillFailoverResponse: _TypeAlias = DrillFailoverResponse  # noqa: Y015
+
+@_typing.final
 class GetJoinRequest(_message.Message):
     """Asks how a join ended."""
 

@@ -80,6 +80,11 @@ class PoolServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.FromString,
                 _registered_method=True)
+        self.DrillFailover = channel.unary_unary(
+                '/poolmanager.v1.PoolService/DrillFailover',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DrillFailoverRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DrillFailoverResponse.FromString,
+                _registered_method=True)
         self.CheckLoss = channel.unary_unary(
                 '/poolmanager.v1.PoolService/CheckLoss',
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckLossRequest.SerializeToString,
@@ -181,6 +186,14 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrillFailover(self, request, context):
+        """Starts a drill: the master falls silent without handing over, until another host was elected.
+        Refused with DRILL_REFUSED where that would not be safe; without consent only that is checked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckLoss(self, request, context):
         """What would happen if hosts were lost: next master, quorum, what would be out of reach.
         """
@@ -271,6 +284,11 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.DesignateMaster,
                     request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.SerializeToString,
+            ),
+            'DrillFailover': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrillFailover,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.DrillFailoverRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.DrillFailoverResponse.SerializeToString,
             ),
             'CheckLoss': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckLoss,
@@ -547,6 +565,33 @@ class PoolService:
             '/poolmanager.v1.PoolService/DesignateMaster',
             poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterRequest.SerializeToString,
             poolmanager_dot_v1_dot_pool__service__pb2.DesignateMasterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrillFailover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/DrillFailover',
+            poolmanager_dot_v1_dot_pool__service__pb2.DrillFailoverRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.DrillFailoverResponse.FromString,
             options,
             channel_credentials,
             insecure,

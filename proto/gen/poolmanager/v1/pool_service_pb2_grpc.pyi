@@ -38,6 +38,10 @@ class PoolServiceStub:
     """How a join ended; asked by a host that is reserved for it."""
     DesignateMaster: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.DesignateMasterRequest, _pool_service_pb2.DesignateMasterResponse]
     """Starts handing the mastership over to a host. To the one that has it already is no error."""
+    DrillFailover: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.DrillFailoverRequest, _pool_service_pb2.DrillFailoverResponse]
+    """Starts a drill: the master falls silent without handing over, until another host was elected.
+    Refused with DRILL_REFUSED where that would not be safe; without consent only that is checked.
+    """
     CheckLoss: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.CheckLossRequest, _pool_service_pb2.CheckLossResponse]
     """What would happen if hosts were lost: next master, quorum, what would be out of reach."""
     GetDifference: _aio.UnaryStreamMultiCallable[_pool_service_pb2.GetDifferenceRequest, _pool_service_pb2.GetDifferenceResponse]
@@ -131,6 +135,16 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.DesignateMasterRequest, _abc.Awaitable[_pool_service_pb2.DesignateMasterResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.DesignateMasterResponse]:
         """Starts handing the mastership over to a host. To the one that has it already is no error."""
+
+    @_abc_1.abstractmethod
+    def DrillFailover(
+        self,
+        request: _pool_service_pb2.DrillFailoverRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.DrillFailoverRequest, _abc.Awaitable[_pool_service_pb2.DrillFailoverResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.DrillFailoverResponse]:
+        """Starts a drill: the master falls silent without handing over, until another host was elected.
+        Refused with DRILL_REFUSED where that would not be safe; without consent only that is checked.
+        """
 
     @_abc_1.abstractmethod
     def CheckLoss(

@@ -449,8 +449,8 @@ class FailoverTimings(_message.Message):
 Global___FailoverTimings: _TypeAlias = FailoverTimings  # noqa: Y015
 
 @_typing.final
-class Incarnation(_message.Message):
-    """Which life of the pool's store: the counter grows, the uuid tells two of the same count apart."""
+class Ancestor(_message.Message):
+    """An incarnation of the pool before the present one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -487,7 +487,7 @@ class Incarnation(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
 
-Global___Incarnation: _TypeAlias = Incarnation  # noqa: Y015
+Global___Ancestor: _TypeAlias = Ancestor  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):
@@ -561,7 +561,7 @@ class Pool(_message.Message):
         """How soon a silent master is replaced."""
 
     @_builtins.property
-    def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Incarnation]:
+    def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ancestor]:
         """The incarnations before the present one, the newest last; the oldest are dropped."""
 
     def __init__(
@@ -579,7 +579,7 @@ class Pool(_message.Message):
         reservation: Global___Reservation | None = ...,
         failover: Global___FailoverTimings | None = ...,
         in_step: _builtins.str | None = ...,
-        lineage: _abc.Iterable[Global___Incarnation] | None = ...,
+        lineage: _abc.Iterable[Global___Ancestor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -1,0 +1,54 @@
+"""A client that follows the pool's commits while a test does something to its hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from poolclient import PoolClient
+from poolcore.replica import CommitId
+from support.shared_pool import SharedPool
+
+WATCH_SECONDS = 20.0
+"""In which a watcher is told of everything: a stream that is silent for 15 s is opened anew."""
+
+
+class Watcher:
+    """What a client is told of the pool's whole history."""
+
+    def __init__(self) -> None:
+        self.seen: list[CommitId] = []
+        self._told = asyncio.Event()
+
+    async def run(self, pool: PoolClient) -> None:
+        """Follow, from the first commit on."""
+        async with aclosing(pool.events(since=0)) as events:
+            async for event in events:
+                self.seen.append(event.commit)
+                self._told.set()
+
+    async def until(self, revision: int) -> None:
+        """Until it was told of a revision."""
+        while not self.seen or self.seen[-1].revision < revision:
+            self._told.clear()
+            await self._told.wait()
+
+
+@asynccontextmanager
+async def watcher(pool: SharedPool) -> AsyncIterator[Watcher]:
+    """A client that knows all hosts and follows the pool as long as the block runs."""
+    found = Watcher()
+    async with PoolClient.connect(*pool.endpoints) as client, asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(found.run(client))
+        yield found
+        following.cancel()
+
+
+async def check_told(pool: SharedPool, watching: Watcher) -> None:
+    """That the watcher is told of every commit exactly once and in order, the newest too."""
+    await pool.chain.read_on()
+    commits = [delta.commit for delta in pool.chain.deltas]
+    async with asyncio.timeout(WATCH_SECONDS):
+        await watching.until(commits[-1].revision)
+    assert watching.seen[: len(commits)] == commits
