@@ -45,7 +45,6 @@ _ELSEWHERE = {
     "emergency-transition": "emergency-transition-to-master",
     "recover-slaves": "recover-members",
     "reset-master": "emergency-reset-master ADDRESS",
-    "failover": "designate-master HOST",
     "promote": "designate-master HOST",
     "maintenance": "host maintenance HOST",
     "list": "host list",
