@@ -24,6 +24,7 @@ from poolcli.text import safe, wrapped, yes_no
 if TYPE_CHECKING:
     from poolclient import AskedHost, EmergencyHost, Transition
     from poolcore.facts import EmergencyOutlook, RecoveredMember
+    from poolcore.replica import Head
 
 TRANSITION = "emergency-transition-to-master"
 
@@ -209,18 +210,20 @@ async def _made_master(session: Session, host: EmergencyHost, *, accept_loss: bo
 def _transition_json(
     host: AskedHost, outlook: EmergencyOutlook, done: Transition | None
 ) -> dict[str, Any]:
-    head = None if done is None else done.head
     return {
         "done": done is not None,
         "host": _host_json(host),
         "outlook": outlook_json(outlook),
-        "head": head
-        and {
-            "incarnation": head.incarnation.counter,
-            "incarnation_uuid": head.incarnation.uuid,
-            "term": head.term,
-            "revision": head.revision,
-        },
+        "head": None if done is None else _head_json(done.head),
+    }
+
+
+def _head_json(head: Head) -> dict[str, Any]:
+    return {
+        "incarnation": head.incarnation.counter,
+        "incarnation_uuid": head.incarnation.uuid,
+        "term": head.term,
+        "revision": head.revision,
     }
 
 

@@ -87,19 +87,23 @@ async def _begun(
 
 async def _emergency_hint(host: Host) -> str:
     """How a person makes the host the master, where no host becomes it by itself."""
-    from poolclient import EmergencyHost, NoHostAnswers
+    from poolclient import Conflict, EmergencyHost, NoHostAnswers
 
+    name = host.name_label
     try:
-        async with EmergencyHost.connect(host.address):
-            command = command_at(host.address, TRANSITION)
+        async with EmergencyHost.connect(host.address) as asked:
+            await asked.outlook()
     except NoHostAnswers:
         return (
-            f"{host.name_label} does not answer at {host.address} either: start its daemon. If it "
-            "is lost, name another host."
+            f"{name} does not answer at {host.address} either: start its daemon. If it is lost, "
+            "name another host."
         )
+    except Conflict as refused:
+        never = "" if host.may_lead else f"{name} is never elected: its failover_priority is 0. "
+        return f"{never}{refused.message} {refused.remedy}"
     return (
-        f"No host can be elected. `{command}` makes {host.name_label} the master; it shows first "
-        "what that would lack and which hosts must be off."
+        f"No host can be elected. `{command_at(host.address, TRANSITION)}` makes {name} the "
+        "master; it shows first what that would lack and which hosts must be off."
     )
 
 

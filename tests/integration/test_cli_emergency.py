@@ -4,6 +4,7 @@ import asyncio
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,6 +42,12 @@ def socket(host: Host) -> str:
     return f"unix://{host.state_dir / 'api.sock'}"
 
 
+def the_command_of_the_readme() -> list[str]:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith(f"$ pool {TRANSITION}"))
+    return shlex.split(line)[2:]
+
+
 def code(outcome: Outcome) -> tuple[int, str]:
     return outcome.code, outcome.error["code"]
 
@@ -67,7 +74,7 @@ async def test_one_command_goes_on_without_a_dead_master_and_loses_nothing(
         assert "MUST BE SWITCHED OFF: phantom." in asked.out
         assert "nothing that was acknowledged is missing" in " ".join(asked.out.split())
 
-        done = await ask(ignite, TRANSITION, "--yes")
+        done = await ask(ignite, *the_command_of_the_readme())
         assert done.code == 0
         assert "ignite is the master of pool phantom: incarnation 3, term " in done.err
         assert f"`pool --server {ignite.endpoint} host declare-dead phantom`" in " ".join(
@@ -292,6 +299,21 @@ async def test_designating_with_a_dead_master_elects_that_host(
             done = await ask(ignite, "designate-master", host.name)
             assert (done.code, done.err.splitlines()[-1]) == (0, f"{host.name} is the master.")
             assert await master_of(pool) == host.name
+
+
+async def test_a_host_that_is_never_elected_is_told_to_be_so(
+    cluster: Cluster, tmp_path: Path, ask: Ask
+) -> None:
+    option = f"--store=sqlite://{tmp_path / 'pool.db'}"
+    phantom, ignite = cluster.process("phantom", options=[option]), cluster.process("ignite")
+    await cluster.start()
+    async with phantom.api() as api:
+        await api.join(ignite.endpoint)
+    assert (await ask(phantom, "host", "set", "ignite", "failover_priority=0")).code == 0
+    await phantom.kill()
+    refused = await ask(ignite, "designate-master", "ignite", "-o", "json")
+    assert code(refused) == (6, "NO_MASTER")
+    assert "never elected: its failover_priority is 0" in refused.error["hint"]
 
 
 async def test_who_cannot_be_master_is_refused_with_code_reason_and_remedy(
