@@ -16,9 +16,8 @@ from poolcore.model import Host, Incarnation
 from poolcore.replica import Head
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import from_proto
-from poolcore.wire.serving import handlers
-from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.layout import read_hosts, read_pool
+from poolmaster.service.api import session_handlers
 from poolmaster.sessions import Requests, Send, first_hello
 from poolmaster.store.contract import Store, StoreError
 from poolmaster.succession import read_tombstone, withdraw
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 ASK_SECONDS = 0.5
-MEMBER_SERVICE = pb.DESCRIPTOR.services_by_name["MemberService"]
 
 
 class Ceding:
@@ -59,7 +57,7 @@ class Ceding:
         heir, name = hosts[self._head.master], (await read_pool(self._store)).name_label
         problem = f"{heir.name_label} was to take over and does not answer yet"
         answers = parts.answer_from_replica(self._follower, lambda: problem)
-        answers |= handlers(MEMBER_SERVICE, {"Session": self.serve}, host=parts.identity.name)
+        answers |= session_handlers(self.serve, host=parts.identity.name)
         parts.gateway.serve_locally(answers)
         parts.on_role(f"handing pool {name} over to {heir.name_label}")
         with suppress(_Settled):

@@ -1,4 +1,4 @@
-"""The role of a host that shares its pool's store with others: master or member, as it turns out.
+"""A host among those that share their pool's store: master or member, as it turns out.
 
 While it is a member it follows the master and looks whether there is still one, by the rules of
 `poolmaster.decide.leadership`. When it claims the mastership it leads until that ends, and is a
@@ -19,15 +19,17 @@ from poolcore.errors import PoolError
 from poolcore.facts import Standing
 from poolcore.model import Accession, FailoverTimings, Host
 from poolcore.replica import Head
+from poolcore.side_by_side import side_by_side
 from poolmaster.claiming import Claimed, claim
 from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_action
 from poolmaster.layout import ALIVE, read_head, read_host
 from poolmaster.ledger import SteppedDown
-from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
+from poolmaster.store.contract import Store, StoreError, StoreUnavailable
 from poolmember.following import Directions, sessions
-from poolmember.identity import Member, Membership
+from poolmember.identity import Member, Membership, Own
 from poolmember.leading import one_mastership
-from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.parts import PAUSE_SECONDS, Change, Parts
+from poolmember.returning import LeftBehind, compare, while_leading
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
@@ -37,33 +39,6 @@ LASTING_SECONDS = 3.0
 TAKE_OVER_LOOK_SECONDS = 0.005
 LOOK_SECONDS = 0.05
 """Without a master, the register is looked at so often: the new one is in it at once."""
-
-
-async def contend(parts: Parts, membership: Membership) -> Change:
-    """Be master or member of the pool, until the host is ejected."""
-    async with parts.following(membership.pool) as follower:
-        await follower.load()
-        while True:
-            store = await _opened(parts, membership)
-            parts.gateway.hold_seconds = HOLD_SECONDS
-            try:
-                return await Contender(parts, membership, follower, store).run()
-            except StoreFailed as error:
-                log.error("the store is opened anew: %s", error)
-            finally:
-                parts.gateway.hold_seconds = 0.0
-                parts.contender = None
-                await store.close()
-            await parts.clock.sleep(PAUSE_SECONDS)
-
-
-async def _opened(parts: Parts, membership: Membership) -> Store:
-    while True:
-        try:
-            return await parts.files.open_store(membership)
-        except StoreError as error:
-            log.error("the store is not open yet: %s", error)
-        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
 
 
 @dataclass(slots=True)
@@ -116,12 +91,15 @@ class Contender:
                 return end
             await self._lead(end)
             await self._read_register()
+            self._ensure_not_left_behind()
             if self._is_ours:
                 await self._parts.clock.sleep(PAUSE_SECONDS)
 
     async def _reclaim(self) -> Claimed | None:
         try:
             async with asyncio.timeout(self._timings.alive_seconds):
+                # The pool may have gone on without this store: the others would know.
+                await self._ask()
                 return await self._claim(self._head, Accession.RESTARTED)
         except TimeoutError:
             # Somebody else may be master by now: this host is not to miss that.
@@ -135,16 +113,36 @@ class Contender:
 
     async def _lead(self, claimed: Claimed) -> None:
         try:
-            await one_mastership(
-                self._parts,
-                self._store,
-                claimed,
-                self._follower,
-                why=self._why,
-                shared=self._membership.store,
+            await side_by_side(
+                one_mastership(
+                    self._parts,
+                    self._store,
+                    claimed,
+                    self._follower,
+                    why=self._why,
+                    shared=self._membership.store,
+                ),
+                while_leading(self._parts, self._life(claimed.head)),
             )
         except (SteppedDown, StoreError) as error:
             log.warning("the mastership of term %d has ended: %s", claimed.head.term, error)
+
+    def _life(self, head: Head) -> Own:
+        """What the store is of."""
+        incarnation = head.incarnation
+        return Own(
+            pool=self._membership.pool,
+            incarnation=incarnation.uuid,
+            counter=incarnation.counter,
+            store=self._membership.store,
+        )
+
+    def _ensure_not_left_behind(self) -> None:
+        """Nobody leads from a store that the pool has gone on without."""
+        state, head = self._follower.state, self._head
+        if state is None or head is None or state.incarnation.counter <= head.incarnation.counter:
+            return
+        raise LeftBehind(state.host(self._host), state.incarnation)
 
     # -- as member --------------------------------------------------------------------------------
 
@@ -171,6 +169,7 @@ class Contender:
 
     async def _elect(self) -> Claimed:
         while True:
+            self._ensure_not_left_behind()
             match next_action(self._facts(), self._timings):
                 case Wait(until, why):
                     log.debug("no claim: %s", why)
@@ -183,8 +182,11 @@ class Contender:
                     self._round = await self._ask()
                 case Claim(why):
                     log.warning("claiming the mastership: %s", why)
-                    why_ours = Accession.RESTARTED if self._is_ours else Accession.ELECTED
-                    claimed = await self._claim(self._head, why_ours)
+                    claimed = (
+                        await self._reclaim()
+                        if self._is_ours
+                        else await self._claim(self._head, Accession.ELECTED)
+                    )
                     if claimed is not None:
                         return claimed
 
@@ -266,12 +268,15 @@ class Contender:
     async def _ask_one(self, host: Host, seconds: float) -> Standing | None:
         try:
             async with asyncio.timeout(seconds):
-                return await self._parts.agents.standing(
+                found = await self._parts.agents.standing(
                     host.address, self._membership.pool, self._follower.term, seconds=seconds
                 )
         except (TimeoutError, PoolError) as error:
             log.info("%s does not say where it stands: %s", host.name_label, error)
             return None
+        if self._head is not None:
+            compare(self._life(self._head), host, found.incarnation)
+        return found
 
     async def _register_and_alive(self, seconds: float) -> bool | None:
         try:

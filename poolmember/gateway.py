@@ -13,6 +13,7 @@ for a moment and goes to the next.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -60,19 +61,26 @@ class Gateway(grpc.GenericRpcHandler):
         self._local: Handlers = {}
         self._upstream: Upstream | None = None
         self._changed = asyncio.Event()
+        self._lost_at: float | None = None
+        """On the loop's clock: since when this host knows of no master; none: it knows one."""
         self.hold_seconds = 0.0
-        """How long a write waits for the next master; 0 where none comes by itself."""
+        """How long after the last master was lost a write waits for the next one."""
 
-    def serve_locally(self, handlers: Handlers) -> None:
-        """Answer every call here: as master, or as a host without one."""
+    def serve_locally(self, handlers: Handlers, *, leads: bool = False) -> None:
+        """Answer every call here: as the master if this host `leads`, or as a host without one."""
         self._local = handlers
         self._upstream = None
+        if leads:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = asyncio.get_running_loop().time()
         self._ring()
 
     def pass_on(self, upstream: Upstream, fallback: Handlers) -> None:
         """Pass calls on to the master; `fallback` answers reads when it does not."""
         self._local = fallback
         self._upstream = upstream
+        self._lost_at = None
         self._ring()
 
     def _ring(self) -> None:
@@ -105,8 +113,8 @@ class Gateway(grpc.GenericRpcHandler):
     def _held(self, path: str) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
         async def handle(request: bytes, context: Context) -> bytes | None:
             loop, left = asyncio.get_running_loop(), context.time_remaining()
-            patience = self.hold_seconds if left is None else min(self.hold_seconds, left - MARGIN)
-            until = loop.time() + patience
+            began = loop.time()
+            until = math.inf if left is None else began + left - MARGIN
             while True:
                 changed, upstream = self._changed, self._upstream
                 try:
@@ -116,7 +124,10 @@ class Gateway(grpc.GenericRpcHandler):
                         request, _Attempt(context)
                     )
                 except _Refused as refusal:
-                    if refusal.reason in NOT_DONE and await _rings(changed, until - loop.time()):
+                    # Without a master for so long, another one does not come by itself.
+                    since = began if self._lost_at is None else self._lost_at
+                    seconds = min(until, since + self.hold_seconds) - loop.time()
+                    if refusal.reason in NOT_DONE and await _rings(changed, seconds):
                         continue
                     await context.abort(refusal.code, refusal.text, refusal.metadata)
                 return None

@@ -123,7 +123,7 @@ async def one_mastership(
         why=why,
     )
     parts.mastership = master
-    parts.gateway.serve_locally(master_handlers(master, host=parts.identity.name))
+    parts.gateway.serve_locally(master_handlers(master, host=parts.identity.name), leads=True)
     parts.on_role(f"master of pool {claimed.state.pool.name_label}, term {claimed.head.term}")
     try:
         await side_by_side(

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
 from poolcore.model import Host, HostId, Incarnation
 from poolcore.replica import DeltaDoesNotFollow
 from poolmaster.layout import read_hosts, read_log, read_pool
+from poolmaster.service.api import session_handlers
+from poolmaster.sessions import Requests, Send, first_hello
 from poolmaster.store.contract import Store
 from poolmaster.succession import read_succession
 from poolmember.identity import Member, Own
@@ -52,15 +55,37 @@ async def before_leading(parts: Parts, own: Own, store: Store, follower: Followe
     answered = await _ask(parts, own, others)
     if waiting is None or waiting.uuid in answered:
         return
-    name = waiting.name_label
+    await follower.load()
+    came = _serve_until_it_comes(parts, own, follower, waiting)
+    while waiting.uuid not in answered and not came.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await came.wait()
+        answered = await _ask(parts, own, others)
+
+
+def _serve_until_it_comes(parts: Parts, own: Own, follower: Follower, host: Host) -> asyncio.Event:
+    """Say whom this host waits for; set when that host comes and is of the same incarnation.
+
+    It may be found at another address than this host knows.
+    """
+    came = asyncio.Event()
+    name = host.name_label
     problem = f"{name} does not answer; it was in step and may have been made master meanwhile"
     log.warning("this host does not lead yet: %s", problem)
-    await follower.load()
-    parts.gateway.serve_locally(parts.answer_from_replica(follower, lambda: problem))
+
+    async def serve(requests: Requests, _: Send) -> None:
+        hello = await first_hello(requests)
+        same = hello.HasField("incarnation") and hello.incarnation.uuid == own.incarnation
+        if hello.host == host.uuid and same:
+            came.set()
+        raise PoolError(Reason.NO_MASTER, host=parts.identity.name, problem="it is about to lead")
+
+    answers = parts.answer_from_replica(follower, lambda: problem)
+    answers |= session_handlers(serve, host=parts.identity.name)
+    parts.gateway.serve_locally(answers)
     parts.on_role(f"waiting for {name}, which may have been made master meanwhile")
-    while waiting.uuid not in answered:
-        await parts.clock.sleep(LOOK_SECONDS)
-        answered = await _ask(parts, own, others)
+    return came
 
 
 async def while_leading(parts: Parts, own: Own) -> None:
@@ -89,11 +114,12 @@ async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
         if standing is None:
             continue
         answered.add(host.uuid)
-        _compare(own, host, standing.incarnation)
+        compare(own, host, standing.incarnation)
     return answered
 
 
-def _compare(own: Own, host: Host, found: Incarnation | None) -> None:
+def compare(own: Own, host: Host, found: Incarnation | None) -> None:
+    """Raise `LeftBehind` if `host` is of a newer incarnation than the store of this one."""
     if found is None or found.uuid == own.incarnation:
         return
     if found.counter > own.counter:

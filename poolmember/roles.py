@@ -2,7 +2,7 @@
 
 A role runs until the host's membership changes; then it gives everything back and says what the
 host becomes. Which role a host has is decided by its membership (`poolmember.identity`); hosts that
-share their pool's store find out among themselves (`poolmember.contending`).
+share their pool's store find out among themselves (`poolmember.sharing`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from poolmember.contending import contend
 from poolmember.following import Forgotten, follow
 from poolmember.forgotten import stand_aside
 from poolmember.founding import found_pool
 from poolmember.identity import Member, Own
 from poolmember.leading import lead
 from poolmember.parts import Change, Parts
+from poolmember.sharing import contend
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
 
 Turn = Callable[[], Awaitable[Change]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from poolmaster.service.events import watch
 from poolmaster.service.foresight import Sources, foresight_functions, sources_of_master
 from poolmaster.service.reads import Read, View, read_functions
 from poolmaster.service.status import status_of_master
+from poolmaster.sessions import Requests, Send
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service
@@ -146,6 +147,12 @@ def replica_handlers(
             functions |= foresight_functions(read, sources)
         found |= handlers(service, functions, host=host)
     return found
+
+
+def session_handlers(serve: Callable[[Requests, Send], Awaitable[None]], *, host: str) -> Handlers:
+    """For a host that is not the master, and looks at what members say of themselves."""
+    service = member_service_pb2.DESCRIPTOR.services_by_name["MemberService"]
+    return handlers(service, {"Session": serve}, host=host)
 
 
 def not_master(master: str) -> PoolError:

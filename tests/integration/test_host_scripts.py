@@ -104,13 +104,13 @@ async def test_a_host_that_joins_and_leaves_is_told_of_each_once(cluster: Cluste
 
 
 async def test_a_member_whose_master_comes_back_is_told_of_no_change(cluster: Cluster) -> None:
-    phantom, ignite = cluster.local("phantom"), cluster.local("ignite")
+    phantom, ignite = cluster.process("phantom"), cluster.local("ignite")
     with_hooks(ignite, "joined-pool", "master-changed")
     await cluster.start()
     async with phantom.api() as api:
         await api.join(ignite.endpoint)
     await has_run(ignite, "joined-pool member phantom phantom")
-    await phantom.stop()
+    await phantom.kill()
     await until(lambda: bool(pool_json(ignite)["role"] == "searching"))
     assert pool_json(ignite)["master"] is None
     await phantom.start()

@@ -59,7 +59,7 @@ class Rules:
             register = self.own_register(other)
             if other is host or register is None:
                 continue
-            if register.state.get(Host, host.uuid) is not None:
+            if register.state.get(Host, host.uuid) is not None and register not in found:
                 found.append(register)
         return found
 

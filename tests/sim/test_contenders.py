@@ -11,6 +11,7 @@ from poolcore.model import TaskStatus
 from poolmaster.mastership import Mastership
 from poolmaster.store.memory import MemoryStore
 from sim.host import SimHost
+from sim.pairs import state_of
 from sim.test_elections import SHARED, mastered, trio
 from sim.world import Crash, World, play
 
@@ -155,3 +156,41 @@ def test_a_host_whose_store_hangs_while_it_takes_its_mastership_up_again_follows
         await world.until(follows, seconds=10.0)
 
     play("hangs while claiming", scenario)
+
+
+def test_a_person_makes_one_go_on_without_the_store() -> None:
+    async def scenario(world: World) -> None:
+        handles = handles_of(world)
+        phantom, ignite, specter = await trio(world)
+        await world.tag(phantom, "before")
+        for handle in handles.values():
+            handle.faults.cut_off = True
+        await world.until(lambda: phantom.mastership is None)
+        with pytest.raises(PoolError) as refused:
+            await world.tag(ignite, "meanwhile")
+        assert refused.value.reason is Reason.NO_MASTER
+        shared = dict(handles)
+        await world.emergency(ignite, accept_loss=True)
+        await world.tag(ignite, "after")
+        # The store is back, and nobody leads from it any more.
+        for handle in shared.values():
+            handle.faults.cut_off = False
+        await world.until(lambda: all(h.membership.store is None for h in (phantom, specter)))  # type: ignore[union-attr]  # each is of the pool
+        phantom.cut_power()
+        specter.cut_power()
+        await world.settle()
+        assert [h for h in world.hosts.values() if h.mastership is not None] == [ignite]
+        assert state_of(world, specter).pool.tags == {"before", "after"}
+
+    play("without the store", scenario)
+
+
+def test_no_emergency_while_the_store_is_there() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, _ = await trio(world)
+        phantom.cut_power()
+        with pytest.raises(PoolError) as refused:
+            await world.emergency(ignite, accept_loss=True)
+        assert refused.value.reason in {Reason.QUORUM_LIVES, Reason.ALREADY_MASTER}
+
+    play("the store is there", scenario)

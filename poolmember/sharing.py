@@ -1,0 +1,131 @@
+"""The role of a host that shares its pool's store with others.
+
+As long as the store can be opened it contends for the mastership with them
+(`poolmember.contending`). If a person makes one of them go on without the store, the others give
+it up and become members of that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import NoReturn
+
+from poolcore.model import Host
+from poolcore.side_by_side import side_by_side
+from poolmaster.store.contract import Store, StoreError, StoreFailed
+from poolmember.contending import Contender
+from poolmember.following import Directions, sessions
+from poolmember.identity import Member, Membership
+from poolmember.inheriting import inherit, is_heir
+from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.returning import LeftBehind, take_log
+from poolmember.session import Follower
+
+log = logging.getLogger(__name__)
+
+
+async def contend(parts: Parts, membership: Membership) -> Change:
+    """Be master or member of the pool, until the host is ejected."""
+    async with parts.following(membership.pool) as follower:
+        await follower.load()
+        if await is_heir(follower, membership):
+            return await inherit(parts, follower)
+        while True:
+            store = await _opened(parts, membership, follower)
+            if isinstance(store, Change):
+                return store
+            parts.gateway.hold_seconds = HOLD_SECONDS
+            try:
+                return await Contender(parts, membership, follower, store).run()
+            except LeftBehind as left:
+                return await _come_back(store, membership, follower, left)
+            except StoreFailed as error:
+                log.error("the store is opened anew: %s", error)
+            finally:
+                parts.gateway.hold_seconds = 0.0
+                parts.contender = None
+                await store.close()
+            await parts.clock.sleep(PAUSE_SECONDS)
+
+
+async def _opened(parts: Parts, membership: Membership, follower: Follower) -> Store | Change:
+    """The store; or what this host becomes while it cannot be opened: a person may go on without.
+
+    Meanwhile it follows whoever leads.
+    """
+    try:
+        return await parts.files.open_store(membership)
+    except StoreError as error:
+        log.error("the store is not open yet: %s", error)
+    following = asyncio.ensure_future(  # noqa: TID251 - awaited below
+        _follow_without(parts, membership, follower)
+    )
+    opening = asyncio.ensure_future(_open_at_last(parts, membership))  # noqa: TID251 - as above
+    try:
+        await asyncio.wait([following, opening], return_when=asyncio.FIRST_COMPLETED)
+        return following.result() if following.done() else opening.result()
+    finally:
+        for task in (following, opening):
+            task.cancel()
+        await asyncio.gather(following, opening, return_exceptions=True)
+
+
+async def _open_at_last(parts: Parts, membership: Membership) -> Store:
+    while True:
+        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+        try:
+            return await parts.files.open_store(membership)
+        except StoreError as error:
+            log.error("the store is still not open: %s", error)
+
+
+async def _follow_without(parts: Parts, membership: Membership, follower: Follower) -> Change:
+    """Follow, until the host is ejected or is of a newer incarnation than the store was."""
+    life = None if follower.state is None else follower.state.incarnation
+    known = membership.addresses if isinstance(membership, Member) else ()
+
+    async def newer() -> NoReturn:
+        while life is None or follower.state is None or follower.state.incarnation == life:
+            await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+        raise _OfNewerLife
+
+    change: list[Change] = []
+
+    async def follow() -> None:
+        change.append(await sessions(parts, follower, known, Directions()))
+
+    try:
+        await side_by_side(follow(), newer())
+    except _OfNewerLife:
+        return _member_without_store(membership, follower)
+    return change[0]
+
+
+class _OfNewerLife(Exception):
+    """The replica is of a newer incarnation than the store."""
+
+
+async def _come_back(
+    store: Store, membership: Membership, follower: Follower, left: LeftBehind
+) -> Change:
+    log.warning("%s: this host gives the shared store up", left)
+    # What the replica lacks of the store is saved apart, if it can still be read.
+    with suppress(StoreError, TimeoutError):
+        async with asyncio.timeout(LONGEST_PAUSE_SECONDS):
+            await take_log(store, follower)
+    return _member_without_store(membership, follower, at=left.at)
+
+
+def _member_without_store(
+    membership: Membership, follower: Follower, *, at: Host | None = None
+) -> Change:
+    """A member that looks for its master at `at` first, and shares no store with it."""
+    state = follower.state
+    hosts = [] if state is None else [h for h in state.all(Host) if h.uuid != follower.host]
+    known = [] if at is None else [at.address]
+    known += sorted(h.address for h in hosts)
+    name = "" if state is None else state.pool.name_label
+    addresses = tuple(dict.fromkeys(known))
+    return Change(Member(pool=membership.pool, pool_name=name, addresses=addresses))
