@@ -17,11 +17,13 @@ from poolclient._blocking import (
     BlockingTaskHandle,
     BlockingWritableCollection,
 )
+from poolclient._blocking_emergency import BlockingEmergencyHost
 from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
 from poolclient._difference import Difference
 from poolclient._drill import DrillReport
+from poolclient._emergency import AskedHost, EmergencyHost, Transition
 from poolclient._errors import (
     Ambiguous,
     Conflict,
@@ -65,7 +67,9 @@ from poolclient._writes import Changes, Committed
 __all__ = [
     "DEFAULT_PORT",
     "Ambiguous",
+    "AskedHost",
     "BlockingCollection",
+    "BlockingEmergencyHost",
     "BlockingHostCollection",
     "BlockingMirror",
     "BlockingPoolClient",
@@ -80,6 +84,7 @@ __all__ = [
     "DeadHost",
     "Difference",
     "DrillReport",
+    "EmergencyHost",
     "Event",
     "Failed",
     "ForgetPreview",
@@ -117,6 +122,7 @@ __all__ = [
     "TaskCancelled",
     "TaskHandle",
     "TimedOut",
+    "Transition",
     "View",
     "ViewTable",
     "WritableCollection",

@@ -6,11 +6,9 @@ Interrupting a call (Ctrl-C) cancels it there, too.
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack
+from typing import Generic, Self, TypeVar, Unpack
 
 from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
@@ -22,6 +20,7 @@ from poolclient._events import Event
 from poolclient._freshness import Cursor, Freshness
 from poolclient._gone import DeadHost, ForgetPreview, ForgottenHost
 from poolclient._history import Reign
+from poolclient._loop_thread import LoopThread
 from poolclient._mirror import Mirror
 from poolclient._objects import Collection, HostCollection, Listing, WritableCollection
 from poolclient._picture import Picture
@@ -38,68 +37,10 @@ T = TypeVar("T", bound=Object)
 D = TypeVar("D", bound=Described)
 
 
-class _LoopThread:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._main, name="poolclient", daemon=True)
-
-    def _main(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._started.set()
-        await self._stop.wait()
-
-    def start(self) -> None:
-        self._thread.start()
-        self._started.wait()
-
-    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """The result of a coroutine that runs in the loop."""
-        if self._loop is None or not self._thread.is_alive():
-            coroutine.close()
-            raise RuntimeError("enter the client first: `with BlockingPoolClient.connect(...)`")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def iterate(self, items: AsyncIterator[R]) -> Iterator[R]:
-        """The items of an asynchronous iterator, which is closed when the caller has enough."""
-        end = object()
-
-        async def following() -> Any:
-            return await anext(items, end)
-
-        async def close() -> None:
-            aclose = getattr(items, "aclose", None)
-            if aclose is not None:
-                await aclose()
-
-        try:
-            while (item := self.run(following())) is not end:
-                yield item
-        finally:
-            if self._thread.is_alive():
-                self.run(close())
-
-    def stop(self) -> None:
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
-
-
 class BlockingCollection(Generic[T]):
     """As `Collection`."""
 
-    def __init__(self, thread: _LoopThread, collection: Collection[T]) -> None:
+    def __init__(self, thread: LoopThread, collection: Collection[T]) -> None:
         self._thread = thread
         self._collection = collection
 
@@ -122,7 +63,7 @@ class BlockingCollection(Generic[T]):
 class BlockingWritableCollection(BlockingCollection[D]):
     """As `WritableCollection`."""
 
-    def __init__(self, thread: _LoopThread, collection: WritableCollection[D]) -> None:
+    def __init__(self, thread: LoopThread, collection: WritableCollection[D]) -> None:
         super().__init__(thread, collection)
         self._writable = collection
 
@@ -145,7 +86,7 @@ class BlockingWritableCollection(BlockingCollection[D]):
 class BlockingHostCollection(BlockingWritableCollection[Host]):
     """As `HostCollection`."""
 
-    def __init__(self, thread: _LoopThread, hosts: HostCollection) -> None:
+    def __init__(self, thread: LoopThread, hosts: HostCollection) -> None:
         super().__init__(thread, hosts)
         self._hosts = hosts
 
@@ -206,7 +147,7 @@ class BlockingHostCollection(BlockingWritableCollection[Host]):
 class BlockingTaskHandle:
     """As `TaskHandle`, with `wait` for `await`."""
 
-    def __init__(self, thread: _LoopThread, handle: TaskHandle) -> None:
+    def __init__(self, thread: LoopThread, handle: TaskHandle) -> None:
         self._thread = thread
         self._handle = handle
 
@@ -242,7 +183,7 @@ class BlockingTaskHandle:
 class BlockingMirror(Tables):
     """As `Mirror`: `with pool.mirror() as mirror`."""
 
-    def __init__(self, thread: _LoopThread, pool: PoolClient) -> None:
+    def __init__(self, thread: LoopThread, pool: PoolClient) -> None:
         self._thread = thread
         self._pool = pool
         self._mirror: Mirror | None = None
@@ -290,7 +231,7 @@ class BlockingPoolClient:
     """As `PoolClient`: `with BlockingPoolClient.connect("10.0.0.1") as pool`."""
 
     def __init__(self, *addresses: str, **options: Unpack[Options]) -> None:
-        self._thread = thread = _LoopThread()
+        self._thread = thread = LoopThread()
         self._client = client = PoolClient(*addresses, **options)
         self.hosts = BlockingHostCollection(thread, client.hosts)
         self.host_metrics = BlockingCollection(thread, client.host_metrics)

@@ -84,6 +84,9 @@ class PoolStatus:
     hosts: tuple[HostStatus, ...]
     warnings: tuple[StatusWarning, ...]
     freshness: Freshness
+    durable_on: tuple[HostId, ...] = ()
+    """The hosts that have every acknowledged change on their disks, the master first; empty where
+    they share a store, and without a master."""
 
     @property
     def master(self) -> HostStatus | None:
@@ -121,6 +124,7 @@ def status_from_proto(
         ),
         warnings=tuple(StatusWarning(w.code, w.message, w.remedy) for w in message.warnings),
         freshness=freshness,
+        durable_on=tuple(map(HostId, message.durable_on)),
     )
 
 

@@ -118,6 +118,11 @@ class Peer:
     """Of what it has; none if it has nothing, or does not answer."""
     revision: int = 0
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How far the chain goes that it has, as far as it says: incarnation, revision."""
+        return (0 if self.incarnation is None else self.incarnation.counter, self.revision)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmergencyOutlook:
@@ -139,6 +144,15 @@ class EmergencyOutlook:
     def to_be_off(self) -> tuple[Peer, ...]:
         """The hosts that must be switched off: one of them may still act as the master."""
         return tuple(peer for peer in self.peers if not peer.answers)
+
+    @property
+    def may_have_more(self) -> tuple[Peer, ...]:
+        """The hosts that may have commits that this one lacks: the silent, and those that say so.
+
+        Of those that answer only a witness can: any other host would be the one to go on from.
+        """
+        own = (self.incarnation.counter, self.revision)
+        return tuple(peer for peer in self.peers if not peer.answers or peer.reach > own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,7 @@ class Emergency:
                 if not confirmed:
                     return found, None
                 if found.may_lack and not accept_loss:
-                    names = ", ".join(peer.name_label for peer in found.to_be_off)
+                    names = ", ".join(peer.name_label for peer in found.may_have_more)
                     revision = str(found.revision)
                     raise PoolError(Reason.LOSS_NOT_ACCEPTED, hosts=names, revision=revision)
                 with suppress(_Moved):

@@ -146,14 +146,17 @@ class Parts:
         With a `refusal` it looks for none, and that is what callers are told.
         """
 
-        def no_master() -> PoolError:
-            if refusal is not None:
-                return refusal
+        def why() -> str:
             # It may be the message of another error, a sentence of its own.
             said = problem().rstrip(".")
             if self.identity.witness and isinstance(self.identity.membership, Member):
                 said += "; it is a witness and does not become master itself"
-            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=said)
+            return said
+
+        def no_master() -> PoolError:
+            if refusal is not None:
+                return refusal
+            return PoolError(Reason.NO_MASTER, host=self.identity.name, problem=why())
 
         def view() -> View:
             if follower.state is None:
@@ -171,8 +174,9 @@ class Parts:
                 follower.term,
                 "sqlite",
                 shared=shared,
+                host=self.identity.host,
+                problem=why(),
                 refusal=refusal,
-                witness=self.identity.witness,
             )
 
         membership = self.identity.membership

@@ -24,6 +24,8 @@ HOST_SECONDS = 3.0
 CLOCK_WARNING_SECONDS, CLOCK_LIMIT_SECONDS = 0.2, 1.0
 FSYNC_WARNING_SECONDS = 0.01
 DISK_WARNING_BYTES = 1024 * 1024 * 1024
+NO_MASTER = "NO_MASTER"
+"""The warning of a host without one, which says why."""
 SERIOUS = frozenset({"HOST_FORGOTTEN", "VMS_UNKNOWN"})
 """Warnings of the pool that are problems: something has ended, or may be lost."""
 
@@ -117,6 +119,7 @@ async def _pool(session: Session, at: Target) -> list[Diagnosis]:
     found += [
         Diagnosis("pool", "problem" if w.code in SERIOUS else "warning", w.message, w.remedy)
         for w in status.warnings
+        if w.code != NO_MASTER
     ]
     return found
 
@@ -126,10 +129,9 @@ def _master(status: PoolStatus) -> Iterator[Diagnosis]:
     if master is not None:
         yield Diagnosis("master", "ok", f"{master.name} is the master.")
         return
-    age = status.freshness.age_seconds
-    message = "The host that answers has no connection to a master"
-    message += "." if age is None else f" since {duration(age)}."
-    remedy = "Check the master's daemon and the network between the hosts."
+    why = next((w for w in status.warnings if w.code == NO_MASTER), None)
+    message = "The host that answers has no master." if why is None else why.message
+    remedy = "The warning below says why." if why is None else why.remedy
     yield Diagnosis("master", "problem", message, remedy)
 
 

@@ -15,6 +15,9 @@ _ELSEWHERE = {
     "pool-join": "add-host",
     "pool-eject": "eject-host",
     "pool-designate-new-master": "designate-master",
+    "pool-emergency-transition-to-master": "emergency-transition-to-master",
+    "pool-emergency-reset-master": "emergency-reset-master ADDRESS",
+    "pool-recover-slaves": "recover-members",
     "pool-list": "show",
     "pool-param-list": "show",
     "pool-param-get": "show",
@@ -39,6 +42,10 @@ _ELSEWHERE = {
     "del-host": "eject-host",
     "node-maintenance": "host maintenance HOST",
     # what people try
+    "emergency-transition": "emergency-transition-to-master",
+    "recover-slaves": "recover-members",
+    "reset-master": "emergency-reset-master ADDRESS",
+    "promote": "designate-master HOST",
     "maintenance": "host maintenance HOST",
     "list": "host list",
     "hosts": "host list",
@@ -68,17 +75,12 @@ _VERBS = {
 }
 """What is meant below a noun that has the command, such as `pool host`."""
 
-_LATER = frozenset({
-    "emergency-transition-to-master",
-    "pool-emergency-transition-to-master", "emergency-reset-master",
-    "pool-emergency-reset-master", "recover-members", "pool-recover-slaves",
-})  # fmt: skip
-
 _WITHOUT = {
     "create": "There is nothing to create: every host is a pool of one, ready to take in others "
     "with `pool add-host`.",
     "pool-create": "There is nothing to create: every host is a pool of one.",
-    "expected": "There are no expected votes to set; `pool status` shows who votes.",
+    "expected": "There are no expected votes to set. A pool that has lost its quorum goes on with "
+    "`pool emergency-transition-to-master`, run at the host that is to be master.",
     "qdevice": "A host that votes and runs no VMs is started with `poolmember run --witness`.",
     "updatecerts": "This release has no certificates to update.",
 }
@@ -96,8 +98,6 @@ def suggestion(path: Sequence[str], args: Sequence[str], known: Sequence[str]) -
             return message, f"Did you mean `pool {' '.join(words)}`?"
         if word in _WITHOUT:
             return message, _WITHOUT[word]
-        if word in _LATER:
-            return message, "This release does not have it yet."
         meant = _ELSEWHERE.get(word) or _of_xe(word)
         if meant:
             return message, f"Did you mean `pool {meant}`?"

@@ -25,6 +25,7 @@ def build() -> Callable[..., object]:
         diff,
         doctor,
         drill,
+        emergency,
         events,
         host,
         lock,
@@ -62,6 +63,9 @@ def build() -> Callable[..., object]:
     command(app, "add-host")(membership.add_host)
     command(app, "eject-host")(membership.eject_host)
     command(app, "designate-master")(mastership.designate_master)
+    command(app, emergency.TRANSITION)(emergency.emergency_transition_to_master)
+    command(app, "emergency-reset-master")(emergency.emergency_reset_master)
+    command(app, "recover-members")(emergency.recover_members)
     for noun in (
         host, sr, network, vm, task, vdi, pbd, pif, bond, vlan, tunnel, vbd, vif, message, lock,
     ):  # fmt: skip

@@ -77,6 +77,7 @@ def status_json(found: PoolStatus) -> dict[str, Any]:
             }
             for host in found.hosts
         ],
+        "durable_on": list(found.durable_on),
         "fresh": not found.freshness.stale,
         "warnings": [
             {"code": w.code, "message": w.message, "remedy": w.remedy} for w in found.warnings
@@ -98,6 +99,7 @@ def show_status(found: PoolStatus) -> None:
             ("Master", where),
             ("Store", state),
             ("Quorum", _quorum(found)),
+            *_durability(found),
         ]
     )
     write("")
@@ -122,6 +124,17 @@ def _quorum(found: PoolStatus) -> str:
     quorum = found.quorum
     lost = {0: "no host", 1: "one host"}.get(quorum.survives, f"{quorum.survives} hosts")
     return f"{quorum.needed} of {quorum.voters} needed; {lost} may be lost"
+
+
+def _durability(found: PoolStatus) -> list[tuple[str, str]]:
+    """Where an acknowledged change is, if that is not a store that the hosts share."""
+    names = [host.name for uuid in found.durable_on for host in found.hosts if host.uuid == uuid]
+    if not names:
+        return []
+    if len(names) > 1:
+        return [("Durable", f"every acknowledged change is on {' and '.join(names)}")]
+    text = f"at {names[0]} alone"
+    return [("Durable", text if len(found.hosts) == 1 else f"{text}, without a second copy")]
 
 
 def _lag(live: bool, in_step: bool, lag_seconds: float) -> str:

@@ -21,7 +21,7 @@ def outlook(
     """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
 
     Raises `MASTER_LIVES` when one hears a master that is not left behind, `REPLICA_BEHIND` when
-    one has more than this host: then it is the one to go on from.
+    one that could lead has more than this host: then it is the one to go on from.
     """
     peers = tuple(_peer(other, standing) for other, standing in answers)
     for other, standing in answers:
@@ -30,8 +30,11 @@ def outlook(
         newer = standing.incarnation.counter >= state.incarnation.counter
         if newer and (standing.leads or standing.hears_master):
             raise PoolError(Reason.MASTER_LIVES, host=other.name_label)
-    best = max(peers, key=_reach, default=None)
-    if best is not None and _reach(best) > (state.incarnation.counter, state.revision):
+    own = (state.incarnation.counter, state.revision)
+    witnesses = {other.uuid for other, _ in answers if other.witness}
+    able = (peer for peer in peers if peer.uuid not in witnesses)
+    best = max(able, key=lambda peer: peer.reach, default=None)
+    if best is not None and best.reach > own:
         raise PoolError(
             Reason.REPLICA_BEHIND,
             host=host.name_label,
@@ -43,6 +46,7 @@ def outlook(
     in_step = state.get(Host, state.pool.in_step)
     in_reach = {host.uuid, *(peer.uuid for peer in peers if peer.answers)}
     missing = any(not peer.answers for peer in peers)
+    ahead = any(peer.reach > own for peer in peers)
     return EmergencyOutlook(
         host=host.uuid,
         name_label=host.name_label,
@@ -50,7 +54,7 @@ def outlook(
         incarnation=state.incarnation,
         revision=state.revision,
         in_step=None if in_step is None else in_step.name_label,
-        may_lack=missing and (in_step is None or in_step.uuid not in in_reach),
+        may_lack=ahead or (missing and (in_step is None or in_step.uuid not in in_reach)),
         peers=peers,
     )
 
@@ -64,8 +68,3 @@ def _peer(host: Host, standing: Standing | None) -> Peer:
         incarnation=None if standing is None else standing.incarnation,
         revision=0 if standing is None else standing.revision,
     )
-
-
-def _reach(peer: Peer) -> tuple[int, int]:
-    """How far the chain goes that a peer has."""
-    return (0 if peer.incarnation is None else peer.incarnation.counter, peer.revision)

@@ -60,8 +60,10 @@ def last_known(state: State, *, shared_store: bool) -> LiveFacts:
 def candidates(state: State, facts: LiveFacts, *, without: Set[HostId]) -> list[Host]:
     """The hosts that could be the next master, the best first.
 
-    Attached, no witness and of a priority above 0, in the order in which they would claim.
+    Attached, no witness and of a priority above 0, in the order in which they would claim. With the
+    store at the master nobody claims: a person goes on from the one in step first.
     """
+    in_step = None if facts.shared_store else state.pool.in_step
     able = (
         host
         for host in state.all(Host)
@@ -69,11 +71,14 @@ def candidates(state: State, facts: LiveFacts, *, without: Set[HostId]) -> list[
     )
     return sorted(
         able,
-        key=lambda h: preference(
-            revision=facts.applied[h.uuid],
-            priority=h.failover_priority,
-            host=h.uuid,
-            in_maintenance=not h.enabled,
+        key=lambda h: (
+            h.uuid != in_step,
+            preference(
+                revision=facts.applied[h.uuid],
+                priority=h.failover_priority,
+                host=h.uuid,
+                in_maintenance=not h.enabled,
+            ),
         ),
     )
 
@@ -224,7 +229,7 @@ class _Case:
             act = (
                 f"`pool designate-master {name}`"
                 if self.facts.shared_store
-                else f"`pool emergency-transition-to-master` on {leaders[0].name_label}"
+                else f"`pool --server {leaders[0].address} emergency-transition-to-master`"
             )
             remedy = f"Start poolmember on {leaders[0].name_label}, then run {act}."
         return Warning(
@@ -242,14 +247,34 @@ class _Case:
 
     def _needs_a_person(self, successor: HostRef) -> Warning:
         where = self.outlook.master.name_label if self.outlook.master else "its master"
-        revision = self.facts.applied[successor.uuid]
+        kept, complete = self._second_copy(successor)
+        address = self.state.host(successor.uuid).address
+        loss = "" if complete else " --accept-loss"
         return Warning(
             code="FAILOVER_NEEDS_A_PERSON",
             message=f"The pool's store is at {where} alone: without it nothing can be changed, and "
-            "no other host takes over by itself.",
-            remedy=f"If {where} cannot be brought back, run `pool emergency-transition-to-master` "
-            f"on {successor.name_label}, which has the newest replica (revision {revision}).",
+            f"no other host takes over by itself. {kept}",
+            remedy=f"If {where} cannot be brought back: make sure that it is off, then "
+            f"`pool --server {address} emergency-transition-to-master --yes{loss}`.",
         )
+
+    def _second_copy(self, successor: HostRef) -> tuple[str, bool]:
+        """What would be lost with the master, and whether the successor has everything."""
+        second = self.state.get(Host, self.state.pool.in_step)
+        if second is not None and second.uuid == successor.uuid:
+            name = second.name_label
+            return f"Nothing that was acknowledged would be lost: {name} has it too.", True
+        newest = f"{successor.name_label} is at revision {self.facts.applied[successor.uuid]}"
+        if second is None:
+            return f"Later changes may be lost: no replica is in step, {newest}.", False
+        if second.uuid in self.lost:
+            text = f"Later changes may be lost: {second.name_label} alone had them too, {newest}."
+        else:
+            text = (
+                f"Every acknowledged change is also at {second.name_label}, which is not "
+                f"connected; {newest}."
+            )
+        return text, False
 
     def _no_spare(self) -> Warning:
         if self.facts.shared_store:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from poolcore.errors import PoolError
 from poolcore.model import VM, Host, HostId, HostMetrics, PowerState
@@ -47,6 +47,7 @@ def status_of_master(master: Mastership) -> pb.GetStatusResponse:
         hosts,
         _warnings(master, state),
         shared=master.shared_store is not None,
+        durable_on=_durable_on(master, state),
     )
 
 
@@ -57,13 +58,13 @@ def status_of_replica(
     engine: str,
     *,
     shared: bool,
+    host: HostId,
+    problem: str,
     refusal: PoolError | None = None,
-    witness: bool = False,
 ) -> pb.GetStatusResponse:
-    """The status as a host without a master last knew it; `master` is the last one's uuid.
+    """The status as `host`, which has no master, last knew it; `master` is the last one's uuid.
 
-    `refusal` says why the host has none and looks for none. `witness`: the host that answers is
-    one.
+    `problem` says why it has none, `refusal` why it looks for none.
     """
     state, dead = view.state, _declared_dead(view.state)
     hosts = [
@@ -81,16 +82,37 @@ def status_of_replica(
         )
         for host in _ordered(state)
     ]
-    warning = pb.Warning(
-        code="NO_MASTER",
-        message="This host has no connection to the master; what it shows may be old."
-        + (" It is a witness and does not become master itself." if witness else ""),
-        remedy="Start the master's daemon, or check the network between the hosts.",
-    )
+    warning = _no_master(state, host, problem, shared=shared)
     if refusal is not None:
         warning = pb.Warning(code=refusal.reason, message=refusal.message, remedy=refusal.remedy)
     head = Head(state.incarnation, term, state.revision, master or "")  # type: ignore[arg-type]
     return _status(view, head, engine, hosts, [warning], shared=shared)
+
+
+def _no_master(state: State, host: HostId, problem: str, *, shared: bool) -> pb.Warning:
+    remedy = "Start the master's daemon, or check the network between the hosts."
+    own = state.get(Host, host)
+    if not shared and own is not None and not own.witness and len(_ordered(state)) > 1:
+        remedy = (
+            "Start the daemons of the other hosts, or check the network to them. If the master is "
+            "lost and certainly off, this host can go on without it: "
+            f"`pool --server {own.address} emergency-transition-to-master` shows first what that "
+            "would lack."
+        )
+    return pb.Warning(
+        code="NO_MASTER",
+        message=f"This host has no connection to the master: {problem.rstrip('.')}. "
+        "What it shows may be old.",
+        remedy=remedy,
+    )
+
+
+def _durable_on(master: Mastership, state: State) -> list[HostId]:
+    """Who has every acknowledged change, where the store is at the master alone."""
+    if master.shared_store is not None:
+        return []
+    second = state.get(Host, state.pool.in_step)
+    return [master.host] if second is None else [master.host, second.uuid]
 
 
 def _role(host: Host, master: str | None) -> pb.Role.ValueType:
@@ -119,6 +141,7 @@ def _status(
     warnings: list[pb.Warning],
     *,
     shared: bool,
+    durable_on: Sequence[HostId] = (),
 ) -> pb.GetStatusResponse:
     pool = view.state.pool
     return pb.GetStatusResponse(
@@ -130,6 +153,7 @@ def _status(
         hosts=hosts,
         warnings=warnings,
         freshness=view.freshness(),
+        durable_on=durable_on,
     )
 
 

@@ -56,7 +56,9 @@ def pool(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> Pool:
 
 def test_status_has_exactly_the_agreed_keys(pool: Pool) -> None:
     status = pool("status", "-o", "json").json
-    assert set(status) == {"pool", "quorum", "master", "hosts", "fresh", "warnings"}
+    assert set(status) == {
+        "pool", "quorum", "master", "hosts", "durable_on", "fresh", "warnings",
+    }  # fmt: skip
     assert status["pool"] | {"revision": 0} == {
         "uuid": POOL,
         "name": "phantom",

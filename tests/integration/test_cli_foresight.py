@@ -86,11 +86,18 @@ async def test_what_the_loss_of_the_master_of_a_shared_store_comes_to(
 async def test_a_pool_with_its_store_at_the_master_is_told_to_need_a_person(
     cluster: Cluster, ask: Ask
 ) -> None:
-    phantom, _ = await pair(cluster)
+    phantom, ignite = await pair(cluster)
+    async with phantom.api() as api:
+        await api.in_step()
     found = (await ask(phantom, "status", "--if-lost", "phantom", "-o", "json")).json
     assert (found["writes"], found["next_master"]["name_label"]) == (False, "ignite")
     (warning,) = (w for w in found["warnings"] if w["code"] == "FAILOVER_NEEDS_A_PERSON")
-    assert "`pool emergency-transition-to-master` on ignite" in warning["remedy"]
+    command = f"pool --server {ignite.endpoint} emergency-transition-to-master --yes"
+    assert f"`{command}`" in warning["remedy"]
+    assert "ignite has it too" in warning["message"]
+    status = await ask(phantom, "status")
+    assert "Durable  every acknowledged change is on phantom and ignite" in status.out
+    assert command in " ".join(status.out.split())
     text = (await ask(phantom, "status", "--if-lost", "phantom")).out
     assert "Master then  ignite, if a person makes it so" in text
     assert "Writing      ends until a person acts" in text

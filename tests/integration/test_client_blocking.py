@@ -69,7 +69,15 @@ def test_entering_fails_as_the_client_does_and_leaves_no_thread() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["PoolClient", "Collection", "WritableCollection", "TaskHandle", "PoolLock", "Mirror"],
+    [
+        "PoolClient",
+        "Collection",
+        "WritableCollection",
+        "TaskHandle",
+        "PoolLock",
+        "Mirror",
+        "EmergencyHost",
+    ],
 )
 def test_the_twin_has_every_method_with_the_same_arguments(name: str) -> None:
     cls, twin = getattr(poolclient, name), getattr(poolclient, f"Blocking{name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -14,14 +14,16 @@ from poolclient import Conflict, PoolClient, PoolClientError
 from poolcore.errors import PoolError
 from poolcore.model import Accession, MasterRecord, TaskStatus
 from support.api import Api
-from support.daemons import Cluster, Host
+from support.daemons import Cluster, Host, ProcessHost
 
 
 @asynccontextmanager
-async def trio(cluster: Cluster, tmp_path: Path) -> AsyncIterator[tuple[PoolClient, list[Host]]]:
+async def trio(
+    cluster: Cluster, tmp_path: Path
+) -> AsyncIterator[tuple[PoolClient, list[ProcessHost]]]:
     """Three hosts on a shared store, the first of them master, and a client that knows them all."""
     option = f"--store=sqlite://{tmp_path / 'pool.db'}"
-    hosts: list[Host] = [
+    hosts = [
         cluster.process("phantom", options=[option]),
         cluster.process("ignite"),
         cluster.process("specter"),
@@ -47,7 +49,7 @@ async def reigns(host: Host) -> list[Accession]:
 
 
 @asynccontextmanager
-async def writing(hosts: list[Host]) -> AsyncIterator[list[str]]:
+async def writing(hosts: Sequence[Host]) -> AsyncIterator[list[str]]:
     """Writers at every host that know nothing of any other; what they were refused with."""
     refused: list[str] = []
     over = asyncio.Event()

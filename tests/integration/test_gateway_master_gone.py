@@ -87,7 +87,7 @@ async def test_without_a_master_reads_are_stale_and_say_so(cluster: Cluster) -> 
         assert [warning.code for warning in status.warnings] == ["NO_MASTER"]
 
 
-async def test_without_a_master_nothing_is_written_and_nobody_waits(cluster: Cluster) -> None:
+async def test_without_a_master_nothing_is_written_and_nobody_waits_long(cluster: Cluster) -> None:
     phantom, ignite = await a_pool(cluster)
     await phantom.kill()
     before = ignite.replica()
@@ -97,15 +97,17 @@ async def test_without_a_master_nothing_is_written_and_nobody_waits(cluster: Clu
     batch = pool_service_pb2.BatchUpdateRequest(items=[item])
     async with ignite.api() as api:
         began = time.monotonic()
-        for call in (
+        calls = (
             api.update_pool(name_label="another"),
             api.call(api.pools.BatchUpdate, batch),
             api.add_host("127.0.0.1:9"),
             api.eject_host("ignite"),
             api.check_host("127.0.0.1:9"),
             _first_event(api),
-        ):
-            assert await reason_of(call) in {Reason.NO_MASTER, Reason.NO_HOST_ANSWERS}
+        )
+        # Each waits for a moment: there may be another master by then.
+        reasons = set(await asyncio.gather(*map(reason_of, calls)))
+        assert reasons <= {Reason.NO_MASTER, Reason.NO_HOST_ANSWERS}
         assert time.monotonic() - began < 5.0
     assert ignite.replica() == before
 

@@ -82,8 +82,16 @@ def test_long_words_are_never_broken() -> None:
         ("host-enable", "Did you mean `pool host maintenance HOST --off`?"),
         ("maintenance", "Did you mean `pool host maintenance HOST`?"),
         ("pvecm create x", "There is nothing to create"),
-        ("emergency-reset-master x", "This release does not have it yet."),
-        ("pool-emergency-transition-to-master", "This release does not have it yet."),
+        (
+            "xe pool-emergency-transition-to-master",
+            "Did you mean `pool emergency-transition-to-master`?",
+        ),
+        (
+            "pool-emergency-reset-master master-address=x",
+            "Did you mean `pool emergency-reset-master ADDRESS`?",
+        ),
+        ("xe pool-recover-slaves", "Did you mean `pool recover-members`?"),
+        ("pvecm expected 1", "`pool emergency-transition-to-master`, run at the host that is"),
         ("zzzz", "`pool --help` lists what there is."),
     ],
 )

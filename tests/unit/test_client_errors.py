@@ -22,7 +22,9 @@ FINDING = Finding(
 def test_exports_are_these() -> None:
     assert sorted(poolclient.__all__) == [
         "Ambiguous",
+        "AskedHost",
         "BlockingCollection",
+        "BlockingEmergencyHost",
         "BlockingHostCollection",
         "BlockingMirror",
         "BlockingPoolClient",
@@ -38,6 +40,7 @@ def test_exports_are_these() -> None:
         "DeadHost",
         "Difference",
         "DrillReport",
+        "EmergencyHost",
         "Event",
         "Failed",
         "ForgetPreview",
@@ -75,6 +78,7 @@ def test_exports_are_these() -> None:
         "TaskCancelled",
         "TaskHandle",
         "TimedOut",
+        "Transition",
         "View",
         "ViewTable",
         "WritableCollection",

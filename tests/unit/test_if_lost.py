@@ -44,6 +44,10 @@ def three(**priorities: int) -> State:
     return with_(state, *hosts)
 
 
+def in_step_with(state: State, host_: HostId) -> State:
+    return with_(state, replace(state.pool, in_step=host_))
+
+
 def facts(
     applied: Mapping[HostId, int] | None = None, *, shared: bool = True, **fields: Any
 ) -> LiveFacts:
@@ -135,9 +139,30 @@ def test_a_host_that_is_away_does_not_count() -> None:
 def test_a_pool_whose_store_is_at_its_master_needs_a_person() -> None:
     outlook = lose(three(), PHANTOM, at=facts({PHANTOM: 10, IGNITE: 8, SPECTER: 9}, shared=False))
     assert (name(outlook.next_master), outlook.writes, outlook.survives) == ("specter", False, 0)
-    person = remedy(outlook, "FAILOVER_NEEDS_A_PERSON")
-    assert "`pool emergency-transition-to-master` on specter" in person
-    assert "revision 9" in person
+    (warning,) = (w for w in outlook.warnings if w.code == "FAILOVER_NEEDS_A_PERSON")
+    at_specter = f"`pool --server {three().host(SPECTER).address} emergency-transition-to-master"
+    assert f"{at_specter} --yes --accept-loss`" in warning.remedy
+    assert "no replica is in step, specter is at revision 9" in warning.message
+
+
+def test_the_host_in_step_is_the_one_to_go_on_from_and_has_everything() -> None:
+    state = in_step_with(three(), IGNITE)
+    at = facts({PHANTOM: 10, IGNITE: 9, SPECTER: 10}, shared=False)
+    outlook = lose(state, PHANTOM, at=at)
+    assert name(outlook.next_master) == "ignite"
+    (warning,) = (w for w in outlook.warnings if w.code == "FAILOVER_NEEDS_A_PERSON")
+    assert "Nothing that was acknowledged would be lost: ignite has it too." in warning.message
+    assert "--yes`" in warning.remedy
+
+    both = lose(state, PHANTOM, IGNITE, at=at)
+    assert name(both.next_master) == "specter"
+    (warning,) = (w for w in both.warnings if w.code == "FAILOVER_NEEDS_A_PERSON")
+    assert "ignite alone had them too, specter is at revision 10" in warning.message
+    assert "--accept-loss`" in warning.remedy
+
+    away = lose(state, PHANTOM, at=facts({PHANTOM: 10, SPECTER: 10}, shared=False))
+    (warning,) = (w for w in away.warnings if w.code == "FAILOVER_NEEDS_A_PERSON")
+    assert "also at ignite, which is not connected" in warning.message
 
 
 def test_such_a_pool_writes_on_without_any_member() -> None:

@@ -251,6 +251,7 @@ class GetStatusResponse(_message.Message):
     HOSTS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     FRESHNESS_FIELD_NUMBER: _builtins.int
+    DURABLE_ON_FIELD_NUMBER: _builtins.int
     pool_uuid: _builtins.str
     """Identity of the pool."""
     pool_name: _builtins.str
@@ -277,6 +278,12 @@ class GetStatusResponse(_message.Message):
     def freshness(self) -> _chain_pb2.Freshness:
         """How fresh the answer is."""
 
+    @_builtins.property
+    def durable_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Uuids of the hosts that have every acknowledged change on their disks, the master first. Empty
+        where the hosts share a store, and at a host without a master.
+        """
+
     def __init__(
         self,
         *,
@@ -288,10 +295,11 @@ class GetStatusResponse(_message.Message):
         hosts: _abc.Iterable[Global___HostStatus] | None = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         freshness: _chain_pb2.Freshness | None = ...,
+        durable_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "_pool_name", b"_pool_name", "_pool_uuid", b"_pool_uuid", "engine", b"engine", "freshness", b"freshness", "head", b"head", "pool_name", b"pool_name", "pool_uuid", b"pool_uuid", "quorum", b"quorum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "_pool_name", b"_pool_name", "_pool_uuid", b"_pool_uuid", "engine", b"engine", "freshness", b"freshness", "head", b"head", "hosts", b"hosts", "pool_name", b"pool_name", "pool_uuid", b"pool_uuid", "quorum", b"quorum", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "_pool_name", b"_pool_name", "_pool_uuid", b"_pool_uuid", "durable_on", b"durable_on", "engine", b"engine", "freshness", b"freshness", "head", b"head", "hosts", b"hosts", "pool_name", b"pool_name", "pool_uuid", b"pool_uuid", "quorum", b"quorum", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine: _TypeAlias = _typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = _typing.Literal["_engine", b"_engine"]  # noqa: Y015

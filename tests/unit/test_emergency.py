@@ -1,0 +1,186 @@
+"""Whether a host may go on without its master, what that would lack, and how that is told."""
+
+from dataclasses import replace
+
+import pytest
+
+from poolcli.emergency import show_members
+from poolcli.emergency_outlook import outlook_json, show_outlook
+from poolcli.output import Format
+from poolcore.errors import PoolError, Reason
+from poolcore.facts import EmergencyOutlook, RecoveredMember, Standing
+from poolcore.model import Host, HostId, Incarnation
+from poolcore.replica import Put, State, changed
+from poolcore.wire.codec import from_proto, to_proto
+from poolmaster.decide.emergency import outlook
+from support.small_pool import IGNITE, PHANTOM, host, small_pool
+
+SPECTER = HostId("20000000-0000-4000-8000-000000000003")
+
+
+def pool(*, in_step: HostId | None = IGNITE, witness: HostId | None = None) -> State:
+    """Three hosts; the store was at phantom."""
+    state = small_pool()
+    hosts = [*state.all(Host), host(SPECTER, "specter", 3)]
+    puts = [Put(replace(h, witness=h.uuid == witness)) for h in hosts]
+    pool_ = Put(replace(state.pool, in_step=in_step))
+    return replace(state, tables=changed(state.tables, [pool_, *puts]))
+
+
+def standing(
+    state: State, uuid: HostId, *, behind: int = 0, leads: bool = False, hears: bool = False,
+    incarnation: Incarnation | None = None,
+) -> Standing:  # fmt: skip
+    return Standing(
+        host=uuid,
+        revision=state.revision - behind,
+        priority=100,
+        hears_master=hears,
+        reaches_store=False,
+        leads=leads,
+        incarnation=incarnation or state.incarnation,
+    )
+
+
+def seen(state: State, own: HostId = IGNITE, **answers: Standing | None) -> EmergencyOutlook:
+    """What the host finds that is asked; hosts that are not among `answers` are silent."""
+    others = sorted((h for h in state.all(Host) if h.uuid != own), key=lambda h: h.name_label)
+    return outlook(state, state.host(own), [(h, answers.get(h.name_label)) for h in others])
+
+
+def refusal(state: State, own: HostId = IGNITE, **answers: Standing | None) -> PoolError:
+    with pytest.raises(PoolError) as refused:
+        seen(state, own, **answers)
+    return refused.value
+
+
+# -- what would be missing ------------------------------------------------------------------------
+
+
+def test_nothing_is_missing_where_the_host_in_step_answers() -> None:
+    state = pool(in_step=IGNITE)
+    found = seen(state, specter=standing(state, SPECTER))
+    assert (found.may_lack, [p.name_label for p in found.to_be_off]) == (False, ["phantom"])
+    through_another = seen(state, SPECTER, ignite=standing(state, IGNITE))
+    assert not through_another.may_lack
+
+
+@pytest.mark.parametrize("in_step", [None, SPECTER])
+def test_changes_may_be_missing_where_nobody_in_reach_was_in_step(in_step: HostId | None) -> None:
+    found = seen(pool(in_step=in_step))
+    assert found.may_lack
+    assert [p.name_label for p in found.may_have_more] == ["phantom", "specter"]
+
+
+def test_nothing_is_missing_where_every_host_answers() -> None:
+    state = pool(in_step=None)
+    found = seen(
+        state, phantom=standing(state, PHANTOM, behind=2), specter=standing(state, SPECTER)
+    )
+    assert (found.may_lack, found.to_be_off) == (False, ())
+
+
+# -- who may not ----------------------------------------------------------------------------------
+
+
+def test_a_host_that_has_more_is_the_one_to_go_on_from() -> None:
+    state = pool()
+    refused = refusal(state, specter=standing(state, SPECTER, behind=-1))
+    assert refused.reason is Reason.REPLICA_BEHIND
+    assert state.host(SPECTER).address in refused.remedy
+
+
+def test_a_master_that_one_of_the_hosts_hears_is_not_replaced() -> None:
+    state = pool()
+    for answer in (
+        standing(state, SPECTER, hears=True),
+        standing(state, SPECTER, leads=True),
+    ):
+        assert refusal(state, specter=answer).reason is Reason.MASTER_LIVES
+
+
+def test_a_master_of_an_earlier_incarnation_does_not_count() -> None:
+    state = pool()
+    earlier = replace(state.incarnation, counter=state.incarnation.counter - 1)
+    answer = standing(state, SPECTER, leads=True, behind=3, incarnation=earlier)
+    assert seen(state, specter=answer).revision == state.revision
+
+
+def test_what_only_a_witness_has_may_be_lost() -> None:
+    state = pool(witness=SPECTER)
+    found = seen(state, specter=standing(state, SPECTER, behind=-1))
+    assert found.may_lack
+    assert [p.name_label for p in found.may_have_more] == ["phantom", "specter"]
+    assert [p.name_label for p in found.to_be_off] == ["phantom"]
+
+
+def test_an_outlook_comes_back_from_the_wire() -> None:
+    state = pool()
+    found = seen(state, specter=standing(state, SPECTER))
+    assert from_proto(to_proto(found)) == found
+
+
+# -- how that is told -----------------------------------------------------------------------------
+
+
+def shown(found: EmergencyOutlook, captured: pytest.CaptureFixture[str]) -> str:
+    captured.readouterr()
+    show_outlook(found, address="127.0.0.2:7443")
+    return captured.readouterr().out
+
+
+def test_people_see_who_answers_and_which_hosts_must_be_off(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = pool()
+    text = shown(seen(state, specter=standing(state, SPECTER, behind=2)), capsys)
+    rows = [line.split() for line in text.splitlines()]
+    revision = str(state.revision)
+    assert ["ignite", "this", "host", "1", revision, "127.0.0.2:7443"] in rows
+    assert ["specter", "yes", "1", str(state.revision - 2), state.host(SPECTER).address] in rows
+    assert ["phantom", "no", state.host(PHANTOM).address] in rows
+    words = " ".join(text.split())
+    assert "MUST BE SWITCHED OFF: phantom." in words
+    assert "ignite was in step: nothing that was acknowledged is missing if it was up" in words
+    assert "VMs on phantom count as unknown until" in words
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_people_are_warned_of_changes_that_may_be_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = " ".join(shown(seen(pool(in_step=None)), capsys).split())
+    assert "CHANGES MAY BE LOST: phantom, specter may have later ones" in words
+    assert "In step no host, as far as ignite has heard" in words
+
+
+def test_names_do_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    state = pool()
+    odd = replace(state.host(PHANTOM), name_label="\x1b[2Jphantom")
+    found = seen(replace(state, tables=changed(state.tables, [Put(odd)])))
+    assert "\x1b" not in shown(found, capsys)
+
+
+def test_scripts_get_the_same() -> None:
+    state = pool()
+    found = outlook_json(seen(state, specter=standing(state, SPECTER)))
+    assert set(found) == {
+        "pool", "incarnation", "revision", "in_step", "may_lack", "peers", "to_be_off",
+    }  # fmt: skip
+    silent, answering = found["peers"]
+    assert (silent["name"], silent["answers"], silent["revision"]) == ("phantom", False, None)
+    assert (answering["incarnation"], answering["revision"]) == (1, state.revision)
+
+
+def test_what_became_of_each_member(capsys: pytest.CaptureFixture[str]) -> None:
+    members = (
+        RecoveredMember(uuid=IGNITE, name_label="ignite", follows=True),
+        RecoveredMember(
+            uuid=SPECTER, name_label="specter", follows=False, problem="Nothing answers."
+        ),
+    )
+    show_members(members, Format.TABLE)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["ignite", "yes"], ["specter", "no", "Nothing", "answers."]]
+    show_members(members, Format.NAME)
+    assert capsys.readouterr().out == "ignite\nspecter\n"
