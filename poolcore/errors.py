@@ -416,7 +416,7 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.NOT_THE_MASTER: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "{host} is not the master of this pool: {problem}.",
-        "`pool --server {host} status` shows what that host knows of its pool.",
+        "`pool status`, asked of that host, shows whom it follows.",
     ),
     Reason.TASK_NOT_CANCELLABLE: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
