@@ -130,7 +130,7 @@ async def one_mastership(
         await side_by_side(
             master.run(),
             _follow_own(parts, master, follower),
-            parts.agent.settle_reservations(master),
+            parts.agent.reserving.settle(master),
         )
     finally:
         parts.mastership = None

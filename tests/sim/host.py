@@ -23,7 +23,7 @@ from poolcore.wire.serving import handlers
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import pool_service_pb2, pool_service_pb2_grpc
 from poolmaster.mastership import Mastership
-from poolmember.agent import ASK_SECONDS, Agent
+from poolmember.agent import Agent
 from poolmember.daemon import AGENT_SERVICE
 from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
@@ -31,6 +31,7 @@ from poolmember.drivers.sim_objects import objects
 from poolmember.emergency import Emergency
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
+from poolmember.home import ASK_SECONDS
 from poolmember.identity import Identity, Member, Membership
 from poolmember.inheriting import prepare
 from poolmember.measurements import Disk as DiskMeasure
