@@ -193,3 +193,21 @@ def test_a_tombstone_that_is_ignored_is_noticed() -> None:
 
     with pytest.raises(AssertionError, match="has not ended"):
         play("tombstone ignored", scenario)
+
+
+def test_a_replica_too_slow_for_the_commit_that_says_it_is_in_step_gets_another_chance() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        ignite.cut_power()
+        await world.tag(phantom, "alone")
+        ignite.power_on()
+        master = phantom.mastership
+        assert master is not None
+        # Attached and up to date, and stopped for a moment as it is to come into step.
+        await world.until(lambda: (s := master.sessions.get(ignite.uuid)) and s.applied > 0)
+        ignite.freeze()
+        await world.let_pass(1.5)
+        ignite.thaw()
+        await world.until(lambda: in_step_with(phantom) == ignite.uuid)
+
+    play("too slow at first", scenario)
