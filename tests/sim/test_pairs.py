@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ from poolcore.model import Task
 from poolmaster.in_step import InStep
 from poolmaster.layout import HEAD, decode_head
 from poolmaster.store.contract import Compare, Write
+from sim.clients import Clients
 from sim.host import SimHost
 from sim.pairs import in_step_with, masters, pair, state_of, tell_to_lead
 from sim.world import Crash, World, play
@@ -211,3 +213,28 @@ def test_a_replica_too_slow_for_the_commit_that_says_it_is_in_step_gets_another_
         await world.until(lambda: in_step_with(phantom) == ignite.uuid)
 
     play("too slow at first", scenario)
+
+
+def test_a_watcher_and_a_mirror_go_on_through_every_succession() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        membership = phantom.membership
+        assert membership is not None
+        clients = Clients(world, membership.pool, [phantom, ignite])
+        async with asyncio.TaskGroup() as tasks:
+            asking, looking = clients.start(tasks, writers=0)
+            for master, other in [(phantom, ignite), (ignite, phantom)] * 2:
+                await written(world, master, count=3)
+                await world.designate(master, other)
+                await world.until(lambda other=other: other.mastership is not None)  # type: ignore[misc]
+                await world.settle()
+            phantom.cut_power()
+            assert await tell_to_lead(world, ignite)
+            await written(world, ignite, count=3)
+            await world.settle()
+            await clients.settle()
+            for task in [*asking, *looking]:
+                task.cancel()
+        world.violations.raise_any()
+
+    play("watched successions", scenario)
