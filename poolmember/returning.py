@@ -122,6 +122,7 @@ async def take_log(store: Store, follower: Follower, *, up_to: int | None = None
 
     A master's own replica is a moment behind its store; when that goes, it has to have everything.
     """
+    await follower.settle()
     while (last := follower.store.head.last) is not None:
         limit = LOG_PAGE if up_to is None else min(LOG_PAGE, up_to - last.revision)
         page = await read_log(store, after=last.revision, limit=limit) if limit > 0 else []

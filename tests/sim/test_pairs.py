@@ -238,3 +238,29 @@ def test_a_watcher_and_a_mirror_go_on_through_every_succession() -> None:
         world.violations.raise_any()
 
     play("watched successions", scenario)
+
+
+def test_an_heir_whose_disk_fails_to_say_that_it_has_the_last_commit_still_has_it() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+
+        def concluded(host: SimHost, point: str) -> None:
+            if point == "pool.designate_master:writes-wait":
+                ignite.disk.failed_syncs = 1
+
+        def leads_again(host: SimHost) -> None:
+            # What it has it would know after a restart at the latest.
+            if host is phantom and phantom.mastership is not None:
+                ignite.cut_power()
+
+        world.on_point = concluded
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        world.on_role = leads_again
+        await world.let_pass(1.0)
+        await world.settle()
+        assert len(masters(world)) == 1
+        check_kept(world, masters(world)[0], acknowledged)
+
+    play("failed sync", scenario)
