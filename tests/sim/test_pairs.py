@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from poolcore.errors import PoolError
-from poolcore.model import Task
+from poolcore.model import Accession, Kind, Task
+from poolcore.replica import Remove
+from poolmaster.batch import Decision
 from poolmaster.in_step import InStep
-from poolmaster.layout import HEAD, decode_head
-from poolmaster.store.contract import Compare, Write
+from poolmaster.layout import HEAD, LOG, decode_head
+from poolmaster.store.contract import Compare, OutcomeUnknown, Write
 from sim.clients import Clients
 from sim.host import SimHost
 from sim.pairs import in_step_with, masters, pair, state_of, tell_to_lead
@@ -264,3 +266,70 @@ def test_an_heir_whose_disk_fails_to_say_that_it_has_the_last_commit_still_has_i
         check_kept(world, masters(world)[0], acknowledged)
 
     play("failed sync", scenario)
+
+
+class SaysNothingOfAWithdrawal(StoreAround):
+    """A store that takes its last commit back, and whose answer to that is lost."""
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        applied = await super().transact(compares, writes)
+        if any(write.key.startswith(LOG) and write.value is None for write in writes):
+            raise OutcomeUnknown("no answer")
+        return applied
+
+
+def test_a_withdrawal_whose_outcome_is_not_known_is_found_out() -> None:
+    async def scenario(world: World) -> None:
+        world.around = SaysNothingOfAWithdrawal
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        # The host that is to take over dies without that commit, and comes back.
+        world.crash = Crash("pool.succession:concluded", "before", ("ignite",))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, phantom, acknowledged)
+
+    play("withdrawal unknown", scenario)
+
+
+def test_a_host_that_has_left_just_before_writes_wait_for_it_is_not_made_master() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        master = phantom.mastership
+        assert master is not None
+        async with master.ledger.paused():
+            target = master.handover.check(master.state, ignite.uuid)
+            leaving = master.ledger.submit(lambda _: Decision((Remove(Kind.HOST, ignite.uuid),)))
+            handing = asyncio.ensure_future(  # noqa: TID251 - awaited below
+                master.handover.to(target, Accession.DESIGNATED)
+            )
+            await world.let_pass(0.1)
+        with pytest.raises(PoolError, match="not of the pool any more"):
+            await handing
+        await master.ledger.outcome(leaving)
+        assert masters(world) == [phantom]
+
+    play("leaves as it is designated", scenario)
+
+
+def test_a_second_handover_does_not_tell_another_host_of_the_first() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        (specter,) = world.add("specter")
+        await world.settle()
+        await world.join(phantom, specter)
+        await world.settle()
+        await world.let_pass(1.0)
+        master = phantom.mastership
+        assert master is not None
+        targets = [master.handover.check(master.state, h.uuid) for h in (specter, ignite)]
+        handings = [master.handover.to(target, Accession.DESIGNATED) for target in targets]
+        ended = await asyncio.gather(*handings, return_exceptions=True)
+        await world.settle()
+        assert [isinstance(end, PoolError) for end in ended].count(True) == 1
+        assert masters(world) == [ignite if ended[1] is None else specter]
+
+    play("two handovers", scenario)
