@@ -97,6 +97,8 @@ class Handover:
         except TimeoutError:
             raise _failed(name, "it is too far behind") from None
         async with self._ledger.paused() as head:
+            if self._ledger.state.get(Host, host.uuid) is None:
+                raise _failed(name, "it is not of the pool any more")
             announced()
             if self._shared:
                 await self._by_claim(host, head, why)
