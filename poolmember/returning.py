@@ -74,7 +74,7 @@ async def while_leading(parts: Parts, own: Own) -> None:
 
 
 async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
-    """Ask hosts what they are of; the uuids of those that answered."""
+    """Ask hosts what they are of; the uuids of those that could tell."""
 
     async def ask(host: Host) -> Standing | None:
         try:
@@ -86,15 +86,16 @@ async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
     asked = list(hosts)
     answered: set[HostId] = set()
     for host, standing in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
-        if standing is None:
+        if standing is None or standing.incarnation is None:
+            # One that is only just starting cannot say yet.
             continue
         answered.add(host.uuid)
         _compare(own, host, standing.incarnation)
     return answered
 
 
-def _compare(own: Own, host: Host, found: Incarnation | None) -> None:
-    if found is None or found.uuid == own.incarnation:
+def _compare(own: Own, host: Host, found: Incarnation) -> None:
+    if found.uuid == own.incarnation:
         return
     if found.counter > own.counter:
         raise LeftBehind(host, found)

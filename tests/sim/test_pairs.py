@@ -333,3 +333,23 @@ def test_a_second_handover_does_not_tell_another_host_of_the_first() -> None:
         assert masters(world) == [ignite if ended[1] is None else specter]
 
     play("two handovers", scenario)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_former_master_that_starts_together_with_the_new_one_does_not_lead(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        phantom.cut_power()
+        assert await tell_to_lead(world, ignite)
+        acknowledged["afterwards"] = await world.tag(ignite, "afterwards")
+        ignite.cut_power()
+        first, second = world.dice.sample([phantom, ignite], 2)
+        first.power_on()
+        await world.let_pass(world.dice.choice([0.0, 0.001, 0.005, 0.02]))
+        second.power_on()
+        await world.settle()
+        assert masters(world) == [ignite]
+        check_kept(world, phantom, acknowledged)
+
+    play(f"both start {seed}", scenario)
