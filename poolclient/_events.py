@@ -80,9 +80,10 @@ def _changes(commit: event_service_pb2.CommitEvents) -> tuple[Change, ...]:
 class _Reader:
     """Makes items of a stream's messages: each commit once, in order, none left out."""
 
-    def __init__(self, since: int | None, incarnation: str | None) -> None:
+    def __init__(self, since: int | None) -> None:
         self._revision = since
-        self._incarnation = incarnation
+        self._incarnation: str | None = None
+        """What the stream is of, once it has said so; it may have gone on from an earlier one."""
         self._snapshot = SnapshotAssembler() if since is None else None
 
     def item(self, response: event_service_pb2.WatchResponse) -> Item | None:
@@ -132,7 +133,7 @@ async def watch(
             since_revision=since, incarnation=incarnation, kinds=[enum_to_proto(k) for k in kinds]
         )
     )
-    reader = _Reader(since, incarnation)
+    reader = _Reader(since)
     try:
         while True:
             async with asyncio.timeout(SILENCE_SECONDS):

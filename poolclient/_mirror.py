@@ -1,9 +1,9 @@
 """A live copy of the pool's metadata.
 
 The copy starts from a snapshot and follows every commit. When its stream breaks it goes on from
-where it was, at another address if need be; when the pool no longer keeps what it missed, or is of
-another incarnation, it starts again from a new snapshot. It never shows a state that the pool
-never had, and within an incarnation it never goes back.
+where it was, at another address if need be; when the pool no longer keeps what it missed, or has
+gone on without the last of it, it starts again from a new snapshot. It never shows a state that the
+pool never had, and within an incarnation it never goes back.
 
 It may be behind: by the time a commit takes to arrive, or for as long as no host answers.
 `barrier` is how to be sure.
@@ -25,6 +25,7 @@ from poolclient._owned import OwnedTasks
 from poolclient._picture import Picture
 from poolclient._tables import Tables
 from poolcore.errors import Reason
+from poolcore.model import Incarnation
 from poolcore.replica import State, changed
 from poolmanager.v1 import pool_service_pb2
 
@@ -43,6 +44,8 @@ class Mirror(Tables):
         self._core = core
         self._owned = OwnedTasks()
         self._picture: Picture | None = None
+        self._of: Incarnation | None = None
+        """The incarnation of what comes next, as the stream says."""
         self._moved = asyncio.Event()
         self._failed: PoolClientError | None = None
         self.connected = False
@@ -172,9 +175,14 @@ class Mirror(Tables):
 
     def _take(self, item: Item) -> None:
         if isinstance(item, State):
+            self._of = item.incarnation
             self._show(Picture(item))
         elif isinstance(item, Event):
             before = self._now().state
             tables = changed(before.tables, item.changes)
             self._core.transport.horizon.advance(item.incarnation, item.revision)
-            self._show(Picture(State(before.incarnation, item.commit, tables)))
+            of = self._of or before.incarnation
+            self._show(Picture(State(of, item.commit, tables)))
+        else:
+            # The chain may have gone on in another incarnation: what follows is of that.
+            self._of = item.incarnation

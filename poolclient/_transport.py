@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -253,7 +254,10 @@ class Transport:
     async def written(self, incarnation: str, revision: int, deadline: Deadline) -> None:
         """Take note of a commit of this client's own."""
         if not self.horizon.knows(incarnation):
-            await self._learn(await self.connection(deadline), deadline)
+            # It is made, whether a host can still tell where that incarnation belongs or not; the
+            # next answer is asked again.
+            with suppress(PoolClientError):
+                await self._learn(await self.connection(deadline), deadline)
         self.horizon.advance(incarnation, revision)
 
     async def _call(

@@ -82,8 +82,10 @@ class InStep:
             host = self._ledger.state.pool.in_step
             if host is None:
                 host = self._chosen = await self._one_that_keeps_up()
+                # Before that commit: it may be the very one that the replica does not confirm.
+                self._given_up = False
                 await self._ledger.insist(self._beginning_with(host))
-            since, self._given_up = self._clock.monotonic(), False
+            since = self._clock.monotonic()
             await self._until_lost(host)
             await self._ledger.insist(self._ending_with(host))
             # A replica that falls out of step again and again would hold writes up each time.

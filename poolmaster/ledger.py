@@ -209,6 +209,9 @@ class Ledger:
         To be called while writes wait (`paused`). It is neither published nor visible to reads:
         it may yet be withdrawn, by another mastership than this one, which is to step down.
         """
+        if self._over is not None:
+            # Otherwise the heir of this commit would be told of another one that was the last.
+            raise self._not_master()
         batch = Batch(self._head, self._state)
         batch.conclude(delta)
         self._concluded = batch.head

@@ -48,7 +48,10 @@ class Ceding:
         """The incarnation that the heir is of; none: the store's last commit was withdrawn."""
 
     async def settle(self) -> Change | None:
-        """What this host becomes; none: the store's last commit was withdrawn."""
+        """What this host becomes; none: the store's last commit was withdrawn.
+
+        Raises `StoreError` when it is not known whether it was.
+        """
         parts, host = self._parts, self._follower.host
         last = (await read_tombstone(self._store, self._head)).predecessor
         # If the heir is never seen again, this replica is what a person can go on from.
@@ -104,6 +107,9 @@ class Ceding:
             try:
                 await withdraw(self._store, self._head, host=self._follower.host)
             except StoreError as error:
+                # It may be withdrawn all the same: the store has to be looked at anew.
+                if not self._found.done():
+                    self._found.set_exception(error)
                 raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
             self._settle(None)
         problem = "it is handing its mastership over"

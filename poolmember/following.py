@@ -97,6 +97,8 @@ async def sessions(
             endpoint = directions.taken() or candidate
             welcomes = follower.welcomes
             try:
+                if await follower.settle() and await is_heir(follower, parts.identity.membership):
+                    raise Inherited
                 await _unless_directed(
                     _one_session(parts, follower, endpoint, handlers), directions, endpoint
                 )

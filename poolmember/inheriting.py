@@ -20,7 +20,7 @@ from poolmember.state_dir import STORE_FILE
 log = logging.getLogger(__name__)
 
 
-async def is_heir(follower: Follower, membership: Membership) -> bool:
+async def is_heir(follower: Follower, membership: Membership | None) -> bool:
     """Whether this host is to found a store that its membership does not name yet."""
     found = await follower.inherits()
     if found is None:

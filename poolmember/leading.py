@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession
 from poolcore.replica import DeltaDoesNotFollow
 from poolcore.side_by_side import side_by_side
@@ -54,6 +54,11 @@ async def lead(parts: Parts, own: Own) -> Change:
                     return change
             except (SteppedDown, StoreError) as error:
                 log.error("the mastership has ended: %s", error)
+            except PoolError as error:
+                # Of the replica, which has to have what the store has before that goes.
+                if error.reason is not Reason.STATE_UNWRITABLE:
+                    raise
+                log.error("the store is not given up yet: %s", error.message)
             finally:
                 if store is not None:
                     await store.close()

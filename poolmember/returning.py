@@ -100,7 +100,7 @@ async def while_leading(parts: Parts, own: Own) -> None:
 
 
 async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
-    """Ask hosts what they are of; the uuids of those that answered."""
+    """Ask hosts what they are of; the uuids of those that could tell."""
 
     async def ask(host: Host) -> Standing | None:
         try:
@@ -112,7 +112,8 @@ async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
     asked = list(hosts)
     answered: set[HostId] = set()
     for host, standing in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
-        if standing is None:
+        if standing is None or standing.incarnation is None:
+            # One that is only just starting cannot say yet.
             continue
         answered.add(host.uuid)
         compare(own, host, standing.incarnation)
@@ -149,6 +150,7 @@ async def take_log(store: Store, follower: Follower, *, up_to: int | None = None
 
     A master's own replica is a moment behind its store; when that goes, it has to have everything.
     """
+    await follower.settle()
     state = follower.state
     if state is None or state.last != follower.store.head.last:
         follower.loaded = False

@@ -118,6 +118,8 @@ class Follower:
     """What the last commit that came from a master says of the next incarnation, if it does."""
     recoveries: Recoveries | None = None
     """Where commits go that the pool has not."""
+    in_doubt: bool = False
+    """Whether the last write of the durable replica has failed: it may have got there."""
     from_snapshot: bool = False
     """The replica does not fit the chain: ask for a snapshot to replace it."""
     leaving: bool = False
@@ -147,6 +149,18 @@ class Follower:
                 self.state, self.term = await self.store.load()
             self.heard = self.clock.monotonic()
             self.loaded = True
+
+    async def settle(self) -> bool:
+        """Be what the durable replica holds after a write that failed; whether there was one.
+
+        What this host says it has decides whether a master may take back its store's last commit
+        (`poolmaster.succession`). `STATE_UNWRITABLE` as long as that is not known.
+        """
+        if not self.in_doubt:
+            return False
+        self.state, _ = await self.store.load()
+        self.in_doubt = False
+        return True
 
     async def inherits(self) -> Succession | None:
         """The succession that this host's replica ends with, if this host is the heir."""
@@ -227,8 +241,10 @@ class Follower:
         after = state
 
         async def write() -> None:
+            self.in_doubt = True
             await self.store.append(deltas)
             self.state, self.succession = after, deltas[-1][0].succession
+            self.in_doubt = False
             if after.incarnation != incarnation:
                 # The replica of another incarnation has forgotten the terms of the one before.
                 await self.store.obey(self.term)
@@ -243,7 +259,9 @@ class Follower:
         """
 
         async def write() -> None:
+            self.in_doubt = True
             await self.store.append(deltas)
+            self.in_doubt = False
             if self.store.head.last != state.last:
                 raise DeltaDoesNotFollow(f"the replica is at {self.store.head.last}")
             self.state, self.loaded = state, True
@@ -267,8 +285,9 @@ class Follower:
             await put_aside(self, frames)
 
         async def write() -> int:
+            self.in_doubt = True
             self.state = await self.store.replace(frames)
-            self.from_snapshot = False
+            self.from_snapshot = self.in_doubt = False
             # The replica of another incarnation has forgotten the terms of the one before.
             await self.store.obey(self.term)
             return self.state.revision

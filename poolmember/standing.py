@@ -25,12 +25,14 @@ async def standing(parts: Parts, pool: str, term: int) -> Standing:
     if parts.contender is not None:
         return await parts.contender.standing(term)
     follower, master = parts.follower, parts.mastership
-    state = None if follower is None else follower.state
-    known = None if state is None else state.incarnation
+    # What is durable, as a host that is only just starting has not read its replica yet.
+    head = None if follower is None or follower.in_doubt else follower.store.head
+    known = None if head is None else head.incarnation
+    last = None if head is None else head.last
     hears = follower is not None and _hears(parts, follower, term)
     return Standing(
         host=parts.identity.host,
-        revision=0 if state is None else state.revision,
+        revision=0 if last is None else last.revision,
         priority=0,
         hears_master=master is not None or hears,
         reaches_store=master is not None,

@@ -103,6 +103,8 @@ class Handover:
         if not self._shared:
             await self._prepare(host, incarnation)
         async with self._ledger.paused() as head:
+            if self._ledger.state.get(Host, host.uuid) is None:
+                raise _failed(name, "it is not of the pool any more")
             announced()
             if self._shared:
                 await self._by_claim(host, head, why)

@@ -6,14 +6,15 @@ import asyncio
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Kind
-from poolcore.replica import Put
+from poolcore.model import Incarnation, Kind
+from poolcore.replica import Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import enum_from_proto, enum_to_proto, object_to_proto, to_proto
 from poolcore.wire.serving import Send
 from poolmanager.v1 import event_service_pb2 as pb
 from poolmaster.feed import Commit
 from poolmaster.mastership import Mastership
+from poolmaster.succession import shared_revision
 
 HEAD_SECONDS = 1.0
 
@@ -22,7 +23,7 @@ async def watch(master: Mastership, request: pb.WatchRequest, send: Send) -> Non
     """Serve one watcher until it goes away."""
     state = await master.fresh()
     kinds = frozenset(enum_from_proto(Kind, number) for number in request.kinds)
-    if request.HasField("incarnation") and request.incarnation != state.incarnation.uuid:
+    if request.HasField("incarnation") and not _is_of_this_chain(request, state):
         raise PoolError(
             Reason.INCARNATION_MISMATCH,
             expected=request.incarnation,
@@ -46,6 +47,13 @@ async def watch(master: Mastership, request: pb.WatchRequest, send: Send) -> Non
         for commit in await master.ledger.feed.after(cursor):
             await send(pb.WatchResponse(commit=_events(commit, kinds)))
             cursor = commit.revision
+
+
+def _is_of_this_chain(request: pb.WatchRequest, state: State) -> bool:
+    """Whether a cursor is of this incarnation, or from where an earlier one went on as this one."""
+    earlier = Incarnation(0, request.incarnation)
+    shared = shared_revision(state.pool, state.incarnation, earlier)
+    return shared is None or 0 < request.since_revision <= shared
 
 
 def _events(commit: Commit, kinds: frozenset[Kind]) -> pb.CommitEvents:

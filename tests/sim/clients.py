@@ -108,6 +108,7 @@ class Clients:
                 await self._world.clock.sleep(PAUSE_SECONDS)
             except PoolClientError as error:
                 self._expect(False, f"the {name} is told {error.reason}: {error.message}")
+                await self._world.clock.sleep(PAUSE_SECONDS)
 
     def _connect(self, name: str, dice: random.Random) -> PoolClient:
         hosts = dice.sample(self._hosts, dice.randint(1, len(self._hosts)))
@@ -181,7 +182,7 @@ class Clients:
 
     async def _watch(self, name: str, client: PoolClient, dice: random.Random) -> None:
         """Follows every commit; a new client goes on where the last one was."""
-        since = self._watched.setdefault(name, Cursor("", self._register.state.revision))
+        since = self._watched.setdefault(name, Cursor("", self._acknowledged()))
         async with aclosing(client.events(since=since)) as events:
             async for event in events:
                 last = self._watched[name].revision
@@ -193,6 +194,11 @@ class Clients:
                 self._expect(true, f"the {name} is told at {event.revision} what never was")
                 if dice.random() < 0.01:
                     return
+
+    def _acknowledged(self) -> int:
+        """A revision that nobody may go back behind."""
+        newest, master = self._register.state.revision, self._world.master_of(self._pool)
+        return newest if master is None else min(newest, master.state.revision)
 
     async def _mirror(self, name: str, client: PoolClient, _: random.Random) -> None:
         """Looks at a live copy."""

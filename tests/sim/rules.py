@@ -67,6 +67,7 @@ class Rules:
             register = self.own_register(other)
             if other is host or register is None:
                 continue
+            # Two hosts may have a store of it: one that has ended, and its successor.
             if register.state.get(Host, host.uuid) is not None and register not in found:
                 found.append(register)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 
 from poolcore.errors import PoolError
-from poolcore.model import Task
+from poolcore.model import Accession, Kind, Task
+from poolcore.replica import Remove
+from poolmaster.batch import Decision
 from poolmaster.in_step import InStep
-from poolmaster.layout import HEAD, decode_head
-from poolmaster.store.contract import Compare, Write
+from poolmaster.layout import HEAD, LOG, decode_head
+from poolmaster.store.contract import Compare, OutcomeUnknown, Write
+from sim.clients import Clients
 from sim.host import SimHost
 from sim.pairs import in_step_with, masters, pair, state_of, tell_to_lead
 from sim.world import Crash, World, play
@@ -193,3 +197,159 @@ def test_a_tombstone_that_is_ignored_is_noticed() -> None:
 
     with pytest.raises(AssertionError, match="has not ended"):
         play("tombstone ignored", scenario)
+
+
+def test_a_replica_too_slow_for_the_commit_that_says_it_is_in_step_gets_another_chance() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        ignite.cut_power()
+        await world.tag(phantom, "alone")
+        ignite.power_on()
+        master = phantom.mastership
+        assert master is not None
+        # Attached and up to date, and stopped for a moment as it is to come into step.
+        await world.until(lambda: (s := master.sessions.get(ignite.uuid)) and s.applied > 0)
+        ignite.freeze()
+        await world.let_pass(1.5)
+        ignite.thaw()
+        await world.until(lambda: in_step_with(phantom) == ignite.uuid)
+
+    play("too slow at first", scenario)
+
+
+def test_a_watcher_and_a_mirror_go_on_through_every_succession() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        membership = phantom.membership
+        assert membership is not None
+        clients = Clients(world, membership.pool, [phantom, ignite])
+        async with asyncio.TaskGroup() as tasks:
+            asking, looking = clients.start(tasks, writers=0)
+            for master, other in [(phantom, ignite), (ignite, phantom)] * 2:
+                await written(world, master, count=3)
+                await world.designate(master, other)
+                await world.until(lambda other=other: other.mastership is not None)  # type: ignore[misc]
+                await world.settle()
+            phantom.cut_power()
+            assert await tell_to_lead(world, ignite)
+            await written(world, ignite, count=3)
+            await world.settle()
+            await clients.settle()
+            for task in [*asking, *looking]:
+                task.cancel()
+        world.violations.raise_any()
+
+    play("watched successions", scenario)
+
+
+def test_an_heir_whose_disk_fails_to_say_that_it_has_the_last_commit_still_has_it() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+
+        def concluded(host: SimHost, point: str) -> None:
+            if point == "pool.designate_master:writes-wait":
+                ignite.disk.failed_syncs = 1
+
+        def leads_again(host: SimHost) -> None:
+            # What it has it would know after a restart at the latest.
+            if host is phantom and phantom.mastership is not None:
+                ignite.cut_power()
+
+        world.on_point = concluded
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        world.on_role = leads_again
+        await world.let_pass(1.0)
+        await world.settle()
+        assert len(masters(world)) == 1
+        check_kept(world, masters(world)[0], acknowledged)
+
+    play("failed sync", scenario)
+
+
+class SaysNothingOfAWithdrawal(StoreAround):
+    """A store that takes its last commit back, and whose answer to that is lost."""
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        applied = await super().transact(compares, writes)
+        if any(write.key.startswith(LOG) and write.value is None for write in writes):
+            raise OutcomeUnknown("no answer")
+        return applied
+
+
+def test_a_withdrawal_whose_outcome_is_not_known_is_found_out() -> None:
+    async def scenario(world: World) -> None:
+        world.around = SaysNothingOfAWithdrawal
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        # The host that is to take over dies without that commit, and comes back.
+        world.crash = Crash("pool.succession:concluded", "before", ("ignite",))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, phantom, acknowledged)
+
+    play("withdrawal unknown", scenario)
+
+
+def test_a_host_that_has_left_just_before_writes_wait_for_it_is_not_made_master() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        master = phantom.mastership
+        assert master is not None
+        async with master.ledger.paused():
+            target = master.handover.check(master.state, ignite.uuid)
+            leaving = master.ledger.submit(lambda _: Decision((Remove(Kind.HOST, ignite.uuid),)))
+            handing = asyncio.ensure_future(  # noqa: TID251 - awaited below
+                master.handover.to(target, Accession.DESIGNATED)
+            )
+            await world.let_pass(0.1)
+        with pytest.raises(PoolError, match="not of the pool any more"):
+            await handing
+        await master.ledger.outcome(leaving)
+        assert masters(world) == [phantom]
+
+    play("leaves as it is designated", scenario)
+
+
+def test_a_second_handover_does_not_tell_another_host_of_the_first() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        (specter,) = world.add("specter")
+        await world.settle()
+        await world.join(phantom, specter)
+        await world.settle()
+        await world.let_pass(1.0)
+        master = phantom.mastership
+        assert master is not None
+        targets = [master.handover.check(master.state, h.uuid) for h in (specter, ignite)]
+        handings = [master.handover.to(target, Accession.DESIGNATED) for target in targets]
+        ended = await asyncio.gather(*handings, return_exceptions=True)
+        await world.settle()
+        assert [isinstance(end, PoolError) for end in ended].count(True) == 1
+        assert masters(world) == [ignite if ended[1] is None else specter]
+
+    play("two handovers", scenario)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_former_master_that_starts_together_with_the_new_one_does_not_lead(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        phantom.cut_power()
+        assert await tell_to_lead(world, ignite)
+        acknowledged["afterwards"] = await world.tag(ignite, "afterwards")
+        ignite.cut_power()
+        first, second = world.dice.sample([phantom, ignite], 2)
+        first.power_on()
+        await world.let_pass(world.dice.choice([0.0, 0.001, 0.005, 0.02]))
+        second.power_on()
+        await world.settle()
+        assert masters(world) == [ignite]
+        check_kept(world, phantom, acknowledged)
+
+    play(f"both start {seed}", scenario)

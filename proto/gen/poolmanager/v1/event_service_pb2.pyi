@@ -59,7 +59,9 @@ class WatchRequest(_message.Message):
     snapshot.
     """
     incarnation: _builtins.str
-    """Uuid of the incarnation that since_revision belongs to; checked if given."""
+    """Uuid of the incarnation that since_revision belongs to; checked if given. It may be an earlier
+    one, if the present one has gone on from since_revision or from behind it.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_resources_pb2.Kind.ValueType]:
         """Only events of these classes; empty for all. Commits without any are still told, without
