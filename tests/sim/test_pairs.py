@@ -384,3 +384,24 @@ def test_what_only_the_master_has_is_not_shown_when_it_starts_again() -> None:
         world.violations.raise_any()
 
     play("shown too early", scenario)
+
+
+def test_an_heir_that_was_given_up_before_its_first_commit_comes_back_as_a_member() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        # It has founded its store, and is lost before the old master learns of that.
+        world.crash = Crash("pool.succession:founded", "after", ("ignite",))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        await world.let_pass(3.0)
+        # A person takes the old master for the one to go on, whatever the other one had.
+        await world.emergency(phantom, accept_loss=True)
+        await world.until(lambda: phantom.mastership is not None)
+        acknowledged["afterwards"] = await world.tag(phantom, "afterwards")
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, ignite, acknowledged)
+
+    play("heir given up", scenario)
