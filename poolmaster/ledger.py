@@ -97,6 +97,8 @@ class Ledger:
         self._told_to_end = asyncio.Event()
         self._readers: list[asyncio.Future[None]] = []
         self._reader_arrived = asyncio.Event()
+        self._shown = asyncio.Event()
+        """Set when the state that this mastership began with may be shown and answered from."""
         self._over: str | None = None
         self._concluded: Head | None = None
         """What the register is after this store's last commit, if that was tried."""
@@ -164,6 +166,7 @@ class Ledger:
 
     async def first_outcome(self, request: Request) -> Outcome | None:
         """What a request became when it was executed before; none if it was not, so far."""
+        await self._shown.wait()
         if self._over is not None:
             raise self._not_master()
         record = executed(self._state, request)
@@ -173,6 +176,14 @@ class Ledger:
         """A barrier for reads: returns when `head` was read after this call and is still ours.
 
         One read serves everybody who asked before it was sent. `NO_MASTER` when it is not ours.
+        """
+        await self._shown.wait()
+        return await self.ours()
+
+    async def ours(self) -> Head:
+        """As `confirm`, but what the second copy lacks of the state may be there already.
+
+        For members: one of them has to be fed that before it can be shown to others.
         """
         if self._over is not None:
             raise self._not_master()
@@ -237,6 +248,9 @@ class Ledger:
     # -- writing ----------------------------------------------------------------------------------
 
     async def _write_loop(self) -> None:
+        async with self._writing:
+            await self._copy_the_beginning()
+            self._shown.set()
         while True:
             await self._arrived.wait()
             async with self._writing:
@@ -304,13 +318,25 @@ class Ledger:
             return
         self.feed.offer(batch.commits)
         if not await copy.has(batch.state):
-            loop = asyncio.get_running_loop()
-            alone = Batch(batch.head, batch.state)
-            alone.add(PendingWrite(copy.without, None, loop.create_future()))
+            alone = self._alone(copy, batch.head, batch.state)
             await self._insist_on(alone)
             self._accept(batch)
             batch = alone
         self._accept(batch)
+
+    async def _copy_the_beginning(self) -> None:
+        """What the mastership before this one committed last may be in the store alone."""
+        copy = self.second_copy
+        if copy is not None and not await copy.has(self._state):
+            alone = self._alone(copy, self._head, self._state)
+            await self._insist_on(alone)
+            self._accept(alone)
+
+    def _alone(self, copy: SecondCopy, head: Head, state: State) -> Batch:
+        """The commit that says that there is no second copy from now on."""
+        batch = Batch(head, state)
+        batch.add(PendingWrite(copy.without, None, asyncio.get_running_loop().create_future()))
+        return batch
 
     async def _insist_on(self, batch: Batch) -> None:
         """Commit a batch for as long as the store refuses it: others wait for it to be there."""
@@ -462,4 +488,5 @@ class Ledger:
             if not reader.done():
                 reader.set_exception(self._not_master())
         self._readers.clear()
+        self._shown.set()
         self.feed.close(self._not_master())

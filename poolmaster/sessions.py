@@ -173,7 +173,7 @@ class Sessions:
         Raises `PoolError` when the member may not have one.
         """
         hello = await self._hello(requests)
-        head = await self._ledger.confirm()
+        head = await self._ledger.ours()
         host = HostId(hello.host)
         cursor = self.cursor(hello)
         if self._ledger.state.get(Host, host) is None:

@@ -24,8 +24,10 @@ from poolmember.gateway import Upstream
 from poolmember.identity import Member
 from poolmember.inheriting import inherit, is_heir
 from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
+from poolmember.returning import is_left_behind
 from poolmember.search import Search
 from poolmember.session import Ejected, Follower, Inherited, Link, Session, gone
+from poolmember.state_dir import STORE_FILE
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,10 @@ async def follow(parts: Parts, member: Member) -> Change:
     async with parts.following(member.pool) as follower:
         await follower.load()
         if await is_heir(follower, member):
-            return await inherit(parts, follower)
+            if not await is_left_behind(parts, follower):
+                return await inherit(parts, follower)
+            # What an attempt that was cut short has left.
+            parts.files.retire(STORE_FILE)
         return await sessions(parts, follower, member.addresses, Directions())
 
 

@@ -89,6 +89,25 @@ def _serve_until_it_comes(parts: Parts, own: Own, follower: Follower, host: Host
     return came
 
 
+async def is_left_behind(parts: Parts, follower: Follower) -> bool:
+    """Whether a host says that the pool has gone on without this one, which was to be its master.
+
+    To be asked when that was to be before the daemon was started: it may have led, and have come
+    back from that, without a commit that its replica could tell it by.
+    """
+    state = follower.state
+    if state is None:
+        return False
+    incarnation = state.incarnation
+    own = Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)
+    try:
+        await _ask(parts, own, (h for h in state.all(Host) if h.uuid != follower.host))
+    except LeftBehind as left:
+        log.warning("%s: this host does not take over", left)
+        return True
+    return False
+
+
 async def while_leading(parts: Parts, own: Own) -> None:
     """As long as the mastership lasts; raises `LeftBehind` when the pool goes on without it."""
     while True:

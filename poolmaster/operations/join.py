@@ -169,11 +169,13 @@ class Join:
         `RESERVATION_GONE` when it says that it will not.
         """
         endpoint, uuid = task.params["endpoint"], pool.state.pool.uuid
-        await retried(
-            pool,
-            lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store),
-            unless=frozenset({Reason.RESERVATION_GONE}),
-        )
+        # It may even have become the master since: then it is no member that could be asked.
+        if task.params["host"] != self.master:
+            await retried(
+                pool,
+                lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store),
+                unless=frozenset({Reason.RESERVATION_GONE}),
+            )
         return task if task.step == "adopted" else await record(pool, self, task, "adopted")
 
     async def _withdraw(self, pool: Pool, task: Task, error: PoolError) -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 HASH_SEED = "0"
 SHARED_EVERY = 3
 """Of so many seeds one plays hosts that share a store."""
+PAIR_EVERY = 3
+"""Of so many seeds one plays two hosts whose store is at the master."""
 
 
 def digest(points: Sequence[str], states: Sequence[str]) -> str:
@@ -32,9 +34,14 @@ def play(seed: int) -> str:
     """Play one seed; what it came to. AssertionError when a rule was broken."""
     # Only here: it imports what has to be found by the second start.
     from poolcore.replica import dump
-    from sim import chaos, shared_chaos
+    from sim import chaos, pair_chaos, shared_chaos
 
-    world = shared_chaos.run(seed) if seed % SHARED_EVERY == 1 else chaos.run(seed)
+    if seed % SHARED_EVERY == 1:
+        world = shared_chaos.run(seed)
+    elif seed % PAIR_EVERY == 0:
+        world = pair_chaos.run(seed)
+    else:
+        world = chaos.run(seed)
     registers = world.rules.registers.values()
     states = [dump(register.state) for register in registers if register.head is not None]
     return digest(world.points, states)

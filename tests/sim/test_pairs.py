@@ -12,6 +12,7 @@ import pytest
 from poolcore.errors import PoolError
 from poolcore.model import Accession, Kind, Task
 from poolcore.replica import Remove
+from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.batch import Decision
 from poolmaster.in_step import InStep
 from poolmaster.layout import HEAD, LOG, decode_head
@@ -353,3 +354,54 @@ def test_a_former_master_that_starts_together_with_the_new_one_does_not_lead(see
         check_kept(world, phantom, acknowledged)
 
     play(f"both start {seed}", scenario)
+
+
+def test_what_only_the_master_has_is_not_shown_when_it_starts_again() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        # Committed at the master, which ends before the other host has it.
+        world.network.cut(phantom.endpoint, ignite.endpoint, one_way=True)
+        asked = world.new_request(phantom)
+        with suppress(PoolError, TimeoutError):
+            async with asyncio.timeout(0.3):
+                await world.tag(phantom, "alone", asked=asked)
+        assert "alone" in state_of(world, phantom).pool.tags
+        phantom.cut_power()
+        world.network.heal()
+        phantom.power_on()
+        # The other host says what it is of, and then nothing more for a while.
+        await world.until(lambda: phantom.mastership is not None)
+        world.network.cut(phantom.endpoint, ignite.endpoint)
+        request = pb.GetPoolRequest()
+        try:
+            async with asyncio.timeout(0.5):
+                shown = await world.ask(phantom, "PoolService/GetPool", request)
+        except (PoolError, TimeoutError):
+            return
+        world.rules.expect(
+            "alone" not in shown.pool.tags, "it is shown, and only the master has it"
+        )
+        world.violations.raise_any()
+
+    play("shown too early", scenario)
+
+
+def test_an_heir_that_was_given_up_before_its_first_commit_comes_back_as_a_member() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        # It has founded its store, and is lost before the old master learns of that.
+        world.crash = Crash("pool.succession:founded", "after", ("ignite",))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        await world.let_pass(3.0)
+        # A person takes the old master for the one to go on, whatever the other one had.
+        await world.emergency(phantom, accept_loss=True)
+        await world.until(lambda: phantom.mastership is not None)
+        acknowledged["afterwards"] = await world.tag(phantom, "afterwards")
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, ignite, acknowledged)
+
+    play("heir given up", scenario)
