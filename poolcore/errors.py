@@ -393,8 +393,9 @@ CATALOG: Mapping[Reason, Entry] = {
     ),
     Reason.QUORUM_LIVES: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
-        "{host} reaches the pool's store: the hosts can elect a master by themselves.",
-        "`pool status` shows the hosts; `pool designate-master HOST` elects that one.",
+        "{host} reaches the pool's store: a master comes without a person's decision.",
+        "`pool status` shows the hosts; `pool designate-master HOST` makes that one the master. If "
+        "{host} cannot lead, stop poolmember there first.",
     ),
     Reason.REPLICA_BEHIND: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

@@ -129,18 +129,21 @@ async def read_tombstone(store: Store, head: Head) -> Delta:
     return found[0][0]
 
 
+def before_it(tombstone: Delta, host: HostId) -> Head:
+    """The register before the tombstone of a store that `host` has."""
+    pool = next(c.object for c in tombstone.changes if isinstance(c, Put))
+    assert isinstance(pool, Pool)  # noqa: S101 - `succession` puts it first
+    ours = pool.lineage[-1]
+    incarnation = Incarnation(ours.counter, ours.uuid, ours.forked_at)
+    return Head(incarnation, tombstone.commit.term, tombstone.predecessor.revision, host)
+
+
 async def withdraw(store: Store, head: Head, *, host: HostId) -> None:
     """Take the tombstone away again that `head` stands for: `host` has the pool's store still.
 
     Only where the heir certainly has not inherited, and cannot any more.
     """
-    tombstone = await read_tombstone(store, head)
-    pool = next(c.object for c in tombstone.changes if isinstance(c, Put))
-    assert isinstance(pool, Pool)  # noqa: S101 - `succession` puts it first
-    last = tombstone.predecessor
-    ours = pool.lineage[-1]
-    incarnation = Incarnation(ours.counter, ours.uuid, ours.forked_at)
-    before = Head(incarnation, tombstone.commit.term, last.revision, host)
+    before = before_it(await read_tombstone(store, head), host)
     writes = [Write(HEAD, encode_head(before)), Write(log_key(head.revision), None)]
     if not await store.transact([Compare(HEAD, encode_head(head))], writes):
         raise StoreFailed("somebody else moved head")

@@ -15,12 +15,13 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, Incarnation
 from poolcore.replica import Head
 from poolcore.side_by_side import side_by_side
-from poolcore.wire.codec import from_proto
+from poolcore.wire.codec import from_proto, to_proto
+from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.layout import read_hosts, read_pool
 from poolmaster.service.api import session_handlers
-from poolmaster.sessions import Requests, Send, first_hello
+from poolmaster.sessions import HELLO_SECONDS, Requests, Send, first_hello
 from poolmaster.store.contract import Store, StoreError
-from poolmaster.succession import read_tombstone, withdraw
+from poolmaster.succession import before_it, read_tombstone, withdraw
 from poolmember.identity import Member, Own
 from poolmember.parts import Change, Parts
 from poolmember.returning import take_log
@@ -44,6 +45,8 @@ class Ceding:
         self._store = store
         self._head = head
         self._follower = follower
+        self._before = head
+        """The register before the store's last commit."""
         self._found: asyncio.Future[Incarnation | None] = asyncio.get_running_loop().create_future()
         """The incarnation that the heir is of; none: the store's last commit was withdrawn."""
 
@@ -53,7 +56,8 @@ class Ceding:
         Raises `StoreError` when it is not known whether it was.
         """
         parts, host = self._parts, self._follower.host
-        last = (await read_tombstone(self._store, self._head)).predecessor
+        tombstone = await read_tombstone(self._store, self._head)
+        last, self._before = tombstone.predecessor, before_it(tombstone, host)
         # If the heir is never seen again, this replica is what a person can go on from.
         await take_log(self._store, self._follower, up_to=last.revision)
         hosts = {h.uuid: h for h in await read_hosts(self._store)}
@@ -96,13 +100,9 @@ class Ceding:
                     self._settle(found)
             await self._parts.clock.sleep(LOOK_SECONDS)
 
-    async def serve(self, requests: Requests, _: Send) -> None:
-        """A session that another host opens; the heir's first words tell what it has."""
-        hello = await first_hello(requests)
-        lacks = hello.HasField("incarnation") and (
-            from_proto(hello.incarnation).uuid == self._own.incarnation
-        )
-        if hello.host == self._head.master and lacks and not self._found.done():
+    async def serve(self, requests: Requests, send: Send) -> None:
+        """A session that another host opens; the heir's words tell what it has."""
+        if await self._heir_lacks_it(requests, send) and not self._found.done():
             log.warning("the host that was to take over has not: this host stays master")
             try:
                 await withdraw(self._store, self._head, host=self._follower.host)
@@ -114,6 +114,29 @@ class Ceding:
             self._settle(None)
         problem = "it is handing its mastership over"
         raise PoolError(Reason.NO_MASTER, host=self._parts.identity.name, problem=problem)
+
+    async def _heir_lacks_it(self, requests: Requests, send: Send) -> bool:
+        """Whether the heir is in this very session, and says that it lacks the last commit.
+
+        A hello may come late, from a session that the heir has given up for another, in which it
+        was sent that commit. So it is welcomed: what it says then, it says here and now.
+        """
+        hello = await first_hello(requests)
+        if hello.host != self._head.master or not self._is_ours(hello):
+            return False
+        await send(pb.SessionResponse(welcome=pb.Welcome(head=to_proto(self._before))))
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                async for request in requests:
+                    if request.WhichOneof("item") == "applied":
+                        return request.applied.revision < self._head.revision
+        except TimeoutError:
+            pass
+        return False
+
+    def _is_ours(self, hello: pb.Hello) -> bool:
+        known = hello.HasField("incarnation")
+        return known and from_proto(hello.incarnation).uuid == self._own.incarnation
 
     def _settle(self, found: Incarnation | None) -> None:
         if not self._found.done():

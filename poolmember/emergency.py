@@ -106,7 +106,8 @@ class Emergency:
             # It may have been lost this very moment: one that lives is heard again by then.
             await parts.clock.sleep(2 * state.pool.failover.suspect_seconds)
             own = await standing(parts, state.pool.uuid, 0)
-        if own.reaches_store:
+        membership = parts.identity.membership
+        if own.reaches_store and not (membership is not None and leads_always(membership)):
             raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         if own.hears_master:
             raise PoolError(Reason.MASTER_LIVES, host=host.name_label)

@@ -214,6 +214,13 @@ class Follower:
         self.heard = self.clock.monotonic()
         self.lost.clear()
 
+    def agrees_up_to(self) -> int | None:
+        """The revision of the replica, if it is certainly of the master's chain and durable."""
+        state, head = self.state, self.following
+        if state is None or head is None or self.from_snapshot or self.in_doubt:
+            return None
+        return state.revision if state.incarnation == head.incarnation else None
+
     def unfollow(self) -> None:
         """The session has ended."""
         if self.following is not None:
@@ -410,6 +417,9 @@ class Session:
         self._on_welcome()
         # Each time, as an earlier session may have ended before the master had noted it.
         self._saved += await saved_by(self._follower)
+        if (revision := self._follower.agrees_up_to()) is not None:
+            # Said again, in this session: a hello may come late.
+            self._applied = revision
         self._to_tell.set()
 
     async def _next(self) -> pb.SessionResponse:

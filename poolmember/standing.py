@@ -6,8 +6,9 @@ import logging
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
-from poolcore.model import Accession, FailoverTimings
+from poolcore.model import Accession, FailoverTimings, Host
 from poolcore.replica import Head
+from poolmember.identity import leads_always
 from poolmember.parts import HOLD_SECONDS, Parts
 from poolmember.session import Follower
 
@@ -33,12 +34,19 @@ async def standing(parts: Parts, pool: str, term: int) -> Standing:
     return Standing(
         host=parts.identity.host,
         revision=0 if last is None else last.revision,
-        priority=0,
+        priority=_priority(parts),
         hears_master=master is not None or hears,
-        reaches_store=master is not None,
+        # The host that has the store leads as soon as it may.
+        reaches_store=master is not None or leads_always(membership),
         leads=master is not None,
         incarnation=known if master is None else master.ledger.head.incarnation,
     )
+
+
+def _priority(parts: Parts) -> int:
+    state = None if parts.follower is None else parts.follower.state
+    host = None if state is None else state.get(Host, parts.identity.host)
+    return 0 if host is None else host.failover_priority
 
 
 def _hears(parts: Parts, follower: Follower, term: int) -> bool:

@@ -20,8 +20,9 @@ def outlook(
 ) -> EmergencyOutlook:
     """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
 
-    Raises `MASTER_LIVES` when one hears a master that is not left behind, `REPLICA_BEHIND` when
-    one that could lead has more than this host: then it is the one to go on from.
+    Raises `MASTER_LIVES` when one hears a master that is not left behind, `QUORUM_LIVES` when one
+    has the store, `REPLICA_BEHIND` when one that could lead has more than this host: then it is the
+    one to go on from.
     """
     peers = tuple(_peer(other, standing) for other, standing in answers)
     for other, standing in answers:
@@ -30,6 +31,9 @@ def outlook(
         newer = standing.incarnation.counter >= state.incarnation.counter
         if newer and (standing.leads or standing.hears_master):
             raise PoolError(Reason.MASTER_LIVES, host=other.name_label)
+        if newer and standing.reaches_store and not other.witness:
+            # It leads as soon as it may: two that are told to go on would both do so.
+            raise PoolError(Reason.QUORUM_LIVES, host=other.name_label)
     own = (state.incarnation.counter, state.revision)
     witnesses = {other.uuid for other, _ in answers if other.witness}
     able = (peer for peer in peers if peer.uuid not in witnesses)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+import grpc
 import pytest
 
 from poolcore.errors import PoolError
 from poolcore.model import Accession, Kind, Task
 from poolcore.replica import Remove
+from poolmanager.v1 import member_service_pb2, member_service_pb2_grpc
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.batch import Decision
 from poolmaster.in_step import InStep
@@ -405,3 +407,41 @@ def test_an_heir_that_was_given_up_before_its_first_commit_comes_back_as_a_membe
         check_kept(world, ignite, acknowledged)
 
     play("heir given up", scenario)
+
+
+def test_a_hello_that_comes_late_withdraws_nothing() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        assert ignite.life is not None
+        assert ignite.life.follower is not None
+        late = ignite.life.follower.hello()
+        world.on_point = lambda _, point: (
+            ignite.freeze() if point == "pool.designate_master:writes-wait" else None
+        )
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: not masters(world))
+
+        async def requests() -> AsyncIterator[member_service_pb2.SessionRequest]:
+            # What an earlier session has sent, of which there is nobody any more.
+            yield late
+            await world.clock.sleep(60.0)
+
+        stub = member_service_pb2_grpc.MemberServiceStub(world.open_channel(phantom.endpoint))
+        answers: list[str | None] = []
+
+        async def listen() -> None:
+            async for response in stub.Session(requests()):
+                answers.append(response.WhichOneof("item"))
+
+        listening = asyncio.ensure_future(listen())  # noqa: TID251 - awaited below
+        await world.let_pass(8.0)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await listening
+        assert answers == ["welcome"]
+        assert masters(world) == []
+        ignite.thaw()
+        await world.settle()
+        assert len(masters(world)) == 1
+
+    play("late hello", scenario)

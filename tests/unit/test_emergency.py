@@ -106,6 +106,14 @@ def test_a_master_of_an_earlier_incarnation_does_not_count() -> None:
     assert seen(state, specter=answer).revision == state.revision
 
 
+def test_a_host_with_the_store_leads_without_a_person() -> None:
+    state = pool()
+    waiting = replace(standing(state, PHANTOM), reaches_store=True)
+    assert refusal(state, phantom=waiting).reason is Reason.QUORUM_LIVES
+    left_behind = replace(waiting, incarnation=Incarnation(0, state.incarnation.uuid))
+    assert seen(state, phantom=left_behind).may_lack is False
+
+
 def test_what_only_a_witness_has_may_be_lost() -> None:
     state = pool(witness=SPECTER)
     found = seen(state, specter=standing(state, SPECTER, behind=-1))
