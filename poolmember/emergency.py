@@ -227,7 +227,10 @@ class Emergency:
             _check_newer(ours, there.incarnation)
         same = ours is not None and there.incarnation.uuid == ours.uuid
         await self._roles.turn(partial(_following, membership, address, same_store=same))
-        follows = lambda: parts.follower is not None and parts.follower.following is not None  # noqa: E731
+
+        def follows() -> bool:
+            return parts.follower is not None and parts.follower.following is not None
+
         await self._until(follows, FOLLOW_SECONDS, f"it does not reach {address}")
         return there.host
 
