@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from poolcore.errors import PoolError, Reason
-from poolcore.replica import State
+from poolcore.replica import DeltaDoesNotFollow, State
 from poolmaster.store.contract import Store, StoreError
 from poolmaster.succession import found_successor, prepare_successor
 from poolmember.identity import Member, Membership, Own
@@ -38,7 +38,9 @@ async def inherit(parts: Parts, follower: Follower) -> Change:
             if state is None:
                 raise RuntimeError("an heir without a replica")
             return await _found(parts, follower, state)
-        except (PoolError, StoreError) as error:
+        except (PoolError, StoreError, DeltaDoesNotFollow) as error:
+            # What was prepared may not lead there, if a snapshot has come since: the next attempt
+            # begins with an empty store.
             log.error("the pool's new store is not founded yet: %s", error)
         await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
 

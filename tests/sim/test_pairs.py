@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -21,7 +22,7 @@ from poolmaster.layout import HEAD, LOG, decode_head
 from poolmaster.store.contract import Compare, OutcomeUnknown, Write
 from sim.clients import Clients
 from sim.host import SimHost
-from sim.pairs import in_step_with, masters, pair, state_of, tell_to_lead
+from sim.pairs import in_step_with, masters, pair, register_of, state_of, tell_to_lead
 from sim.world import Crash, World, play
 from support.stores import StoreAround
 
@@ -445,3 +446,29 @@ def test_a_hello_that_comes_late_withdraws_nothing() -> None:
         assert len(masters(world)) == 1
 
     play("late hello", scenario)
+
+
+def test_a_prepared_store_that_does_not_lead_there_is_founded_anew() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+
+        def a_snapshot_has_come(_: SimHost, point: str) -> None:
+            if point != "pool.designate_master:writes-wait":
+                return
+            assert ignite.life is not None
+            assert ignite.disk.replica is not None
+            parts, states = ignite.life.parts, register_of(world, phantom).states
+            assert parts.prepared is not None
+            early = states[parts.prepared.state.revision - 5]
+            parts.prepared = replace(parts.prepared, state=early)
+            ignite.disk.replica.log.clear()
+
+        world.on_point = a_snapshot_has_come
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.settle()
+        assert masters(world) == [ignite]
+        check_kept(world, ignite, acknowledged)
+
+    play("prepared in vain", scenario)
