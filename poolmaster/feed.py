@@ -76,8 +76,10 @@ class Feed:
         self._ring_bytes = 0
         self._revision = revision
         self._offered = revision
+        self._turns: dict[asyncio.Future[bool], Ahead] = {}
+        """Followers that have everything they are given, and whether they are given more."""
         self._waiting: dict[asyncio.Future[bool], None] = {}
-        """Followers that have everything, in the order they came."""
+        """Those that are in no round yet, in the order they came."""
         self._round: deque[asyncio.Future[bool]] = deque()
         """Followers whose turn comes in this round."""
         self._in_round = False
@@ -97,24 +99,31 @@ class Feed:
 
     def offer(self, commits: Sequence[Commit]) -> None:
         """Make consecutive commits known to those who ask ahead; they follow the last offered."""
+        self._keep(commits)
+        # At once, past the round: the writes' callers wait for them. Who is ahead is asked now,
+        # because it may have changed while they waited.
+        for turn, ahead in self._turns.items():
+            if ahead():
+                _give(turn, True)
+
+    def publish(self, commits: Sequence[Commit]) -> None:
+        """Make consecutive commits known; they follow the last published one."""
+        if commits[-1].revision > self._offered:
+            self._keep(commits)
+        self._revision = commits[-1].revision
+        self._wake()
+
+    def _keep(self, commits: Sequence[Commit]) -> None:
         self._ring.extend(commits)
         self._ring_bytes += sum(len(commit.data) for commit in commits)
         while len(self._ring) > self._ring_length or self._ring_bytes > RING_BYTES:
             self._ring_bytes -= len(self._ring.popleft().data)
         self._offered = commits[-1].revision
-        self._wake()
-
-    def publish(self, commits: Sequence[Commit]) -> None:
-        """Make consecutive commits known; they follow the last published one."""
-        if commits[-1].revision > self._offered:
-            self.offer(commits)
-        self._revision = commits[-1].revision
-        self._wake()
 
     def close(self, reason: PoolError) -> None:
         """The mastership is over: everybody who follows gets `reason`, at once."""
         self._over = reason
-        for turn in (*self._waiting, *self._round):
+        for turn in self._turns:
             _give(turn, True)
 
     def _known(self, ahead: Ahead) -> int:
@@ -131,20 +140,22 @@ class Feed:
         while self._known(ahead) <= revision:
             if self._over is not None:
                 raise self._over
-            if not await self._turn(seconds):
+            if not await self._turn(seconds, ahead):
                 return False
         return True
 
-    async def _turn(self, seconds: float | None) -> bool:
+    async def _turn(self, seconds: float | None, ahead: Ahead) -> bool:
         """Until something has happened, or for so long; whether something has."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[bool] = loop.create_future()
+        self._turns[turn] = ahead
         self._waiting[turn] = None
         # A timer of our own costs half of `asyncio.timeout`, and each member needs one per commit.
         bound = None if seconds is None else loop.call_later(seconds, _give, turn, False)
         try:
             return await turn
         finally:
+            del self._turns[turn]
             self._waiting.pop(turn, None)
             if bound is not None:
                 bound.cancel()

@@ -125,6 +125,43 @@ async def test_others_run_between_the_followers_turns(store: MemoryStore) -> Non
     assert served.count(400) == 30
 
 
+async def test_what_is_offered_goes_at_once_to_who_is_ahead_and_to_nobody_else(
+    store: MemoryStore,
+) -> None:
+    published = await commits_of(store, 350)
+    feed = Feed(store, 350)
+    ahead = -1
+    served: list[tuple[int, int]] = []
+    one_is_served, all_are_served = asyncio.Event(), asyncio.Event()
+
+    async def follow(number: int) -> None:
+        cursor = 350
+        while cursor < LAST:
+            cursor = (await feed.after(cursor, ahead=lambda: number == ahead))[-1].revision
+            served.append((number, cursor))
+            one_is_served.set()
+            if len(served) == 30:
+                all_are_served.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(30):
+            tasks.create_task(follow(number))
+        await asyncio.sleep(0)
+        # While they wait already, and in the midst of a round that serves the others.
+        ahead = 20
+        feed.publish(published[:10])
+        await one_is_served.wait()
+        feed.offer(published[10:])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (20, LAST) in served
+        assert len(served) < 10
+        await all_are_served.wait()
+        assert {cursor for number, cursor in served if number != 20} == {360}
+        feed.publish(published[10:])
+    assert sorted(number for number, cursor in served if cursor == LAST) == list(range(30))
+
+
 async def test_a_bounded_wait_says_whether_there_is_a_commit(store: MemoryStore) -> None:
     feed = Feed(store, 399)
     assert await feed.wait(398, seconds=0.0)
