@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -101,21 +101,28 @@ class Emergency:
         host = state.get(Host, parts.identity.host)
         if host is None:
             raise PoolError(Reason.REPLICA_MISSING, host=parts.identity.name)
-        own = await standing(parts, state.pool.uuid, 0)
-        if own.hears_master and not own.leads:
+        others = sorted(
+            (h for h in state.all(Host) if h.uuid != host.uuid), key=lambda h: h.name_label
+        )
+        own, answers = await self._standings(state, others)
+        there = [own, *(s for s in answers if s is not None)]
+        if any(s.hears_master for s in there) and not any(s.leads for s in there):
             # It may have been lost this very moment: one that lives is heard again by then.
             await parts.clock.sleep(2 * state.pool.failover.suspect_seconds)
-            own = await standing(parts, state.pool.uuid, 0)
+            own, answers = await self._standings(state, others)
         membership = parts.identity.membership
         if own.reaches_store and not (membership is not None and leads_always(membership)):
             raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         if own.hears_master:
             raise PoolError(Reason.MASTER_LIVES, host=host.name_label)
-        others = sorted(
-            (h for h in state.all(Host) if h.uuid != host.uuid), key=lambda h: h.name_label
-        )
-        answers = await asyncio.gather(*(self._standing(h, state) for h in others))
         return outlook(state, host, list(zip(others, answers, strict=True)))
+
+    async def _standings(
+        self, state: State, others: Sequence[Host]
+    ) -> tuple[Standing, list[Standing | None]]:
+        """Where this host and the others stand now."""
+        answers = await asyncio.gather(*(self._standing(h, state) for h in others))
+        return await standing(self._parts, state.pool.uuid, 0), answers
 
     async def _standing(self, host: Host, state: State) -> Standing | None:
         try:

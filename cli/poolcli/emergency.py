@@ -54,7 +54,7 @@ async def emergency_transition_to_master(
             show_outlook(outlook, address=host.host.address)
         if not yes:
             _ensure_confirmed(session, host.host, outlook, accept_loss=accept_loss)
-        _say(session, f"{outlook.name_label} becomes the master …")
+        _say(session, f"Making {outlook.name_label} the master …")
         done = await _made_master(session, host, accept_loss=accept_loss)
     if session.format is Format.TABLE:
         _show_done(host.host, done)

@@ -339,6 +339,23 @@ def test_a_second_handover_does_not_tell_another_host_of_the_first() -> None:
     play("two handovers", scenario)
 
 
+def test_a_third_host_that_has_not_noticed_yet_keeps_nobody_from_leading() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        (specter,) = world.add("specter")
+        await world.settle()
+        await world.join(phantom, specter)
+        tag = {"tag": await world.tag(phantom, "tag")}
+        # The host that is to lead has not heard the master for longer than the third one.
+        world.network.cut(phantom.endpoint, ignite.endpoint)
+        await world.let_pass(0.9)
+        phantom.freeze()
+        assert await tell_to_lead(world, ignite)
+        check_kept(world, ignite, tag)
+
+    play("a third host hears it", scenario)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_former_master_that_starts_together_with_the_new_one_does_not_lead(seed: int) -> None:
     async def scenario(world: World) -> None:
