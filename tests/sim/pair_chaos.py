@@ -14,9 +14,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import HostId, PoolId
+from poolcore.model import HostId, PoolId, Task
 from poolcore.replica import State
 from poolcore.wire.chain import decode_delta
+from poolmaster.operations.designate import (
+    CATCH_UP_SECONDS,
+    PREPARE_SECONDS,
+    TAKE_OVER_SECONDS,
+    Designate,
+)
 from poolmaster.store.memory import Fate
 from poolmember.standing import hand_over
 from sim.host import SimHost
@@ -93,6 +99,17 @@ class PairChaos(Misfortunes):
         if host.name not in self._kept_off:
             host.power_on()
 
+    async def _peace(self) -> None:
+        await super()._peace()
+        # The answer of a host that has prepared a store may be lost: for that one waits long.
+        longest = CATCH_UP_SECONDS + PREPARE_SECONDS + TAKE_OVER_SECONDS
+        await self.world.until(lambda: not self._hands_over(), seconds=longest)
+
+    def _hands_over(self) -> bool:
+        """Whether a master is handing over because it was asked to."""
+        tasks = (task for master in self._masterships() for task in master.state.all(Task))
+        return any(t.operation == Designate.name and not t.status.is_final for t in tasks)
+
     # -- misfortunes ------------------------------------------------------------------------------
 
     async def _master_lost(self) -> None:
@@ -141,10 +158,15 @@ class PairChaos(Misfortunes):
             if last.succession is not None:
                 state = register.states.get(state.revision - 1, state)
         uuid: HostId | None = state.pool.in_step
+        since = state.revision
+        while since > 1 and register.states[since - 1].pool.in_step == uuid:
+            since -= 1
         host = next((h for h in self.world.hosts.values() if h.uuid == uuid), None)
         replica = None if host is None or host.disk.replica is None else host.disk.replica.state
-        # It may not have heard yet that it is to be in step.
-        return host if replica is not None and replica.pool.in_step == uuid else None
+        # It may not have heard yet that it is to be in step, and have been so once before.
+        if replica is None or replica.revision < since:
+            return None
+        return host if register.states.get(replica.revision) == replica else None
 
     async def _end(self) -> None:
         """A daemon is told to end, as by SIGTERM; it has not long."""
