@@ -22,6 +22,8 @@ from poolcore.model import Host, HostId, HostMetrics, Incarnation
 from poolcore.replica import Change, CommitId, Put, State
 from poolcore.wire.chain import snapshot_frames
 from poolcore.wire.codec import from_proto, to_proto
+from poolcore.wire.inventories import inventory_from_proto
+from poolmanager.v1 import agent_service_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.decide.gone import ejected_by, heard, recovered
 from poolmaster.feed import Commit
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 
 Requests = AsyncIterator[pb.SessionRequest]
 Send = Callable[[pb.SessionResponse], Awaitable[None]]
+
+Report = Inventory | agent_service_pb2.Inventory
+"""What is on a host, as it is told: by the master's own host as it is, by others as a message."""
 
 HELLO_SECONDS = 5.0
 RECONNECT_SECONDS = 2.0
@@ -52,7 +57,7 @@ class Session:
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the same host has opened another session."""
     over: bool = False
-    reports: asyncio.Queue[Inventory] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    reports: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     """The newest report that nobody has looked at yet."""
     inventory: Inventory | None = None
     """The newest report that was looked at."""
@@ -64,11 +69,11 @@ class Session:
         while self.applied < revision and not self.over:
             await self.progressed.wait()
 
-    def report(self, inventory: Inventory) -> None:
+    def report(self, report: Report) -> None:
         """Have a report looked at; only the newest matters."""
         if self.reports.full():
             self.reports.get_nowait()
-        self.reports.put_nowait(inventory)
+        self.reports.put_nowait(report)
 
 
 class Sessions:
@@ -335,7 +340,7 @@ class Sessions:
                 case "applied":
                     self.progressed(session, request.applied.revision)
                 case "inventory":
-                    session.report(from_proto(request.inventory.inventory))
+                    session.report(request.inventory.inventory)
                 case "recovery":
                     session.recoveries.put_nowait(from_proto(request.recovery))
                 case _:
@@ -364,12 +369,13 @@ class Sessions:
         """
         await self._introduce(hello)
         while True:
-            inventory = session.inventory = await session.reports.get()
+            inventory = session.inventory = await _converted(await session.reports.get())
             while (reserved_at := await self._reports.take(session.host, inventory)) is not None:
                 # The report waits until the reservation ends, or for a newer one.
                 await self._ledger.feed.wait(reserved_at)
                 if not session.reports.empty():
-                    inventory = session.inventory = session.reports.get_nowait()
+                    newer = session.reports.get_nowait()
+                    inventory = session.inventory = await _converted(newer)
 
     async def _note_recoveries(self, session: Session) -> None:
         while True:
@@ -383,6 +389,10 @@ class Sessions:
         """The last inventory of each attached host that has reported one."""
         attached = self._attached.values()
         return {s.host: s.inventory for s in attached if s.inventory is not None}
+
+
+async def _converted(report: Report) -> Inventory:
+    return report if isinstance(report, Inventory) else await inventory_from_proto(report)
 
 
 async def first_hello(requests: Requests) -> pb.Hello:

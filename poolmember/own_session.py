@@ -21,7 +21,7 @@ from poolmanager.v1 import member_service_pb2 as pb
 from poolmaster.ledger import Ledger
 from poolmaster.sessions import Session, Sessions
 from poolmember.drivers.contract import Driver
-from poolmember.session import Follower, gone, observe
+from poolmember.session import Follower, gone, observations
 
 PACE_SECONDS = 0.02
 
@@ -47,13 +47,17 @@ class OwnSession:
                 await follower.welcome(self._ledger.head)
                 await side_by_side(
                     self._follow(session, cursor),
-                    observe(self._driver, session.report),
+                    self._report(session),
                     sessions.take_reports(session, hello),
                     _end_when_replaced(session),
                 )
         finally:
             follower.following = None
             follower.heard = follower.clock.monotonic()
+
+    async def _report(self, session: Session) -> None:
+        async for inventory in observations(self._driver):
+            session.report(inventory)
 
     def _hello(self) -> pb.Hello:
         """Who this host is and how far its replica is on the disk."""

@@ -21,7 +21,8 @@ from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, Succession,
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import from_proto, to_proto
-from poolmanager.v1 import chain_pb2
+from poolcore.wire.inventories import inventory_to_proto
+from poolmanager.v1 import agent_service_pb2, chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.recovery import Recoveries, put_aside, saved_by
@@ -330,7 +331,7 @@ class Session:
         """Taken from `_received` while looking for more deltas, and next in line."""
         self._applied: int | None = None
         """The last revision that this session has brought; none before the first."""
-        self._inventory: Inventory | None = None
+        self._report_due: agent_service_pb2.Inventory | None = None
         self._saved: list[Recovery] = []
         """What the master has not been told of yet."""
         self._to_tell = asyncio.Event()
@@ -343,9 +344,7 @@ class Session:
         `PoolError`.
         """
         try:
-            await side_by_side(
-                self._carry(link), self._follow(), observe(self._driver, self._report)
-            )
+            await side_by_side(self._carry(link), self._follow(), self._report())
         finally:
             self._follower.unfollow()
             # gRPC asks for the next request, and keeps all this alive, until there is none.
@@ -363,7 +362,7 @@ class Session:
 
     async def _requests(self) -> AsyncIterator[pb.SessionRequest]:
         yield self._follower.hello()
-        told, reported = None, None
+        told = None
         while True:
             await self._to_tell.wait()
             self._to_tell.clear()
@@ -374,10 +373,9 @@ class Session:
                 yield pb.SessionRequest(applied=pb.Applied(revision=told))
             while self._saved:
                 yield pb.SessionRequest(recovery=to_proto(self._saved.pop()))
-            if self._inventory is not reported and self._inventory is not None:
-                reported = self._inventory
-                report = pb.InventoryReport(inventory=to_proto(reported))
-                yield pb.SessionRequest(inventory=report)
+            if self._report_due is not None:
+                report, self._report_due = self._report_due, None
+                yield pb.SessionRequest(inventory=pb.InventoryReport(inventory=report))
             if not self._follower.in_step:
                 await self._follower.clock.sleep(ACKNOWLEDGE_SECONDS)
 
@@ -452,26 +450,31 @@ class Session:
 
     # -- reporting --------------------------------------------------------------------------------
 
-    def _report(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-        self._to_tell.set()
+    async def _report(self) -> None:
+        async for inventory in observations(self._driver):
+            # Not in `_requests`: what has been applied is told meanwhile.
+            self._report_due = await inventory_to_proto(inventory)
+            self._to_tell.set()
 
 
-async def observe(driver: Driver, report: Callable[[Inventory], None]) -> None:
-    """Report what is on the host, now and whenever that has changed, until cancelled."""
-    await _take_inventory(driver, report)
+async def observations(driver: Driver) -> AsyncIterator[Inventory]:
+    """What is on the host, now and whenever that has changed."""
+    found = await _inventory(driver)
+    if found is not None:
+        yield found
     async for _ in driver.changes():
-        await _take_inventory(driver, report)
+        found = await _inventory(driver)
+        if found is not None:
+            yield found
 
 
-async def _take_inventory(driver: Driver, report: Callable[[Inventory], None]) -> None:
+async def _inventory(driver: Driver) -> Inventory | None:
     try:
-        inventory = await driver.inventory()
+        return await driver.inventory()
     except DriverError as error:
         # Rather nothing than less than the truth; the next change or session asks again.
         log.warning("no inventory: %s", error)
-        return
-    report(inventory)
+        return None
 
 
 def gone(problem: str) -> PoolError:

@@ -71,10 +71,12 @@ def _connected(file: Path) -> sqlite3.Connection:
 
 
 async def vms_come_and_go(pool: SharedPool) -> None:
-    """The master finds 10,000 VMs, and then that they are gone, over and over."""
+    """The master finds 10,000 VMs, and then that they are gone; then a member does; and again."""
     master, there, read = await pool.master(), 0, 0
-    for sim, number in cycle(((MANY, VMS), ("", 0))):
-        master.describe(sim)
+    member = next(host for host in pool.hosts if host is not master)
+    steps = [(host, *loads) for host in (master, member) for loads in ((MANY, VMS), ("", 0))]
+    for host, sim, number in cycle(steps):
+        host.describe(sim)
         async with asyncio.timeout(LOADING_SECONDS):
             while there != number:
                 # Asked for rather than told: the master has enough to do.
