@@ -95,7 +95,7 @@ class EtcdCluster:
         arguments: Sequence[str] = (),
     ) -> None:
         scheme = "http" if authority is None else "https"
-        ports = iter(_free_ports(2 * size))
+        ports = iter(free_ports(2 * size))
         urls = {
             f"m{number}": _Urls(
                 f"{scheme}://127.0.0.1:{next(ports)}", f"{scheme}://127.0.0.1:{next(ports)}"
@@ -189,7 +189,7 @@ def _tls_arguments(authority: Authority) -> tuple[str, ...]:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on."""
     probes = [socket.socket() for _ in range(count)]
     try:

@@ -18,7 +18,9 @@ from typing import Any
 import grpc
 
 from poolcore.clock import Clock
+from poolcore.errors import PoolError, Reason
 from poolmanager.etcd.v3 import rpc_pb2 as pb
+from poolmaster.store.etcd.versions import refusal
 from poolmaster.store.contract import StoreUnavailable
 from poolmaster.store.etcd.calls import (
     HAS_LEADER,
@@ -220,6 +222,21 @@ class Cluster:
     async def status(self, endpoint: Endpoint) -> pb.StatusResponse:
         """How one member is; raises `grpc.aio.AioRpcError`."""
         return await endpoint.call(STATUS, pb.StatusRequest(), seconds=TRY_SECONDS)
+
+    async def check_versions(self) -> None:
+        """Raise `ETCD_VERSION_REFUSED` if a member that answers is of a release that is."""
+        for endpoint in self._endpoints:
+            if not endpoint.is_ready():
+                continue
+            try:
+                version = (await self.status(endpoint)).version
+            except grpc.aio.AioRpcError as error:
+                log.info("%s does not tell its version: %s", endpoint.address, described(error))
+                continue
+            if (problem := refusal(version)) is not None:
+                raise PoolError(
+                    Reason.ETCD_VERSION_REFUSED, address=endpoint.address, problem=problem
+                )
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:

@@ -110,11 +110,13 @@ class EtcdStore:
         """Found an empty store for a pool that has none in this cluster, or one `replacing` it.
 
         Raises `PoolError` `STATE_OF_ANOTHER_POOL` if there is one of another incarnation,
-        `StoreUnavailable`, or `OutcomeUnknown`: then `open` says whether it was founded.
+        `ETCD_VERSION_REFUSED`, `StoreUnavailable`, or `OutcomeUnknown`: then `open` says whether it was founded.
         """
         key = _identity_key(options, pool)
         cluster = Cluster(options.addresses, clock=options.clock, tls=options.tls)
         try:
+            await cluster.endpoint()
+            await cluster.check_versions()
             before = None if replacing is None else _identity_value(pool, replacing)
             answer = await _sent(
                 cluster,
@@ -140,16 +142,17 @@ class EtcdStore:
     ) -> EtcdStore:
         """Open the store of a pool, of this incarnation if one is named.
 
-        Raises `PoolError` `STATE_CORRUPT` when the cluster has none, `STATE_OF_ANOTHER_POOL` when
-        it is of another incarnation, `STATE_SCHEMA_TOO_NEW`, or `StoreUnavailable`.
+        Raises `PoolError` `STORE_MISSING` when the cluster has none, `STATE_OF_ANOTHER_POOL` when
+        it is of another incarnation, `STATE_SCHEMA_TOO_NEW`, `ETCD_VERSION_REFUSED`, or
+        `StoreUnavailable`.
         """
         key = _identity_key(options, pool)
         cluster = Cluster(options.addresses, clock=options.clock, tls=options.tls)
         try:
             kvs = (await _read(cluster, pb.RangeRequest(key=key))).kvs
             if not kvs:
-                problem = "the cluster has no store of this pool"
-                raise PoolError(Reason.STATE_CORRUPT, path=f"etcd:{key.decode()}", problem=problem)
+                raise PoolError(Reason.STORE_MISSING, pool=pool, store=f"etcd:{key.decode()}")
+            await cluster.check_versions()
             found = json.loads(kvs[0].value)
             if found["schema"] > SCHEMA:
                 raise PoolError(
