@@ -53,7 +53,7 @@ class OwnSession:
                 )
         finally:
             follower.following = None
-            follower.heard = follower.clock.monotonic()
+            follower.heard = follower.kept_up = follower.clock.monotonic()
 
     async def _report(self, session: Session) -> None:
         async for inventory in observations(self._driver):

@@ -161,7 +161,7 @@ class Parts:
         def view() -> View:
             if follower.state is None:
                 raise no_master()
-            age = self.clock.monotonic() - follower.heard
+            age = self.clock.monotonic() - follower.kept_up
             return View(follower.state, stale=True, age_seconds=age)
 
         async def read() -> View:

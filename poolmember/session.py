@@ -25,6 +25,7 @@ from poolcore.wire.inventories import inventory_to_proto
 from poolmanager.v1 import agent_service_pb2, chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
+from poolmember.inbox import Inbox
 from poolmember.recovery import Recoveries, put_aside, saved_by
 from poolmember.replica_schema import ReplicaHead
 
@@ -34,12 +35,13 @@ log = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 3.0
 """A master that says nothing for so long, not even a heartbeat, counts as gone."""
-RECEIVED = 64
 ACKNOWLEDGE_SECONDS = 0.1
 """An acknowledgement names the last revision, so those of this time go together: a pool of 64 hosts
 would otherwise keep its master busy with them. From a replica that is in step each goes at once."""
 APPLIED_TOGETHER = 1_024
-"""Deltas that came while the last ones were made durable become durable together."""
+APPLIED_TOGETHER_BYTES = 256 * 1024
+"""Deltas that came while the last ones were made durable become durable together; not more than the
+event loop can do without everybody else waiting for it, about 20 ms."""
 
 SOFTWARE = SoftwareVersion(
     product_version=PRODUCT_VERSION, api_version=API_VERSION, schema_version=SCHEMA_VERSION
@@ -109,6 +111,8 @@ class Follower:
     """The highest term that was obeyed."""
     heard: float = 0.0
     """On the monotonic clock: when the master was last heard."""
+    kept_up: float = 0.0
+    """On the monotonic clock: `state` is all that the master had told then."""
     following: Head | None = None
     """The head of the master this host has a session with."""
     last_master: HostId | None = None
@@ -148,7 +152,7 @@ class Follower:
                 self.state, self.term = remembered, self.store.head.highest_term
             else:
                 self.state, self.term = await self.store.load()
-            self.heard = self.clock.monotonic()
+            self.heard = self.kept_up = self.clock.monotonic()
             self.loaded = True
 
     async def settle(self) -> bool:
@@ -326,9 +330,7 @@ class Session:
         self._follower = follower
         self._driver = driver
         self._on_welcome = on_welcome
-        self._received: asyncio.Queue[pb.SessionResponse | Exception] = asyncio.Queue(RECEIVED)
-        self._held: pb.SessionResponse | Exception | None = None
-        """Taken from `_received` while looking for more deltas, and next in line."""
+        self._inbox = Inbox()
         self._applied: int | None = None
         """The last revision that this session has brought; none before the first."""
         self._report_due: agent_service_pb2.Inventory | None = None
@@ -353,12 +355,20 @@ class Session:
 
     async def _carry(self, link: Link) -> None:
         try:
-            await link(self._requests(), self._received.put)
+            await link(self._requests(), self._receive)
             end: Exception = gone("it ended the session")
         except Exception as error:
             end = error
-        # In line behind what has been received, which still counts: above all that we are ejected.
-        await self._received.put(end)
+        # Behind what has been received, which still counts: above all that we are ejected.
+        self._inbox.close(end)
+
+    async def _receive(self, response: pb.SessionResponse) -> None:
+        now = self._follower.clock.monotonic()
+        if self._follower.following is not None:
+            # Not when its turn comes: to make what came before it durable may take longer than a
+            # master may be silent.
+            self._follower.heard = now
+        await self._inbox.put(response, at=now)
 
     async def _requests(self) -> AsyncIterator[pb.SessionRequest]:
         yield self._follower.hello()
@@ -385,7 +395,6 @@ class Session:
         frames: list[chain_pb2.SnapshotFrame] = []
         while True:
             response = await self._next()
-            self._follower.heard = self._follower.clock.monotonic()
             item = response.WhichOneof("item")
             if self._follower.following is None and item not in {"welcome", "eject"}:
                 raise gone("it began without a welcome")
@@ -393,7 +402,7 @@ class Session:
                 case "welcome":
                     await self._welcomed(response.welcome)
                 case "deltas":
-                    data = self._with_waiting(response)
+                    data = await self._with_waiting(response)
                     self._tell_applied(await self._follower.apply(data))
                     succession = self._follower.succession
                     if succession is not None and succession.heir == self._follower.host:
@@ -409,6 +418,7 @@ class Session:
                     raise Ejected(response.eject.task)
                 case _:
                     pass
+            self._follower.kept_up = self._inbox.taken_up_to
 
     async def _welcomed(self, welcome: pb.Welcome) -> None:
         await self._follower.welcome(from_proto(welcome.head))
@@ -421,27 +431,21 @@ class Session:
         self._to_tell.set()
 
     async def _next(self) -> pb.SessionResponse:
-        if self._held is not None:
-            item, self._held = self._held, None
-        else:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    item = await self._received.get()
-            except TimeoutError:
-                raise gone(f"silent for {SILENCE_SECONDS:g} s") from None
-        if isinstance(item, Exception):
-            raise item
-        return item
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                return await self._inbox.take()
+        except TimeoutError:
+            raise gone(f"silent for {SILENCE_SECONDS:g} s") from None
 
-    def _with_waiting(self, first: pb.SessionResponse) -> list[bytes]:
+    async def _with_waiting(self, first: pb.SessionResponse) -> list[bytes]:
         """The deltas of `first` and of those right behind it that have already come."""
         data = list(first.deltas.deltas)
-        while len(data) < APPLIED_TOGETHER and not self._received.empty():
-            item = self._received.get_nowait()
-            if isinstance(item, Exception) or not item.HasField("deltas"):
-                self._held = item
+        size = sum(map(len, data))
+        while (more := self._inbox.next_deltas()) is not None:
+            size += more.ByteSize()
+            if len(data) >= APPLIED_TOGETHER or size > APPLIED_TOGETHER_BYTES:
                 break
-            data += item.deltas.deltas
+            data += (await self._inbox.take()).deltas.deltas
         return data
 
     def _tell_applied(self, revision: int) -> None:

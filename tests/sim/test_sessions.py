@@ -77,6 +77,33 @@ def test_heartbeats_keep_a_quiet_session_alive() -> None:
     played(scenario)
 
 
+def test_a_master_is_heard_while_a_slow_disk_takes_what_it_said() -> None:
+    async def scenario(at: Field) -> None:
+        follower = await at.member()
+        append = follower.store.append
+
+        async def slow(deltas: Any) -> None:
+            await at.clock.sleep(3)
+            await append(deltas)
+
+        async with at.attached(follower) as session:
+            await at.in_step(follower)
+            follower.store.append = slow  # type: ignore[method-assign]
+            began = at.clock.monotonic()
+            for number in range(25):
+                await at.rename(f"name {number}")
+                await at.clock.sleep(0.1)
+                silent = at.clock.monotonic() - follower.heard
+                assert silent <= 2 * FailoverTimings().heartbeat_seconds
+                # What it tells as stale is not called newer than it is.
+                assert follower.kept_up <= began
+            await at.in_step(follower)
+            assert not session.done()
+        assert follower.kept_up > began
+
+    played(scenario)
+
+
 def test_another_session_of_the_same_host_replaces_the_first() -> None:
     async def scenario(at: Field) -> None:
         first, second = await at.member(), await at.member()
