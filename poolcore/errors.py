@@ -487,8 +487,8 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.STORE_MISSING: Entry(
         Status.NOT_FOUND, Exit.USAGE,
         "There is no store of pool {pool} at {store}.",
-        "Check the cluster and the prefix. If what it held is gone for good, one host can go on from "
-        "its replica: `pool emergency-transition-to-master` there.",
+        "Check the cluster and the prefix. If what it held is gone for good, one host can go on "
+        "from its replica: `pool emergency-transition-to-master` there.",
     ),
     Reason.ETCD_VERSION_REFUSED: Entry(
         Status.FAILED_PRECONDITION, Exit.USAGE,

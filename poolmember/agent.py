@@ -198,6 +198,8 @@ class Agent:
             return pb.ReadNonceResponse()
         try:
             found = await store.read(NONCE)
+        except StoreError:
+            return pb.ReadNonceResponse()
         finally:
             await store.close()
         return pb.ReadNonceResponse(nonce=found.items[0].value.decode() if found.items else None)

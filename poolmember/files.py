@@ -114,8 +114,11 @@ async def _begun(url: str, pool: PoolId, refusal: PoolError) -> urls.SharedStore
     Only such a one is of the pool derived from this host and was never claimed by a master.
     """
     store = await urls.open_store(url, pool=pool)
-    head = await read_head(store)
-    if head is not None and head.term > 1:
+    try:
+        head = await read_head(store)
+        if head is not None and head.term > 1:
+            raise refusal
+    except BaseException:
         await store.close()
-        raise refusal
+        raise
     return store

@@ -28,7 +28,6 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """A batch has up to 1 MiB of deltas, and the objects once more; etcd's default is 1.5 MiB."""
 QUOTA_BYTES = 2 * 1024 * 1024 * 1024
 KEPT_REVISIONS = 20_000
-"""The store compacts itself earlier; this is for a pool without a master."""
 
 
 class EtcdRefused(Exception):

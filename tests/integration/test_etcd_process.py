@@ -13,10 +13,10 @@ import grpc
 import pytest
 
 from poolcore.clock import SystemClock
+from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmaster.store.contract import StoreUnavailable
 from poolmaster.store.etcd.calls import RANGE
 from poolmaster.store.etcd.cluster import Cluster
-from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmember.etcd.member import EtcdMember
 from poolmember.etcd.process import EtcdProcess
 from support.etcd import free_ports
@@ -95,7 +95,7 @@ async def test_it_is_started_again_when_it_ends_by_itself(
         (first,) = pids(tmp_path)
         os.kill(first, signal.SIGKILL)
         async with asyncio.timeout(START_SECONDS):
-            while pids(tmp_path) in ([], [first]):
+            while pids(tmp_path) in ([], [first]):  # noqa: ASYNC110 - /proc tells nobody
                 await asyncio.sleep(0.05)
         assert await answering(member) == cluster
         await process.stop()

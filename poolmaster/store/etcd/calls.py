@@ -35,11 +35,19 @@ LEASE_REVOKE = Method(
 LEASE_KEEP_ALIVE = Method(
     "/etcdserverpb.Lease/LeaseKeepAlive", pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse
 )
+MEMBER_LIST = Method(
+    "/etcdserverpb.Cluster/MemberList", pb.MemberListRequest, pb.MemberListResponse
+)
+MEMBER_ADD = Method("/etcdserverpb.Cluster/MemberAdd", pb.MemberAddRequest, pb.MemberAddResponse)
+MEMBER_REMOVE = Method(
+    "/etcdserverpb.Cluster/MemberRemove", pb.MemberRemoveRequest, pb.MemberRemoveResponse
+)
+MEMBER_PROMOTE = Method(
+    "/etcdserverpb.Cluster/MemberPromote", pb.MemberPromoteRequest, pb.MemberPromoteResponse
+)
 STATUS = Method("/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse)
 
-HAS_LEADER = (("hasleader", "true"),)
-"""Sent with calls: a member that knows no leader refuses at once instead of letting them hang."""
-
+_NO_LEADER = ("etcdserver: no leader", "etcdserver: leader changed")
 _CERTAINLY_NOT_APPLIED = (
     "etcdserver: no leader",
     "etcdserver: not capable",
@@ -52,12 +60,12 @@ crosses the quota is applied and answered with it. Nor is anything that timed ou
 _TOO_LARGE = (
     "etcdserver: request is too large",
     "etcdserver: too many operations in txn request",
-    # The limit of the member's gRPC server; the codes differ between releases.
+    # The limit of the member's gRPC server for what it receives.
     "grpc: received message larger than max",
-    "trying to send message larger than max",
 )
+_NO_SPACE = "etcdserver: mvcc: database space exceeded"
 _LEASE_GONE = "etcdserver: requested lease not found"
-_OTHER_MEMBERS_MAY_ANSWER = frozenset(
+_THIS_MEMBER_CANNOT = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -74,14 +82,13 @@ _REFUSED = frozenset(
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.UNIMPLEMENTED,
     }
 )
-"""Codes with which a request is refused before it is proposed, or by every member alike."""
+"""Codes with which etcd refuses a request before it is proposed, or at every member alike."""
 
 
 def is_too_large(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the request exceeds a limit of the cluster."""
+    """Whether the request exceeds a limit of the cluster, and so was not even proposed."""
     return any(text in (error.details() or "") for text in _TOO_LARGE)
 
 
@@ -90,15 +97,27 @@ def is_lease_gone(error: grpc.aio.AioRpcError) -> bool:
     return (error.details() or "").startswith(_LEASE_GONE)
 
 
+def has_no_leader(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the member would answer if the cluster had a leader, or the same one as before."""
+    return (error.details() or "").startswith(_NO_LEADER)
+
+
+def never_proposed(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the member refused because of itself, before anybody else knew of the request."""
+    return (error.details() or "").startswith(_CERTAINLY_NOT_APPLIED)
+
+
 def was_not_applied(error: grpc.aio.AioRpcError) -> bool:
     """Whether what failed so was certainly not applied, and never will be."""
-    details = error.details() or ""
-    return details.startswith(_CERTAINLY_NOT_APPLIED) or error.code() in _REFUSED
+    # What stands between us and etcd has codes too, but not etcd's words.
+    by_etcd = (error.details() or "").startswith("etcdserver: ")
+    return never_proposed(error) or (by_etcd and error.code() in _REFUSED)
 
 
 def may_be_answered_by_another(error: grpc.aio.AioRpcError) -> bool:
-    """Whether it is this member that cannot answer, not the request that is wrong."""
-    return error.code() in _OTHER_MEMBERS_MAY_ANSWER
+    """Whether it is this member that cannot answer, not the request or the whole cluster."""
+    no_space = (error.details() or "").startswith(_NO_SPACE)
+    return error.code() in _THIS_MEMBER_CANNOT and not no_space
 
 
 def described(error: grpc.aio.AioRpcError) -> str:
