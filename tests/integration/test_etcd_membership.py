@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -25,6 +26,8 @@ from poolmember.etcd.process import EtcdProcess
 from support.etcd import free_ports
 
 pytestmark = pytest.mark.etcd
+
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
 TOKEN = "incarnation"
@@ -96,29 +99,22 @@ async def when(cluster: Cluster, *names: str) -> tuple[ClusterMember, ...]:
             await asyncio.sleep(0.05)
 
 
-async def grown(there: Hosts, cluster: Cluster, name: str, *present: str) -> float:
-    """Take a host in as a voter; how long etcd refused to begin with that, in seconds."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+async def grown(there: Hosts, cluster: Cluster, name: str, *present: str) -> None:
+    """Take a host in as a voter."""
+    added = await insisted(lambda: add_learner(cluster, there.peers[name]))
+    there.start(name, *present, joins=True)
+    await insisted(lambda: promote(cluster, added.id))
+    await when(cluster, *present, name)
+
+
+async def insisted(change: Callable[[], Awaitable[T]]) -> T:
+    """Ask for a change until etcd does not refuse it any more."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
-                added = await add_learner(cluster, there.peers[name])
-            except (NotNow, StoreUnavailable):
-                await asyncio.sleep(0.1)
-                continue
-            break
-        refused = loop.time() - began
-        there.start(name, *present, joins=True)
-        while True:
-            try:
-                await promote(cluster, added.id)
+                return await change()
             except (NotNow, StoreUnavailable):
                 await asyncio.sleep(0.05)
-                continue
-            break
-    await when(cluster, *present, name)
-    return refused
 
 
 async def test_a_cluster_grows_and_replaces_a_voter_that_is_gone(tmp_path: Path) -> None:
@@ -136,7 +132,8 @@ async def test_a_cluster_grows_and_replaces_a_voter_that_is_gone(tmp_path: Path)
             with pytest.raises(NotNow):
                 await add_learner(cluster, there.peers["d"])
             (dead,) = (m for m in await members(cluster) if m.name == "c")
-            await remove(cluster, dead.id)
+            # Not before the others have noticed that it is gone.
+            await insisted(lambda: remove(cluster, dead.id))
             await remove(cluster, dead.id)
             await grown(there, cluster, "d", "a", "b")
 

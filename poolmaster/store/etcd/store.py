@@ -77,7 +77,7 @@ class EtcdOptions:
     tls: Tls | None = None
     kept_versions: int | None = None
     """How many versions watches may start from; none leaves compaction to the cluster's owner."""
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = field(default_factory=SystemClock, compare=False)
 
 
 class EtcdStore:
