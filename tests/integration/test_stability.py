@@ -8,8 +8,9 @@ import asyncio
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, closing
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -48,26 +49,33 @@ async def busy_processors() -> AsyncIterator[None]:
             await process.wait()
 
 
-async def stalling_disk(files: list[Path]) -> None:
-    """Let no commit to these SQLite files end for 300 ms, again and again, until cancelled.
+@contextmanager
+def stalling_disks(files: list[Path]) -> Iterator[None]:
+    """Let no commit to these SQLite files end for 300 ms, again and again.
 
-    Somebody else holds their write locks for so long. To who commits, that is what a disk is that
-    takes 300 ms for an fsync: a thread waits inside SQLite, and reads go on. A real disk can be
-    made slow only with the rights of root, and for everybody.
+    Somebody else holds the write lock of each for so long, whatever keeps this process busy
+    meanwhile. To who commits, that is what a disk is that takes 300 ms for an fsync: a thread waits
+    inside SQLite, and reads go on. A real disk can be made slow only with the rights of root, and
+    for everybody.
     """
-    with ExitStack() as connections:
-        opened = [connections.enter_context(closing(_connected(file))) for file in files]
-        while True:
-            await asyncio.sleep(BETWEEN_STALLS_SECONDS)
-            for connection in opened:
-                await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
-            await asyncio.sleep(STALL_SECONDS)
-            for connection in opened:
-                connection.execute("ROLLBACK")
+    over = threading.Event()
+    threads = [threading.Thread(target=_stall, args=(file, over)) for file in files]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
-def _connected(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(file, isolation_level=None, timeout=60.0, check_same_thread=False)
+def _stall(file: Path, over: threading.Event) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=60.0)) as connection:
+        while not over.wait(BETWEEN_STALLS_SECONDS):
+            connection.execute("BEGIN IMMEDIATE")
+            over.wait(STALL_SECONDS)
+            connection.execute("ROLLBACK")
 
 
 async def vms_come_and_go(pool: SharedPool) -> None:
@@ -112,13 +120,10 @@ async def test_no_master_is_replaced_for_having_much_to_do(
         files = [pool.file, *(host.state_dir / "replica.db" for host in pool.hosts)]
         async with busy_processors(), writers([pool.endpoints] * CLIENTS) as book:
             async with asyncio.TaskGroup() as tasks:
-                troubles = [
-                    tasks.create_task(stalling_disk(files)),
-                    tasks.create_task(vms_come_and_go(pool)),
-                ]
-                await asyncio.sleep(STABILITY_SECONDS)
-                for trouble in troubles:
-                    trouble.cancel()
+                with stalling_disks(files):
+                    loading = tasks.create_task(vms_come_and_go(pool))
+                    await asyncio.sleep(STABILITY_SECONDS)
+                loading.cancel()
             await book.goes_on(CLIENTS)
         await pool.chain.read_on()
         book.check(pool.chain.requests)
