@@ -143,8 +143,13 @@ class PairChaos(Misfortunes):
         uuid: HostId | None = state.pool.in_step
         host = next((h for h in self.world.hosts.values() if h.uuid == uuid), None)
         replica = None if host is None or host.disk.replica is None else host.disk.replica.state
-        # It may not have heard yet that it is to be in step.
-        return host if replica is not None and replica.pool.in_step == uuid else None
+        if replica is None:
+            return None
+        # Without a break since what it has: it may not have heard yet that it fell out of step, or
+        # that it is to be in step again.
+        since = range(replica.revision, state.revision + 1)
+        states = [register.states.get(revision) for revision in since]
+        return host if all(s is not None and s.pool.in_step == uuid for s in states) else None
 
     async def _end(self) -> None:
         """A daemon is told to end, as by SIGTERM; it has not long."""
