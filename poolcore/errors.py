@@ -247,7 +247,7 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.STORE_UNAVAILABLE: Entry(
         Status.UNAVAILABLE, Exit.NO_MASTER,
         "The pool's store does not take the change: {problem}.",
-        "Check the disk of the master; nothing was changed.",
+        "Check the disk of the master, or the cluster that is its store; nothing was changed.",
     ),
     Reason.JOIN_REFUSED: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
