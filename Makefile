@@ -43,6 +43,11 @@ sim: $(STAMP) ## Play simulated chaos: SEEDS=1000 FIRST=0 make sim
 test-strain: $(STAMP) ## A master with too much to do is not replaced: STABILITY_SECONDS=1800 make test-strain
 	@$(BIN)/python -m pytest -m strain $(PYTEST_ARGS) tests/integration/test_stability.py
 
+.PHONY: test-etcd
+test-etcd: $(STAMP) ## Tests with real etcd clusters (installs Debian's etcd-server, as root, if there is none)
+	@scripts/install-etcd
+	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) -m etcd $(PYTEST_ARGS)
+
 .PHONY: test-real
 test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)
 	@scripts/install-real-deps .venv

@@ -128,6 +128,8 @@ class Reason(StrEnum):
     STATE_SCHEMA_TOO_NEW = "STATE_SCHEMA_TOO_NEW"
     STATE_OF_ANOTHER_POOL = "STATE_OF_ANOTHER_POOL"
     STATE_IN_USE = "STATE_IN_USE"
+    STORE_MISSING = "STORE_MISSING"
+    ETCD_VERSION_REFUSED = "ETCD_VERSION_REFUSED"
     RESET_WITH_VMS = "RESET_WITH_VMS"
     RECOVERY_NOT_FOUND = "RECOVERY_NOT_FOUND"
     WITNESS_CHANGED = "WITNESS_CHANGED"
@@ -245,7 +247,7 @@ CATALOG: Mapping[Reason, Entry] = {
     Reason.STORE_UNAVAILABLE: Entry(
         Status.UNAVAILABLE, Exit.NO_MASTER,
         "The pool's store does not take the change: {problem}.",
-        "Check the disk of the master; nothing was changed.",
+        "Check the disk of the master, or the cluster that is its store; nothing was changed.",
     ),
     Reason.JOIN_REFUSED: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
@@ -481,6 +483,17 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.FAILED_PRECONDITION, Exit.USAGE,
         "Another poolmember already runs on {path}.",
         "Stop it first, or give this one another --state-dir.",
+    ),
+    Reason.STORE_MISSING: Entry(
+        Status.NOT_FOUND, Exit.USAGE,
+        "There is no store of pool {pool} at {store}.",
+        "Check the cluster and the prefix. If what it held is gone for good, one host can go on "
+        "from its replica: `pool emergency-transition-to-master` there.",
+    ),
+    Reason.ETCD_VERSION_REFUSED: Entry(
+        Status.FAILED_PRECONDITION, Exit.USAGE,
+        "The member at {address} is not trusted with the pool's metadata: {problem}.",
+        "Upgrade etcd there; nothing was changed.",
     ),
     Reason.RESET_WITH_VMS: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

@@ -78,6 +78,6 @@ class Agents(Protocol):
         """A page of that, lines of JSON, and the token of the next page; none at the end."""
         ...
 
-    async def read_nonce(self, endpoint: str, store: str) -> str | None:
+    async def read_nonce(self, endpoint: str, store: str, pool: str) -> str | None:
         """The nonce that the host reads in the store of that URL; none if it cannot."""
         ...

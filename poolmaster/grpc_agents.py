@@ -66,9 +66,9 @@ class GrpcAgents:
         response = await self._call(endpoint, lambda s: s.Probe, request)
         return tuple(from_proto(u) for u in response.unreachable)
 
-    async def read_nonce(self, endpoint: str, store: str) -> str | None:
+    async def read_nonce(self, endpoint: str, store: str, pool: str) -> str | None:
         """See `Agents`."""
-        request = pb.ReadNonceRequest(store=store)
+        request = pb.ReadNonceRequest(store=store, pool=pool)
         response = await self._call(endpoint, lambda s: s.ReadNonce, request)
         return response.nonce if response.HasField("nonce") else None
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
@@ -28,8 +27,8 @@ from poolcore.replica import State
 from poolcore.wire.codec import enum_from_proto, from_proto, to_proto
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmaster.layout import NONCE
+from poolmaster.store import urls
 from poolmaster.store.contract import StoreError
-from poolmaster.store.sqlite import SqliteStore
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.home import GrpcNetwork, Home, Network
 from poolmember.identity import Member, Membership, leads_always
@@ -193,23 +192,17 @@ class Agent:
         return pb.RecoverMembersResponse(members=[to_proto(member) for member in found])
 
     async def _read_nonce(self, request: pb.ReadNonceRequest) -> pb.ReadNonceResponse:
-        path = shared_path(request.store)
         try:
-            store = await SqliteStore.open(path, pool=None, incarnation=None, shared=True)
+            store = await urls.open_store(request.store, pool=request.pool)
         except (PoolError, StoreError):
             return pb.ReadNonceResponse()
         try:
             found = await store.read(NONCE)
+        except StoreError:
+            return pb.ReadNonceResponse()
         finally:
             await store.close()
         return pb.ReadNonceResponse(nonce=found.items[0].value.decode() if found.items else None)
-
-
-def shared_path(url: str) -> Path:
-    """The file of a `sqlite:///PATH` URL."""
-    if not url.startswith("sqlite:///"):
-        raise PoolError(Reason.INVALID_VALUE, field="store", problem=f"{url!r} is no sqlite URL")
-    return Path(url.removeprefix("sqlite://"))
 
 
 def _pool_name(state: State | None, membership: Membership | None) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from poolcore.errors import PoolError, Reason
 from poolcore.replica import DEFAULT_HISTORY_REVISIONS
+from poolmaster.store.urls import StoreUrl
 from poolmember.config_values import (
     DEFAULT_PORT,
     KEYS,
@@ -29,7 +30,6 @@ from poolmember.config_values import (
     LogLevel,
     NoDriver,
     Problem,
-    SqliteStore,
     Value,
     parse_endpoint,
     parse_name,
@@ -58,7 +58,7 @@ class Config:
     state_dir: Path
     """Absolute."""
     driver: DriverSpec
-    store: SqliteStore | None
+    store: StoreUrl | None
     """What a pool founded by this host keeps its metadata in; none: a file in `state_dir`."""
     witness: bool
     """The host votes and keeps a replica, runs no VMs and never becomes master of others."""

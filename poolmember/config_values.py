@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
+from poolmaster.store import urls as store_urls
+from poolmaster.store.urls import StoreUrl
 
 DEFAULT_PORT = 7443
 DEFAULT_LIBVIRT_URI = "qemu:///system"
@@ -86,18 +88,6 @@ class NoDriver:
 
 
 DriverSpec = LibvirtDriver | SimDriver | NoDriver
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteStore:
-    """A store in one SQLite file that the daemons of this machine share."""
-
-    path: Path
-
-    @property
-    def url(self) -> str:
-        """As it is written in a configuration: `sqlite:///PATH`."""
-        return f"sqlite://{self.path}"
 
 
 class Problem(Exception):
@@ -207,17 +197,11 @@ def _driver(value: Value) -> DriverSpec:
     raise Problem(f"must be libvirt, libvirt:URI, sim, sim:FILE or none, not {text!r}")
 
 
-def _store(value: Value) -> SqliteStore:
-    text = parse_text(value)
-    scheme, _, rest = text.partition(":")
-    if scheme == "etcd":
-        raise Problem("this release has no etcd store yet; use sqlite:///PATH, or leave it out")
-    if scheme != "sqlite" or not rest.startswith("///"):
-        raise Problem(f"must be sqlite:///PATH with an absolute path, not {text!r}")
-    path = _absolute("/" + rest.lstrip("/"), Path("/"))
-    if path == Path("/"):
-        raise Problem("must name a file")
-    return SqliteStore(path)
+def _store(value: Value) -> StoreUrl:
+    try:
+        return store_urls.parse(parse_text(value))
+    except ValueError as error:
+        raise Problem(str(error)) from error
 
 
 _YES_NO = {"1": True, "true": True, "yes": True, "on": True} | {

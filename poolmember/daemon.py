@@ -123,7 +123,7 @@ class Daemon:
             history_revisions=config.history_revisions,
             recoveries=recoveries,
         )
-        shared_store = config.store.url if config.store is not None else None
+        shared_store = str(config.store) if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)
         self.emergency = Emergency(self._parts, self._roles)
         self._scripts = HostScripts(

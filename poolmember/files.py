@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
 from poolmaster.layout import read_head
+from poolmaster.store import urls
 from poolmaster.store.contract import Store
 from poolmaster.store.sqlite import SqliteStore
-from poolmember.agent import shared_path
 from poolmember.identity import Identity, Membership, Own
 from poolmember.replica_store import ReplicaStore
 from poolmember.session import Replica
@@ -83,43 +82,43 @@ class HostFiles:
         self, pool: PoolId, shared: str | None, *, incarnation: str | None = None
     ) -> tuple[Store, str]:
         """See `Files`."""
-        path = self._store_path(shared)
         chosen = incarnation or str(uuid.uuid4())
+        if shared is None:
+            path = self._state_dir.store_path
+            return await SqliteStore.found(path, pool=pool, incarnation=chosen), chosen
         try:
-            store = await SqliteStore.found(
-                path, pool=pool, incarnation=chosen, shared=shared is not None
-            )
+            store = await urls.found(shared, pool=pool, incarnation=chosen)
         except PoolError as error:
-            if shared is None or error.reason is not Reason.STATE_OF_ANOTHER_POOL:
+            if error.reason is not Reason.STATE_OF_ANOTHER_POOL:
                 raise
-            store = await _begun(path, pool, error)
+            store = await _begun(shared, pool, error)
         return store, store.incarnation
 
     async def open_store(self, membership: Membership) -> Store:
         """See `Files`."""
-        return await SqliteStore.open(
-            self._store_path(membership.store),
-            pool=membership.pool,
-            incarnation=membership.incarnation if isinstance(membership, Own) else None,
-            shared=membership.store is not None,
-        )
+        pool = membership.pool
+        incarnation = membership.incarnation if isinstance(membership, Own) else None
+        if membership.store is not None:
+            return await urls.open_store(membership.store, pool=pool, incarnation=incarnation)
+        path = self._state_dir.store_path
+        return await SqliteStore.open(path, pool=pool, incarnation=incarnation)
 
     async def open_replica(self, pool: PoolId) -> Replica:
         """See `Files`."""
         return await ReplicaStore.open(self._state_dir.replica_path, pool=pool, create=True)
 
-    def _store_path(self, shared: str | None) -> Path:
-        return shared_path(shared) if shared is not None else self._state_dir.store_path
 
-
-async def _begun(path: Path, pool: PoolId, refusal: PoolError) -> SqliteStore:
+async def _begun(url: str, pool: PoolId, refusal: PoolError) -> urls.SharedStore:
     """The shared store whose founding by this very host was cut short; anything else is refused.
 
     Only such a one is of the pool derived from this host and was never claimed by a master.
     """
-    store = await SqliteStore.open(path, pool=pool, incarnation=None, shared=True)
-    head = await read_head(store)
-    if head is not None and head.term > 1:
+    store = await urls.open_store(url, pool=pool)
+    try:
+        head = await read_head(store)
+        if head is not None and head.term > 1:
+            raise refusal
+    except BaseException:
         await store.close()
-        raise refusal
+        raise
     return store

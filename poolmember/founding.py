@@ -62,12 +62,13 @@ async def found_insistently(parts: Parts, follower: Follower) -> Change:
 async def _found_store(
     parts: Parts, pool: PoolId, objects: tuple[Any, ...], shared: str | None
 ) -> Own:
-    store, incarnation = await parts.files.found_store(pool, shared)
     try:
-        if await read_head(store) is None:
-            await found(store, Incarnation(1, incarnation), parts.identity.host, objects)
+        store, incarnation = await parts.files.found_store(pool, shared)
+        try:
+            if await read_head(store) is None:
+                await found(store, Incarnation(1, incarnation), parts.identity.host, objects)
+        finally:
+            await store.close()
     except StoreError as error:
         raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
-    finally:
-        await store.close()
     return Own(pool=pool, incarnation=incarnation, store=shared)

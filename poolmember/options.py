@@ -65,10 +65,10 @@ DriverOption = Annotated[
 StoreOption = Annotated[
     str | None,
     typer.Option(
-        metavar="sqlite:///PATH",
-        help="For the host that founds a pool: a file in which the daemons of this machine keep "
-        "the pool's metadata together. Default: a file in the state directory, for this host "
-        "alone.",
+        metavar="etcd:HOST:PORT,…|sqlite:///PATH",
+        help="For the host that founds a pool: an etcd cluster of yours in which the pool keeps "
+        "its metadata (?prefix=, &ca=, &cert=, &key= behind it), or a file that the daemons of "
+        "this machine share. Default: a file in the state directory, for this host alone.",
     ),
 ]
 WitnessOption = Annotated[

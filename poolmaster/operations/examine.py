@@ -59,11 +59,13 @@ class Examiner:
         unreachable = tuple(u for group in found for u in group)
         return replace(facts, unreachable=(*facts.unreachable, *unreachable))
 
-    async def same_store(self, facts: HostFacts, endpoint: str, store: str | None) -> HostFacts:
+    async def same_store(
+        self, facts: HostFacts, endpoint: str, store: str | None, pool: str
+    ) -> HostFacts:
         """The facts, if the host sees the store that the pool's hosts share; else refused."""
         if store is None:
             return facts
-        nonce = await self.agents.read_nonce(endpoint, store)
+        nonce = await self.agents.read_nonce(endpoint, store, pool)
         if nonce != await self.own_nonce():
             problem = f"it finds another store, or none, at {store}"
             raise PoolError(Reason.STORE_NOT_SHARED, host=facts.name_label, problem=problem)

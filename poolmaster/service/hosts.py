@@ -84,7 +84,7 @@ async def _examine(
     takes_hosts_in(state.host(master.host))
     facts = await master.examiner.measured(endpoint)
     facts = await master.examiner.reachability(state, facts)
-    facts = await master.examiner.same_store(facts, endpoint, master.shared_store)
+    facts = await master.examiner.same_store(facts, endpoint, master.shared_store, master.pool)
     return facts, preflight(state, facts, master=master.host, force=force)
 
 

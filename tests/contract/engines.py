@@ -5,15 +5,21 @@ A new engine gets a harness here and a name in `conftest.py`; nothing else of th
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import struct
+import uuid
 from pathlib import Path
 from typing import Protocol
 
 from contract.remote_store import RemoteStore
+from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmaster.store.contract import Store
+from poolmaster.store.etcd.calls import DELETE_RANGE
+from poolmaster.store.etcd.store import EtcdOptions, EtcdStore
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
 from poolmaster.store.sqlite import SqliteOptions, SqliteStore
+from support.etcd import EtcdCluster
 from support.virtual_clock import VirtualClock
 
 KEPT_VERSIONS = 50
@@ -33,8 +39,8 @@ class Engine(Protocol):
         """A further handle on the store; the first call founds it."""
         ...
 
-    async def pass_time(self, seconds: float) -> None:
-        """Let leases grow older."""
+    async def pass_time(self, seconds: float, *, ends: bool = False) -> None:
+        """Let leases grow older; `ends`: so that one ends, which takes some engines longer."""
         ...
 
     async def close(self) -> None:
@@ -59,7 +65,7 @@ class MemoryEngine:
         self._handles.append(self._handle(self.data, clock=self.clock))
         return self._handles[-1]
 
-    async def pass_time(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float, *, ends: bool = False) -> None:
         await self.clock.advance(seconds)
 
     async def close(self) -> None:
@@ -108,7 +114,7 @@ class SqliteEngine:
             self.path, pool=POOL, incarnation=INCARNATION, shared=True, options=options
         )
 
-    async def pass_time(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float, *, ends: bool = False) -> None:
         self.clock.advance(seconds)
 
     async def close(self) -> None:
@@ -129,3 +135,36 @@ class SqliteEngineOfTwoProcesses(SqliteEngine):
         return await RemoteStore.open(
             self._socket, self.path, self.clock_path, kept_versions=self.kept_versions
         )
+
+
+class EtcdEngine:
+    """Handles on a store in a running cluster, of an incarnation of its own."""
+
+    too_many_bytes = 2 * 1024 * 1024
+    LATE_SECONDS = 2.0
+    """By how much a lease may end late: its leader looks twice a second, and has work to do."""
+
+    def __init__(self, cluster: EtcdCluster, *, kept_versions: int = KEPT_VERSIONS) -> None:
+        self.cluster = cluster
+        self.options = EtcdOptions(
+            addresses=cluster.addresses, tls=cluster.tls, kept_versions=kept_versions
+        )
+        self.incarnation = str(uuid.uuid4())
+        self._handles: list[EtcdStore] = []
+
+    async def open(self) -> EtcdStore:
+        make = EtcdStore.open if self._handles else EtcdStore.found
+        handle = await make(self.options, pool=POOL, incarnation=self.incarnation)
+        self._handles.append(handle)
+        return handle
+
+    async def pass_time(self, seconds: float, *, ends: bool = False) -> None:
+        await asyncio.sleep(seconds + (self.LATE_SECONDS if ends else 0.0))
+
+    async def close(self) -> None:
+        for handle in self._handles:
+            await handle.close()
+        # Otherwise leases that end later would count in the versions of the next test's store.
+        async with self.cluster.client(*self.cluster.members) as client:
+            everything = pb.DeleteRangeRequest(key=b"\x00", range_end=b"\x00")
+            await client.ask(DELETE_RANGE, everything)

@@ -19,9 +19,9 @@ async def test_a_key_goes_when_its_lease_ends(store: Store, engine: Engine) -> N
     lease = await store.grant_lease(5)
     await store.transact([], [Write(b"alive", b"1", lease), Write(b"kept", b"1")])
 
-    await engine.pass_time(4.9)
+    await engine.pass_time(4)
     assert await is_there(store, b"alive")
-    await engine.pass_time(0.2)
+    await engine.pass_time(1.1, ends=True)
 
     assert not await is_there(store, b"alive")
     assert [item.key for item in (await store.read(*EVERYTHING)).items] == [b"kept"]
@@ -37,7 +37,7 @@ async def test_keeping_it_alive_prolongs_it(store: Store, engine: Engine) -> Non
         assert await store.keep_alive(lease)
     assert await is_there(store, b"alive")
 
-    await engine.pass_time(5.1)
+    await engine.pass_time(5.1, ends=True)
 
     assert not await store.keep_alive(lease)
     assert not await is_there(store, b"alive")
@@ -52,7 +52,7 @@ async def test_another_handle_sees_and_outlives_the_lease(
 
     await engine.pass_time(4)
     assert await is_there(other, b"alive"), "closing is not revoking"
-    await engine.pass_time(1.1)
+    await engine.pass_time(1.1, ends=True)
     assert not await is_there(other, b"alive")
 
 
@@ -76,15 +76,15 @@ async def test_the_last_write_decides_which_lease_a_key_belongs_to(
     await store.transact([], [Write(key, b"1", short) for key in keys])
     await store.transact([], [Write(b"freed", b"2"), Write(b"moved", b"2", long)])
 
-    await engine.pass_time(3)
+    await engine.pass_time(3, ends=True)
     assert [item.key for item in (await store.read(*EVERYTHING)).items] == [b"freed", b"moved"]
-    await engine.pass_time(18)
+    await engine.pass_time(18, ends=True)
     assert [item.key for item in (await store.read(*EVERYTHING)).items] == [b"freed"]
 
 
 async def test_a_write_under_an_ended_lease_is_refused_whole(store: Store, engine: Engine) -> None:
     lease = await store.grant_lease(1)
-    await engine.pass_time(1.1)
+    await engine.pass_time(1.1, ends=True)
 
     with pytest.raises(LeaseGone):
         await store.transact([], [Write(b"a", b"1"), Write(b"b", b"1", lease)])
@@ -109,7 +109,7 @@ async def test_a_watch_sees_a_lease_end_with_nobody_writing(
     await store.transact([], [Write(b"alive", b"1", lease)])
     async with watching(other, *EVERYTHING, after_version=0) as watcher:
         await watcher.until(b"alive", b"1")
-        await engine.pass_time(5.1)
+        await engine.pass_time(5.1, ends=True)
         told = await watcher.until(b"alive", None)
 
     assert told == [WatchEvent(b"alive", b"1", 1), WatchEvent(b"alive", None, 2)]
@@ -120,7 +120,7 @@ async def test_an_ended_lease_and_a_transaction_take_a_version_each(
 ) -> None:
     lease = await store.grant_lease(1)
     await store.transact([], [Write(b"alive", b"1", lease)])
-    await engine.pass_time(1.1)
+    await engine.pass_time(1.1, ends=True)
 
     assert await store.transact([Compare(b"alive", None)], [Write(b"a", b"1")])
 

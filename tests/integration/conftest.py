@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Generator
 import pytest
 
 from support.daemons import Cluster, Loopback, running_cluster
+from support.etcd import EtcdCluster
 
 CLUSTER: pytest.StashKey[Cluster] = pytest.StashKey()
 
@@ -28,6 +29,22 @@ async def cluster(
     async with running_cluster(tmp_path_factory.mktemp("pool"), loopback) as cluster:
         request.node.stash[CLUSTER] = cluster
         yield cluster
+
+
+@pytest.fixture(params=["sqlite", pytest.param("etcd", marks=pytest.mark.etcd)])
+async def store_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
+    """Where hosts share a store: a file (of `shared_pool`'s choice) and a cluster of three."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    etcd = EtcdCluster(tmp_path_factory.mktemp("etcd"), size=3)
+    try:
+        await etcd.start()
+        yield f"etcd:{','.join(etcd.addresses)}"
+    finally:
+        etcd.kill()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -59,9 +59,11 @@ async def restarted_with(pool: SharedPool, clocks: Clocks) -> None:
         await pool.attached(await pool.one_master())
 
 
-async def test_a_clock_that_jumps_an_hour_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_clock_that_jumps_an_hour_changes_nothing(
+    cluster: Cluster, tmp_path: Path, store_url: str
+) -> None:
     clocks = Clocks(tmp_path)
-    async with shared_pool(cluster, tmp_path) as pool, watcher(pool) as watching:
+    async with shared_pool(cluster, tmp_path, url=store_url) as pool, watcher(pool) as watching:
         await restarted_with(pool, clocks)
         master = await pool.master()
         before = await pool.chain.head()

@@ -40,10 +40,10 @@ BEFORE_THE_CLAIM = list(POINTS)[:4]
 
 
 async def test_no_call_fails_and_no_write_is_lost_while_the_mastership_goes_back_and_forth(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, store_url: str
 ) -> None:
     async with (
-        shared_pool(cluster, tmp_path) as pool,
+        shared_pool(cluster, tmp_path, url=store_url) as pool,
         PoolClient.connect(*pool.endpoints) as client,
         watcher(pool) as watching,
     ):
@@ -71,10 +71,10 @@ def _term(record: MasterRecord) -> int:
 @pytest.mark.parametrize("dying", [OLD, TARGET, THIRD])
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_host_dies_when_a_designation_has_come_to(
-    point: str, dying: str, cluster: Cluster, tmp_path: Path
+    point: str, dying: str, cluster: Cluster, tmp_path: Path, store_url: str
 ) -> None:
     """The host that has come to the step stands still there until the other one is dead."""
-    async with shared_pool(cluster, tmp_path) as pool, watcher(pool) as watching:
+    async with shared_pool(cluster, tmp_path, url=store_url) as pool, watcher(pool) as watching:
         hosts = dict(zip((OLD, TARGET, THIRD), pool.hosts, strict=True))
         before = await pool.chain.head()
         here, victim = hosts[POINTS[point]], hosts[dying]

@@ -26,9 +26,9 @@ FROZEN_SECONDS = 10.0
 
 
 async def test_no_write_is_lost_or_made_twice_when_masters_are_killed(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, store_url: str
 ) -> None:
-    async with shared_pool(cluster, tmp_path) as pool:
+    async with shared_pool(cluster, tmp_path, url=store_url) as pool:
         first_term = (await pool.chain.head()).term
         async with watcher(pool) as watching:
             async with writers(pool.known_to(CLIENTS)) as book:
@@ -85,10 +85,10 @@ class Reader:
 
 
 async def test_a_master_that_was_frozen_neither_writes_nor_answers_as_if_it_were_one(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, store_url: str
 ) -> None:
     async with (
-        shared_pool(cluster, tmp_path) as pool,
+        shared_pool(cluster, tmp_path, url=store_url) as pool,
         watcher(pool) as watching,
         asyncio.TaskGroup() as tasks,
     ):
@@ -139,9 +139,9 @@ async def outcome_of(api: Api, asked: str) -> bool:
 
 
 async def test_a_master_that_was_killed_comes_back_as_a_member_that_has_everything(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, store_url: str
 ) -> None:
-    async with shared_pool(cluster, tmp_path) as pool:
+    async with shared_pool(cluster, tmp_path, url=store_url) as pool:
         old = await pool.master()
         await old.kill()
         successor = await pool.another_master(than=old)
@@ -161,9 +161,9 @@ async def test_a_master_that_was_killed_comes_back_as_a_member_that_has_everythi
 
 
 async def test_the_last_host_takes_over_when_the_key_of_the_dead_master_has_expired(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, store_url: str
 ) -> None:
-    async with shared_pool(cluster, tmp_path) as pool:
+    async with shared_pool(cluster, tmp_path, url=store_url) as pool:
         master = await pool.master()
         member, last = pool.others(master)
         async with writers([pool.endpoints] * 4) as book:

@@ -116,6 +116,7 @@ async def test_no_master_is_replaced_for_having_much_to_do(
 ) -> None:
     async with shared_pool(cluster, tmp_path) as pool:
         before = await pool.chain.head()
+        assert pool.file is not None
         files = [pool.file, *(host.state_dir / "replica.db" for host in pool.hosts)]
         async with busy_processors(), writers([pool.endpoints] * CLIENTS) as book:
             async with asyncio.TaskGroup() as tasks:

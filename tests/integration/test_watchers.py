@@ -106,9 +106,9 @@ def changes_in(pool: SharedPool) -> list[tuple[int, int, str, str]]:
 
 
 async def test_watchers_see_every_commit_once_and_in_order_over_changes_of_master(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, store_url: str
 ) -> None:
-    async with shared_pool(cluster, tmp_path) as pool:
+    async with shared_pool(cluster, tmp_path, url=store_url) as pool:
         first_term = (await pool.chain.head()).term
         async with watcher(pool) as watching, command_that_watches(*pool.hosts) as lines:
             async with writers(pool.known_to(CLIENTS)) as book:

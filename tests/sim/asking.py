@@ -112,7 +112,7 @@ class Asking:
         request = pb.ResetMasterRequest(address=master)
         await self._ask(endpoint, lambda s: s.ResetMaster, request, seconds=seconds)
 
-    async def read_nonce(self, endpoint: str, store: str) -> str | None:
+    async def read_nonce(self, endpoint: str, store: str, pool: str) -> str | None:
         # The agent itself would look for a file.
         async with self._open_channel(endpoint) as channel:
             await channel.channel_ready()

@@ -21,7 +21,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from poolclient import Committed, Cursor, NoMaster, PoolClient, PoolClientError, TimedOut
+from poolclient import (
+    Committed,
+    Cursor,
+    Freshness,
+    NoMaster,
+    PoolClient,
+    PoolClientError,
+    TimedOut,
+)
 from poolcore.errors import Reason
 from poolcore.model import Host, HostId, PoolId
 from poolcore.replica import State
@@ -36,7 +44,7 @@ Act = Callable[[str, PoolClient, random.Random], Awaitable[None]]
 PAUSE_SECONDS = 0.2
 CATCH_UP_SECONDS = 20.0
 SETTLE_ATTEMPTS = 5
-MAY_BE_DONE = frozenset({Reason.OUTCOME_UNKNOWN, Reason.INTERNAL_ERROR})
+MAY_BE_DONE = frozenset({Reason.OUTCOME_UNKNOWN, Reason.REQUEST_TOO_OLD, Reason.INTERNAL_ERROR})
 
 
 @dataclass
@@ -182,11 +190,23 @@ class Clients:
                 found.stale or found.revision >= before,
                 f"the {name} is answered from {found.revision} as fresh after {before}",
             )
-            was = self._register.states.get(found.revision)
+            was = self._state_at(found)
             true = was is not None and was.get(Host, host.uuid) == host
             self._expect(true, f"the {name} is told of {found.revision} what never was")
             if not found.stale:
                 self._told(found.revision)
+
+    def _state_at(self, told: Freshness) -> State | None:
+        """The state that an answer is of.
+
+        One that says that it is stale may be of a life of the pool that was given up: a host that
+        comes back shows what it has until it has found the others.
+        """
+        lives = self._register.lives() if told.stale else (self._register,)
+        states = (life.states.get(told.revision) for life in lives)
+        return next(
+            (s for s in states if s is not None and s.incarnation.uuid == told.incarnation), None
+        )
 
     async def _watch(self, name: str, client: PoolClient, dice: random.Random) -> None:
         """Follows every commit; a new client goes on where the last one was."""

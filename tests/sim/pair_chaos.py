@@ -158,15 +158,15 @@ class PairChaos(Misfortunes):
             if last.succession is not None:
                 state = register.states.get(state.revision - 1, state)
         uuid: HostId | None = state.pool.in_step
-        since = state.revision
-        while since > 1 and register.states[since - 1].pool.in_step == uuid:
-            since -= 1
         host = next((h for h in self.world.hosts.values() if h.uuid == uuid), None)
         replica = None if host is None or host.disk.replica is None else host.disk.replica.state
-        # It may not have heard yet that it is to be in step, and have been so once before.
-        if replica is None or replica.revision < since:
+        if replica is None or register.states.get(replica.revision) != replica:
+            # Nothing, or what is of no store yet: a person has made it go on.
             return None
-        return host if register.states.get(replica.revision) == replica else None
+        # Without a break since what it has: it may not have heard yet that it fell out of step, or
+        # that it is to be in step again.
+        since = range(replica.revision, state.revision + 1)
+        return host if all(register.states[r].pool.in_step == uuid for r in since) else None
 
     async def _end(self) -> None:
         """A daemon is told to end, as by SIGTERM; it has not long."""

@@ -1,4 +1,4 @@
-"""Daemons that share the file of their pool's store, and so elect their master."""
+"""Daemons that share their pool's store, and so elect their master."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from poolcore.model import Host
 from poolcore.replica import Delta, Head
 from poolmanager.v1 import pool_service_pb2
 from poolmaster.layout import PAGE, read_head, read_log
-from poolmaster.store.sqlite import SqliteStore
+from poolmaster.store import urls
+from poolmaster.store.contract import Store
 from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
 
 STORE_FILE = "pool.db"
@@ -25,12 +26,12 @@ ALONE_SHARE = 0.375
 
 
 class Chain:
-    """The log of commits in the store's file, from revision 1 on, as it is read meanwhile.
+    """The log of commits in the store, from revision 1 on, as it is read meanwhile.
 
     Has to be read before the pool forgets what was not: it keeps 10,000 commits.
     """
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self.deltas: list[Delta] = []
 
@@ -66,8 +67,8 @@ class SharedPool:
     """Three hosts of one pool, each a daemon of its own."""
 
     hosts: tuple[ProcessHost, ...]
-    file: Path
-    """The store's."""
+    file: Path | None
+    """The store's, if it is in one."""
     chain: Chain
 
     @property
@@ -118,7 +119,7 @@ class SharedPool:
         return host
 
     async def freeze(self, host: ProcessHost) -> None:
-        """Stop a daemon, but not in the middle of a transaction.
+        """Stop a daemon, but not in the middle of a transaction on a file.
 
         It would keep the store's lock then, and nobody could take over: a limit of hosts that
         share a file.
@@ -133,6 +134,8 @@ class SharedPool:
                 await asyncio.sleep(0.003)
 
     def _may_be_written(self) -> bool:
+        if self.file is None:
+            return True
         with closing(sqlite3.connect(self.file, timeout=0.0, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -176,12 +179,13 @@ async def _master_by(host: ProcessHost) -> str:
 
 @asynccontextmanager
 async def shared_pool(
-    cluster: Cluster, folder: Path, *, sims: Sequence[str] = ("", "", "")
+    cluster: Cluster, folder: Path, *, sims: Sequence[str] = ("", "", ""), url: str = ""
 ) -> AsyncIterator[SharedPool]:
-    """A pool of three whose store is `STORE_FILE` in `folder`; phantom is the master."""
-    file = folder / STORE_FILE
+    """A pool of three whose store is there, or `STORE_FILE` in `folder`; phantom is the master."""
+    file = None if url else folder / STORE_FILE
+    url = url or f"sqlite://{file}"
     first, *others = (
-        cluster.process(name, sim=sim, options=() if nth else [f"--store=sqlite://{file}"])
+        cluster.process(name, sim=sim, options=() if nth else [f"--store={url}"])
         for nth, (name, sim) in enumerate(zip(NAMES, sims, strict=True))
     )
     await cluster.start(first, *others)
@@ -189,7 +193,8 @@ async def shared_pool(
         for other in others:
             await api.join(other.endpoint)
         await api.in_step()
-    store = await SqliteStore.open(file, pool=None, incarnation=None, shared=True)
+        pool = (await api.status()).pool_uuid
+    store = await urls.open_store(url, pool=pool)
     try:
         chain = Chain(store)
         await chain.read_on()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from poolcore.errors import Exit, PoolError, Reason
+from poolmaster.store.urls import EtcdUrl, SqliteUrl, parse
 from poolmember.config import (
     DEFAULT_SOCKET,
     DEFAULT_STATE_DIR,
@@ -19,7 +20,6 @@ from poolmember.config_values import (
     LogLevel,
     NoDriver,
     SimDriver,
-    SqliteStore,
 )
 
 
@@ -94,8 +94,8 @@ def test_a_file_may_hold_every_key(file: Path) -> None:
     assert config.advertise == Endpoint("specter.example", 8000)
     assert config.state_dir == file.parent / "state", "relative to the file that says so"
     assert config.driver == SimDriver(file.parent / "host.toml")
-    assert config.store == SqliteStore(Path("/srv/pool.sqlite"))
-    assert config.store.url == "sqlite:///srv/pool.sqlite"
+    assert config.store == SqliteUrl(Path("/srv/pool.sqlite"))
+    assert str(config.store) == "sqlite:///srv/pool.sqlite"
     assert config.insecure
     assert config.log_format is LogFormat.JSON
     assert config.builtin_srs == ("default", "images")
@@ -119,7 +119,23 @@ def test_switches_are_read_from_the_environment(file: Path, text: str) -> None:
 def test_the_shared_store_is_absolute_with_three_or_four_slashes(file: Path) -> None:
     for url in ("sqlite:///srv/p.db", "sqlite:////srv/p.db"):
         store = load({"config": str(file), "store": url}, {}).store
-        assert store == SqliteStore(Path("/srv/p.db"))
+        assert store == SqliteUrl(Path("/srv/p.db"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "etcd:10.0.0.1:2379",
+        "etcd:a.example:2379,[fd00::2]:2379?prefix=pools/",
+        "etcd:10.0.0.1:2379?prefix=p/&ca=/etc/etcd/ca.pem",
+        "etcd:10.0.0.1:2379?ca=/etc/etcd/ca.pem&cert=/etc/etcd/me.pem&key=/etc/etcd/me.key",
+    ],
+)
+def test_a_cluster_of_etcd_is_named_as_it_was_given(file: Path, url: str) -> None:
+    store = load({"config": str(file), "store": url}, {}).store
+    assert isinstance(store, EtcdUrl)
+    assert str(store) == url
+    assert parse(str(store)) == store
 
 
 @pytest.mark.parametrize(
@@ -177,7 +193,15 @@ def test_all_addresses_are_no_address_to_advertise(file: Path) -> None:
         ("driver", "libvirt:", "behind the colon"),
         ("driver", "sim:/there/is/none.toml", "no file"),
         ("driver", "simulator", "sim, sim:FILE or none"),
-        ("store", "etcd:127.0.0.1:2379", "no etcd store yet"),
+        ("store", "etcd:", "HOST:PORT"),
+        ("store", "etcd:10.0.0.1", "HOST:PORT"),
+        ("store", "etcd:10.0.0.1:2379,:2379", "HOST:PORT"),
+        ("store", "etcd:10.0.0.1:70000", "HOST:PORT"),
+        ("store", "etcd:http://10.0.0.1:2379", "HOST:PORT"),
+        ("store", "etcd:10.0.0.1:2379?user=root", "prefix, ca, cert, key"),
+        ("store", "etcd:10.0.0.1:2379?ca=ca.pem", "absolute path"),
+        ("store", "etcd:10.0.0.1:2379?cert=/c&key=/k", "ca with them"),
+        ("store", "etcd:10.0.0.1:2379?ca=/a&cert=/c", "together"),
         ("store", "sqlite://relative", "absolute path"),
         ("store", "sqlite:///", "name a file"),
         ("store", "/srv/pool.db", "sqlite:///PATH"),

@@ -1,0 +1,147 @@
+"""Which hosts have a vote in the pool's own etcd, and the next step towards that.
+
+Pure: facts in, one step out; whoever carries it out looks anew afterwards. Three hosts vote, five
+in a pool of seven and more. One membership change at a time, and none that could cost the pool a
+quorum that it has: a voter is taken out only if those that are left and answer are a majority of
+those that are left, and one that answers only when another has taken its place or nobody can.
+
+A host begins as a learner, which has the data and no vote, and is promoted when it has caught up.
+etcd refuses to add a member for a few seconds after the last change and while a voter is not
+connected; so a voter that is gone has to be taken out first, and that is done only when a host that
+can take its place is there (design §6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from poolcore.model import HostId
+
+VOTERS = 3
+MANY_VOTERS = 5
+MANY_HOSTS = 7
+QUIET_SECONDS = 5.0
+"""From one membership change to the next; etcd refuses them earlier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A host of the pool."""
+
+    host: HostId
+    able: bool
+    """It is attached, has an etcd that is good enough, room on its disk, and is to stay."""
+    preference: int = 0
+    """Of several, the highest is taken first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A member of the cluster."""
+
+    id: int
+    host: HostId
+    learner: bool = False
+    in_sync: bool = True
+    """Of a learner: whether it has all but the last moments."""
+    gone_seconds: float = 0.0
+    """For how long it has not answered; 0 while it does."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it does, as far as is known."""
+        return self.gone_seconds == 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What there is."""
+
+    hosts: tuple[Candidate, ...]
+    members: tuple[Member, ...]
+    quiet_seconds: float
+    """Since the last membership change."""
+    replace_seconds: float
+    """After so long without an answer a voter is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing is to be done now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Begin with this host, as a learner."""
+
+    host: HostId
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Give this learner its vote."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take this member out."""
+
+    id: int
+
+
+Step = Wait | Add | Promote | Remove
+
+
+def wanted(hosts: int) -> int:
+    """How many voters a pool of so many hosts is to have."""
+    return MANY_VOTERS if hosts >= MANY_HOSTS else VOTERS
+
+
+def next_step(facts: Facts) -> Step:
+    """The one thing to do now."""
+    voters = [m for m in facts.members if not m.learner]
+    of_pool = {candidate.host for candidate in facts.hosts}
+    for learner in (m for m in facts.members if m.learner):
+        if learner.host not in of_pool or learner.gone_seconds >= facts.replace_seconds:
+            return Remove(learner.id)
+        if not (learner.in_sync and learner.answers):
+            return Wait()
+        # Its vote must not be the one that makes the answering ones a minority.
+        return Promote(learner.id) if _holds(voters, plus=1) else Wait()
+    number = wanted(len(facts.hosts))
+    taken = {member.host for member in facts.members}
+    free = [c for c in facts.hosts if c.able and c.host not in taken]
+    candidate = max(free, key=lambda c: (c.preference, c.host), default=None)
+    leaving = [m for m in voters if m.host not in of_pool]
+    gone = [m for m in voters if m.gone_seconds >= facts.replace_seconds]
+    # With everybody there, a place is filled before another one is given up.
+    there = candidate is not None and all(m.answers for m in voters)
+    if candidate is not None and there and len(voters) - len(leaving) < number:
+        return Add(candidate.host) if _is_quiet(facts) else Wait()
+    for member in (*leaving, *gone):
+        replaceable = candidate is not None or member in leaving
+        if replaceable and _holds(voters, without=member) and _is_quiet(facts):
+            return Remove(member.id)
+    if len(voters) - len(leaving) > number:
+        surplus = min(voters, key=lambda m: (m.answers, _preference(facts.hosts, m.host), m.id))
+        if _holds(voters, without=surplus) and _is_quiet(facts):
+            return Remove(surplus.id)
+    return Wait()
+
+
+def _holds(voters: Iterable[Member], *, without: Member | None = None, plus: int = 0) -> bool:
+    """Whether those that answer would be a majority after a change, `plus` among both."""
+    left = [m for m in voters if m is not without]
+    answering = sum(m.answers for m in left) + plus
+    return 2 * answering > len(left) + plus
+
+
+def _is_quiet(facts: Facts) -> bool:
+    return facts.quiet_seconds >= QUIET_SECONDS
+
+
+def _preference(hosts: Iterable[Candidate], host: HostId) -> int:
+    return next((c.preference for c in hosts if c.host == host), -1)

@@ -1,0 +1,1 @@
+"""The pool's own etcd, as far as it is at this host."""

@@ -1,0 +1,108 @@
+"""What one member of the pool's own etcd is: its place in the cluster and its command line.
+
+Kept in `member.json` beside its data, so that it can be started again with nothing else alive. The
+pool's etcd has ports, a data directory and a process of its own; a packaged service is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from poolmaster.store.etcd.versions import refusal
+from poolmember.state_dir import replace_file
+
+MEMBER_FILE = "member.json"
+DATA_FOLDER = "data"
+
+HEARTBEAT_MS = 50
+ELECTION_MS = 500
+"""A leader that is lost is replaced after this long; for hosts of one network."""
+MAX_TXN_OPS = 4_096
+"""A batch has up to 256 commits, each with a few objects; etcd's default is 128."""
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
+"""A batch has up to 1 MiB of deltas, and the objects once more; etcd's default is 1.5 MiB."""
+QUOTA_BYTES = 2 * 1024 * 1024 * 1024
+KEPT_REVISIONS = 20_000
+
+
+class EtcdRefused(Exception):
+    """There is no etcd here, or one that the pool does not trust its metadata to."""
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdMember:
+    """One member's place in the cluster."""
+
+    name: str
+    """The host's uuid."""
+    client: str
+    """`host:port` where clients reach it."""
+    peer: str
+    """`host:port` where other members reach it."""
+    token: str
+    """Members of different tokens never speak to each other: the incarnation's uuid."""
+    cluster: tuple[tuple[str, str], ...]
+    """Name and peer address of each member it starts with, itself among them."""
+    joins: bool
+    """Whether the cluster exists already, and has been told of this member."""
+
+    def arguments(self, folder: Path) -> list[str]:
+        """The command line behind the program's name."""
+        cluster = ",".join(f"{name}=http://{peer}" for name, peer in self.cluster)
+        return [
+            f"--name={self.name}",
+            f"--data-dir={folder / DATA_FOLDER}",
+            f"--listen-client-urls=http://{self.client}",
+            f"--advertise-client-urls=http://{self.client}",
+            f"--listen-peer-urls=http://{self.peer}",
+            f"--initial-advertise-peer-urls=http://{self.peer}",
+            f"--initial-cluster={cluster}",
+            f"--initial-cluster-token={self.token}",
+            f"--initial-cluster-state={'existing' if self.joins else 'new'}",
+            f"--heartbeat-interval={HEARTBEAT_MS}",
+            f"--election-timeout={ELECTION_MS}",
+            # A member that was cut off does not depose the leader when it comes back.
+            "--pre-vote",
+            f"--max-txn-ops={MAX_TXN_OPS}",
+            f"--max-request-bytes={MAX_REQUEST_BYTES}",
+            f"--quota-backend-bytes={QUOTA_BYTES}",
+            "--auto-compaction-mode=revision",
+            f"--auto-compaction-retention={KEPT_REVISIONS}",
+            "--logger=zap",
+            "--log-outputs=stderr",
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write `member.json`, durably."""
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / MEMBER_FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> EtcdMember | None:
+        """What `member.json` says; none if there is none."""
+        try:
+            found = json.loads((folder / MEMBER_FILE).read_bytes())
+        except FileNotFoundError:
+            return None
+        cluster = tuple((name, peer) for name, peer in found.pop("cluster"))
+        return cls(cluster=cluster, **found)
+
+
+def etcd_program() -> tuple[str, str]:
+    """The program's path and version; raises `EtcdRefused` with what is wrong."""
+    path = shutil.which("etcd")
+    if path is None:
+        raise EtcdRefused("there is no program etcd on this host")
+    told = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, timeout=10.0, check=False
+    ).stdout
+    found = re.search(r"etcd Version: (\S+)", told)
+    version = "" if found is None else found[1]
+    if (problem := refusal(version)) is not None:
+        raise EtcdRefused(f"{path}: {problem}")
+    return path, version
