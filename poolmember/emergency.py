@@ -25,7 +25,7 @@ from poolmaster.decide.emergency import outlook
 from poolmaster.decide.gone import uncertain
 from poolmaster.decide.messages import noted
 from poolmaster.succession import next_incarnation, succession
-from poolmember.identity import Member, Membership, leads_always
+from poolmember.identity import Member, Membership, Own, leads_always
 from poolmember.inheriting import inherit
 from poolmember.parts import Change, Parts
 from poolmember.roles import Roles
@@ -43,7 +43,7 @@ EMERGENCY_TRANSITION = "EMERGENCY_TRANSITION"
 
 
 class _Moved(Exception):
-    """The replica is not what the person was shown any more."""
+    """The host is not what the person was shown any more."""
 
 
 class Emergency:
@@ -68,6 +68,7 @@ class Emergency:
         async with self._one_at_a_time:
             while True:
                 state = await self._state()
+                membership = self._parts.identity.membership
                 found = await self._outlook(state)
                 if not confirmed:
                     return found, None
@@ -76,7 +77,7 @@ class Emergency:
                     revision = str(found.revision)
                     raise PoolError(Reason.LOSS_NOT_ACCEPTED, hosts=names, revision=revision)
                 with suppress(_Moved):
-                    await self._roles.turn(partial(self._succeed, state, found))
+                    await self._roles.turn(partial(self._succeed, state, membership, found))
                     return found, await self._own_head(found)
 
     async def _state(self) -> State:
@@ -101,6 +102,7 @@ class Emergency:
         host = state.get(Host, parts.identity.host)
         if host is None:
             raise PoolError(Reason.REPLICA_MISSING, host=parts.identity.name)
+        heir = await self._is_heir_of_a_master(state)
         others = sorted(
             (h for h in state.all(Host) if h.uuid != host.uuid), key=lambda h: h.name_label
         )
@@ -115,7 +117,19 @@ class Emergency:
             raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         if own.hears_master:
             raise PoolError(Reason.MASTER_LIVES, host=host.name_label)
-        return outlook(state, host, list(zip(others, answers, strict=True)))
+        return outlook(state, host, list(zip(others, answers, strict=True)), heir=heir)
+
+    async def _is_heir_of_a_master(self, state: State) -> bool:
+        """Whether the last commit of `state` hands this host the pool, which has not led since.
+
+        Not if a person made it: what may have been missing then, may be missing now.
+        """
+        follower, membership = self._parts.follower, self._parts.identity.membership
+        found = None if follower is None else await follower.inherits()
+        if found is None or found.incarnation != state.incarnation:
+            return False
+        leads = isinstance(membership, Own) and membership.incarnation == found.incarnation.uuid
+        return not leads and found.why is not Accession.EMERGENCY
 
     async def _standings(
         self, state: State, others: Sequence[Host]
@@ -133,10 +147,14 @@ class Emergency:
             log.info("%s does not say where it stands: %s", host.name_label, error)
             return None
 
-    async def _succeed(self, seen: State, found: EmergencyOutlook) -> Change:
+    async def _succeed(
+        self, seen: State, membership: Membership | None, found: EmergencyOutlook
+    ) -> Change:
         """Commit that this host is the heir, and found the store; no role runs meanwhile."""
         parts = self._parts
-        membership = parts.identity.membership
+        if membership != parts.identity.membership:
+            # It may have led: then its replica is a moment behind what was acknowledged.
+            raise _Moved
         if membership is None:
             raise PoolError(Reason.REPLICA_MISSING, host=parts.identity.name)
         async with parts.following(membership.pool) as follower:

@@ -2,7 +2,8 @@
 
 Pure. What the hosts that do not answer had can only be told from what was promised: that a host
 was in step. Whoever was in step when it last heard of its master has every commit that was
-acknowledged until then (design §4.3).
+acknowledged until then (design §4.3). So has the heir of a handover, until it leads: the commit
+that makes it the heir is the last one of the store before it (design §5).
 """
 
 from __future__ import annotations
@@ -16,9 +17,15 @@ from poolcore.replica import State
 
 
 def outlook(
-    state: State, host: Host, answers: Sequence[tuple[Host, Standing | None]]
+    state: State,
+    host: Host,
+    answers: Sequence[tuple[Host, Standing | None]],
+    *,
+    heir: bool = False,
 ) -> EmergencyOutlook:
     """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
+
+    `heir`: the master's last commit is in that replica, and made `host` the one to go on.
 
     Raises `MASTER_LIVES` when one hears a master that is not left behind, `QUORUM_LIVES` when one
     has the store, `REPLICA_BEHIND` when one that could lead has more than this host: then it is the
@@ -47,7 +54,7 @@ def outlook(
             newer=str(best.revision),
             address=best.address,
         )
-    in_step = state.get(Host, state.pool.in_step)
+    in_step = host if heir else state.get(Host, state.pool.in_step)
     in_reach = {host.uuid, *(peer.uuid for peer in peers if peer.answers)}
     missing = any(not peer.answers for peer in peers)
     ahead = any(peer.reach > own for peer in peers)

@@ -44,7 +44,7 @@ Act = Callable[[str, PoolClient, random.Random], Awaitable[None]]
 PAUSE_SECONDS = 0.2
 CATCH_UP_SECONDS = 20.0
 SETTLE_ATTEMPTS = 5
-MAY_BE_DONE = frozenset({Reason.OUTCOME_UNKNOWN, Reason.INTERNAL_ERROR})
+MAY_BE_DONE = frozenset({Reason.OUTCOME_UNKNOWN, Reason.REQUEST_TOO_OLD, Reason.INTERNAL_ERROR})
 
 
 @dataclass

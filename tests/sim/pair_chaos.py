@@ -14,9 +14,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import HostId, PoolId
+from poolcore.model import HostId, PoolId, Task
 from poolcore.replica import State
 from poolcore.wire.chain import decode_delta
+from poolmaster.operations.designate import (
+    CATCH_UP_SECONDS,
+    PREPARE_SECONDS,
+    TAKE_OVER_SECONDS,
+    Designate,
+)
 from poolmaster.store.memory import Fate
 from poolmember.standing import hand_over
 from sim.host import SimHost
@@ -93,6 +99,17 @@ class PairChaos(Misfortunes):
         if host.name not in self._kept_off:
             host.power_on()
 
+    async def _peace(self) -> None:
+        await super()._peace()
+        # The answer of a host that has prepared a store may be lost: for that one waits long.
+        longest = CATCH_UP_SECONDS + PREPARE_SECONDS + TAKE_OVER_SECONDS
+        await self.world.until(lambda: not self._hands_over(), seconds=longest)
+
+    def _hands_over(self) -> bool:
+        """Whether a master is handing over because it was asked to."""
+        tasks = (task for master in self._masterships() for task in master.state.all(Task))
+        return any(t.operation == Designate.name and not t.status.is_final for t in tasks)
+
     # -- misfortunes ------------------------------------------------------------------------------
 
     async def _master_lost(self) -> None:
@@ -143,13 +160,13 @@ class PairChaos(Misfortunes):
         uuid: HostId | None = state.pool.in_step
         host = next((h for h in self.world.hosts.values() if h.uuid == uuid), None)
         replica = None if host is None or host.disk.replica is None else host.disk.replica.state
-        if replica is None:
+        if replica is None or register.states.get(replica.revision) != replica:
+            # Nothing, or what is of no store yet: a person has made it go on.
             return None
         # Without a break since what it has: it may not have heard yet that it fell out of step, or
         # that it is to be in step again.
         since = range(replica.revision, state.revision + 1)
-        states = [register.states.get(revision) for revision in since]
-        return host if all(s is not None and s.pool.in_step == uuid for s in states) else None
+        return host if all(register.states[r].pool.in_step == uuid for r in since) else None
 
     async def _end(self) -> None:
         """A daemon is told to end, as by SIGTERM; it has not long."""

@@ -177,14 +177,24 @@ class Rules:
             replica = host.disk.replica
             if replica is None or replica.state != pool:
                 return f"{host.name}'s replica is not at the end of the chain"
-            if isinstance(host.membership, Own):
-                master = self._world.master_of(pool.pool.uuid)
-                if master is None:
-                    return f"the pool of {host.name} has no master"
-                if any(master.sessions.get(h.uuid) is None for h in pool.all(Host)):
-                    return f"not every host of {pool.pool.name_label} is attached"
+            if (why := self._not_led(host, pool)) is not None:
+                return why
             if any(not m.live for m in pool.all(HostMetrics)):
                 return f"not every host of {pool.pool.name_label} counts as live"
+        return None
+
+    def _not_led(self, host: SimHost, pool: State) -> str | None:
+        """What the pool of a host lacks to be led wholly, if it lacks something."""
+        if isinstance(host.membership, Member) and not self.pools_with(host):
+            # Its heir has yet to found it.
+            return f"nobody has the store of {host.name}'s pool"
+        if not isinstance(host.membership, Own):
+            return None
+        master = self._world.master_of(pool.pool.uuid)
+        if master is None:
+            return f"the pool of {host.name} has no master"
+        if any(master.sessions.get(h.uuid) is None for h in pool.all(Host)):
+            return f"not every host of {pool.pool.name_label} is attached"
         return None
 
     def is_dead_reservation(self, host: SimHost) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession, Kind, Task
 from poolcore.replica import Remove
 from poolmanager.v1 import member_service_pb2, member_service_pb2_grpc
@@ -19,11 +19,18 @@ from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.batch import Decision
 from poolmaster.in_step import InStep
 from poolmaster.layout import HEAD, LOG, decode_head
-from poolmaster.store.contract import Compare, OutcomeUnknown, Write
+from poolmaster.store.contract import (
+    Compare,
+    OutcomeUnknown,
+    Store,
+    StoreUnavailable,
+    Write,
+)
 from sim.clients import Clients
 from sim.host import SimHost
 from sim.pairs import in_step_with, masters, pair, register_of, state_of, tell_to_lead
 from sim.world import Crash, World, play
+from support.memory_replica import ReplicaContent
 from support.stores import StoreAround
 
 WRITES = 10
@@ -178,6 +185,68 @@ def test_the_old_master_lost_for_good_while_it_hands_over(point: str, moment: st
         check_kept(world, phantom, acknowledged)
 
     play(f"old master lost {point} {moment}", scenario)
+
+
+class NotFoundedAtOnce(StoreAround):
+    """A store that cannot be begun as long as there is something in `refusals`."""
+
+    def __init__(self, inner: Store, refusals: list[str]) -> None:
+        super().__init__(inner)
+        self._refusals = refusals
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        begins = Compare(HEAD, None) in compares and any(w.key == HEAD for w in writes)
+        if begins and self._refusals:
+            raise StoreUnavailable(self._refusals.pop())
+        return await super().transact(compares, writes)
+
+
+def test_an_heir_that_has_not_founded_its_store_yet_has_everything() -> None:
+    async def scenario(world: World) -> None:
+        refusals: list[str] = []
+        world.around = lambda inner: NotFoundedAtOnce(inner, refusals)
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        refusals.append("the disk is full")
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: not refusals)
+        phantom.cut_power()
+        assert await tell_to_lead(world, ignite)
+        assert masters(world) == [ignite]
+        check_kept(world, ignite, acknowledged)
+        await world.settle()
+        assert masters(world) == [ignite]
+
+    play("heir without a store", scenario)
+
+
+def test_an_heir_that_has_led_may_lack_what_its_replica_lacks() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        inherited: list[ReplicaContent] = []
+
+        def keep(host: SimHost, point: str) -> None:
+            if point == "pool.succession:founded":
+                assert host.disk.replica is not None
+                inherited.append(replace(host.disk.replica, log=dict(host.disk.replica.log)))
+
+        world.on_point = keep
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: ignite.mastership is not None)
+        await world.settle()
+        phantom.cut_power()
+        ignite.cut_power()
+        # As if its own replica had been the slowest all the time.
+        (ignite.disk.replica,) = inherited
+        ignite.power_on()
+        await world.let_pass(1.0)
+        with pytest.raises(PoolError) as refused:
+            await tell_to_lead(world, ignite)
+        assert refused.value.reason is Reason.LOSS_NOT_ACCEPTED
+
+    play("heir that has led", scenario)
 
 
 class IgnoresTheTombstone(StoreAround):

@@ -80,6 +80,15 @@ def test_nothing_is_missing_where_every_host_answers() -> None:
     assert (found.may_lack, found.to_be_off) == (False, ())
 
 
+def test_nothing_is_missing_where_the_master_has_handed_over() -> None:
+    # The host in step is then the one that has handed over, and does not answer any more.
+    state = pool(in_step=PHANTOM)
+    silent = [(state.host(uuid), None) for uuid in (PHANTOM, SPECTER)]
+    assert outlook(state, state.host(IGNITE), silent).may_lack
+    found = outlook(state, state.host(IGNITE), silent, heir=True)
+    assert (found.may_lack, found.in_step) == (False, "ignite")
+
+
 # -- who may not ----------------------------------------------------------------------------------
 
 
