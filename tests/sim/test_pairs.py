@@ -534,3 +534,24 @@ def test_a_host_that_does_not_answer_a_person_is_noticed(monkeypatch: pytest.Mon
     monkeypatch.setattr(Emergency, "transition", _hangs)
     with pytest.raises(AssertionError, match="neither become master nor refused"):
         play("hangs", scenario)
+
+
+def test_a_person_who_ends_the_wait_for_the_partner_loses_nothing_that_the_store_has() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        # The master's own replica is behind when both lose their power.
+        phantom.disk.failed_syncs = 1000
+        acknowledged = await written(world, phantom, count=3)
+        phantom.cut_power()
+        ignite.cut_power()
+        phantom.disk.failed_syncs = 0
+        phantom.power_on()
+        await world.let_pass(3.0)
+        assert masters(world) == []
+        await world.emergency(phantom, accept_loss=True)
+        check_kept(world, phantom, acknowledged)
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, ignite, acknowledged)
+
+    play("the wait is ended", scenario)
