@@ -28,6 +28,7 @@ from poolmaster.succession import next_incarnation, succession
 from poolmember.identity import Member, Membership, Own, leads_always
 from poolmember.inheriting import inherit
 from poolmember.parts import Change, Parts
+from poolmember.returning import take_own_log
 from poolmember.roles import Roles
 from poolmember.standing import standing
 from poolmember.state_dir import STORE_FILE
@@ -159,9 +160,11 @@ class Emergency:
             raise PoolError(Reason.REPLICA_MISSING, host=parts.identity.name)
         async with parts.following(membership.pool) as follower:
             await follower.load()
+            if isinstance(membership, Own) and leads_always(membership):
+                await take_own_log(parts, membership, follower)
             state = follower.state
             if state is None or state.last != seen.last:
-                # A master's last words, or it lives: to be looked at once more.
+                # A master's last words, its own or another's, or it lives: to be looked at again.
                 raise _Moved
             known = [p.incarnation.counter for p in found.peers if p.incarnation is not None]
             last = succession(

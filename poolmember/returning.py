@@ -17,11 +17,11 @@ from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
 from poolcore.model import Host, HostId, Incarnation
 from poolcore.replica import DeltaDoesNotFollow, apply
-from poolmaster.layout import read_hosts, read_log, read_pool
+from poolmaster.layout import read_head, read_hosts, read_log, read_pool
 from poolmaster.service.api import session_handlers
 from poolmaster.sessions import Requests, Send, first_hello
-from poolmaster.store.contract import Store
-from poolmaster.succession import read_succession
+from poolmaster.store.contract import Store, StoreError
+from poolmaster.succession import read_succession, succeeded
 from poolmember.identity import Member, Own
 from poolmember.parts import Change, Parts
 from poolmember.session import Follower
@@ -186,3 +186,24 @@ async def take_log(store: Store, follower: Follower, *, up_to: int | None = None
         except DeltaDoesNotFollow as error:
             log.warning("the replica does not go on as the store does: %s", error)
             return
+
+
+async def take_own_log(parts: Parts, own: Own, follower: Follower) -> None:
+    """Have the replica take what only this host's own store has, before a person has that go.
+
+    A store that cannot be read keeps nobody from going on. A last commit that hands the pool over
+    stays in the store: what it says is up to the heir.
+    """
+    try:
+        store = await parts.files.open_store(own)
+    except (PoolError, StoreError) as error:
+        log.error("what only the store has is not in the replica: %s", error)
+        return
+    try:
+        head = await read_head(store)
+        if head is not None and not succeeded(head, own.incarnation):
+            await take_log(store, follower)
+    except StoreError as error:
+        log.error("what only the store has is not in the replica: %s", error)
+    finally:
+        await store.close()

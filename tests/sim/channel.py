@@ -188,6 +188,8 @@ class Call:
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = loop.create_future()
         """Done when the call has ended."""
+        self.lost = False
+        """Whether a message of it, or of its answer, never arrives."""
         self._details = details
         self._request = request
         self._encode, self._decode = codec
@@ -217,7 +219,9 @@ class Call:
         assert self._wire is not None
         if not self._wire.loses():
             self._wire.there.put(arrives, *what)
-        elif self.streams:
+            return
+        self.lost = True
+        if self.streams:
             self._wire.break_()
 
     def take(self, message: bytes) -> None:

@@ -28,7 +28,7 @@ from poolmember.standing import hand_over
 from sim.host import SimHost
 from sim.misfortunes import MISHAPS, Misfortune, Misfortunes
 from sim.pairs import pair, tell_to_lead
-from sim.world import World, is_refused, play
+from sim.world import ANSWER_SECONDS, World, is_refused, play
 
 NOT_NOW = (
     Reason.NO_HOST_ANSWERS,
@@ -39,6 +39,10 @@ NOT_NOW = (
     Reason.REPLICA_BEHIND,
 )
 """What keeps the one command from being done although it is the right one."""
+DONE = (Reason.QUORUM_LIVES, Reason.LOSS_NOT_ACCEPTED)
+"""What a host may say that was told before: there is a new store, whose host only has to start."""
+ASKED_AGAIN = 5
+"""More often nobody is left without an answer by a network that loses one message in 20."""
 
 
 class PairChaos(Misfortunes):
@@ -89,7 +93,7 @@ class PairChaos(Misfortunes):
 
     async def _finish(self) -> None:
         # A command is not given halfway.
-        await self.world.until(lambda: not self._deciding, seconds=60.0)
+        await self.world.until(lambda: not self._deciding, seconds=ASKED_AGAIN * ANSWER_SECONDS)
 
     @property
     def _pool(self) -> PoolId:
@@ -126,21 +130,33 @@ class PairChaos(Misfortunes):
             await self.world.clock.sleep(self.dice.choice([0.0, 0.1, 1.0, 4.0]))
             self._switch_on(heir)
             if self.dice.random() < 0.8:
-                await self._tell(heir)
+                await self._tell(heir, lost)
         await self.world.clock.sleep(self.dice.choice([0.0, 0.3, 2.0]))
         self._kept_off.discard(lost.name)
         lost.power_on()
 
-    async def _tell(self, heir: SimHost) -> None:
+    async def _tell(self, heir: SimHost, lost: SimHost) -> None:
+        """Without an answer they give the command again, unless it was done and is over."""
         self._deciding += 1
+        try:
+            while not await self._answers(heir, lost) and self._with_the_store() in (lost, heir):
+                pass
+        finally:
+            self._deciding -= 1
+
+    async def _answers(self, heir: SimHost, lost: SimHost) -> bool:
+        """Give the one command; whether the host has answered."""
         try:
             await tell_to_lead(self.world, heir)
         except PoolError as error:
+            if is_refused(error, Reason.DEADLINE_PASSED):
+                return False
+            done = self._with_the_store() is not lost
             self.world.rules.expect(
-                is_refused(error, *NOT_NOW), f"{heir.name} is not made master: {error.message}"
+                is_refused(error, *NOT_NOW, *(DONE if done else ())),
+                f"{heir.name} is not made master: {error.message}",
             )
-        finally:
-            self._deciding -= 1
+        return True
 
     def _with_the_store(self) -> SimHost | None:
         """The host that has the pool's newest store."""

@@ -38,6 +38,9 @@ class Status:
 class Caller(Protocol):
     """The other end of a call."""
 
+    lost: bool
+    """Whether a message between the two never arrives."""
+
     def take(self, message: bytes) -> None:
         """A message of the answer has arrived; a call that does not stream ends with it."""
         ...
@@ -146,7 +149,9 @@ class ServedCall:
     def _reply(self, arrives: Callable[[Any], None], what: Any) -> None:
         if not self._wire.loses(back=True):
             self._wire.back.put(arrives, what)
-        elif self._streams:
+            return
+        self._caller.lost = True
+        if self._streams:
             self._wire.break_()
 
     # -- gRPC's context ---------------------------------------------------------------------------

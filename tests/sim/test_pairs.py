@@ -26,10 +26,11 @@ from poolmaster.store.contract import (
     StoreUnavailable,
     Write,
 )
+from poolmember.emergency import Emergency
 from sim.clients import Clients
 from sim.host import SimHost
 from sim.pairs import in_step_with, masters, pair, register_of, state_of, tell_to_lead
-from sim.world import Crash, World, play
+from sim.world import CLIENT, Crash, World, is_refused, play
 from support.memory_replica import ReplicaContent
 from support.stores import StoreAround
 
@@ -558,3 +559,68 @@ def test_a_prepared_store_that_does_not_lead_there_is_founded_anew() -> None:
         check_kept(world, ignite, acknowledged)
 
     play("prepared in vain", scenario)
+
+
+def test_who_was_not_answered_gives_the_command_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        phantom.cut_power()
+        # What it was told does not arrive, then what it says.
+        ways = [(CLIENT, ignite.endpoint), (ignite.endpoint, CLIENT)]
+
+        def lose(*way: str) -> bool:
+            lost = ways[:1] == [way]
+            if lost:
+                ways.pop(0)
+            return lost
+
+        monkeypatch.setattr(world.network, "lose", lose)
+        for done in (False, True):
+            with pytest.raises(PoolError) as unanswered:
+                await tell_to_lead(world, ignite)
+            assert is_refused(unanswered.value, Reason.DEADLINE_PASSED)
+            assert masters(world) == ([ignite] if done else [])
+        with pytest.raises(PoolError) as told:
+            await world.emergency(ignite)
+        assert is_refused(told.value, Reason.ALREADY_MASTER)
+        check_kept(world, ignite, acknowledged)
+
+    play("not answered", scenario)
+
+
+async def _hangs(self: Emergency, **given: bool) -> Any:
+    await asyncio.Event().wait()
+
+
+def test_a_host_that_does_not_answer_a_person_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        phantom.cut_power()
+        with suppress(PoolError):
+            await tell_to_lead(world, ignite)
+
+    monkeypatch.setattr(Emergency, "transition", _hangs)
+    with pytest.raises(AssertionError, match="neither become master nor refused"):
+        play("hangs", scenario)
+
+
+def test_a_person_who_ends_the_wait_for_the_partner_loses_nothing_that_the_store_has() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        # The master's own replica is behind when both lose their power.
+        phantom.disk.failed_syncs = 1000
+        acknowledged = await written(world, phantom, count=3)
+        phantom.cut_power()
+        ignite.cut_power()
+        phantom.disk.failed_syncs = 0
+        phantom.power_on()
+        await world.let_pass(3.0)
+        assert masters(world) == []
+        await world.emergency(phantom, accept_loss=True)
+        check_kept(world, phantom, acknowledged)
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, ignite, acknowledged)
+
+    play("the wait is ended", scenario)

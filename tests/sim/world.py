@@ -32,7 +32,7 @@ from poolmaster.mastership import Mastership
 from poolmaster.service.api import METHODS
 from poolmaster.store.contract import Store, Write
 from poolmaster.store.memory import MemoryStore
-from sim.channel import MemoryChannel
+from sim.channel import MemoryChannel, UnaryCall
 from sim.disk import Hooks, StoreOnDisk
 from sim.host import SimHost
 from sim.machine import simulate
@@ -273,12 +273,20 @@ class World:
         return task
 
     async def emergency(self, at: SimHost, *, accept_loss: bool = False) -> None:
-        """A person makes a host the master, at that very host."""
+        """A person makes a host the master, at that very host.
+
+        Only the network may leave them without an answer.
+        """
         request = agent_pb.EmergencyTransitionRequest(confirmed=True, accept_loss=accept_loss)
         stub = agent_service_pb2_grpc.AgentServiceStub(self._connection(at.endpoint))
+        call = stub.EmergencyTransition(request, timeout=ANSWER_SECONDS)
+        assert isinstance(call, UnaryCall)
         try:
-            await stub.EmergencyTransition(request, timeout=ANSWER_SECONDS)
+            await call
         except grpc.aio.AioRpcError as error:
+            answered = call.lost or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+            told = f"{at.name} has neither become master nor refused to"
+            self.rules.expect(answered, f"{told} within {ANSWER_SECONDS:g} s")
             raise error_from_rpc(error, endpoint=at.endpoint) from error
 
     async def cancel(self, pool: SimHost, task: Task) -> Task:
