@@ -309,7 +309,9 @@ async def test_a_host_that_is_never_elected_is_told_to_be_so(
     await cluster.start()
     async with phantom.api() as api:
         await api.join(ignite.endpoint)
-    assert (await ask(phantom, "host", "set", "ignite", "failover_priority=0")).code == 0
+        assert (await ask(phantom, "host", "set", "ignite", "failover_priority=0")).code == 0
+        # It is in the store; ignite, which is asked below, has to have heard of it.
+        await api.in_step()
     await phantom.kill()
     refused = await ask(ignite, "designate-master", "ignite", "-o", "json")
     assert code(refused) == (6, "NO_MASTER")
