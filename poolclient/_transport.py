@@ -221,7 +221,7 @@ class Transport:
         pause = FIRST_PAUSE_SECONDS
         while True:
             asked_at = self.horizon.newest
-            connection, answer = await self._call(rpc, request, deadline, request_id=None)
+            connection, answer, _ = await self._call(rpc, request, deadline, request_id=None)
             freshness = await self._judged(connection, answer, asked_at, deadline)
             if not freshness.stale:
                 self.horizon.advance(freshness.incarnation, freshness.revision)
@@ -243,13 +243,24 @@ class Transport:
 
     async def ask(self, rpc: Rpc[A], request: object, deadline: Deadline) -> A:
         """Call a method that changes nothing and whose answer has no freshness."""
-        _, answer = await self._call(rpc, request, deadline, request_id=None)
+        _, answer, _ = await self._call(rpc, request, deadline, request_id=None)
         return answer
 
     async def write(self, rpc: Rpc[A], request: object, deadline: Deadline, request_id: str) -> A:
         """Call a method that changes something; `OutcomeUnknown` when it may have or not."""
-        _, answer = await self._call(rpc, request, deadline, request_id=request_id)
+        answer, _ = await self.write_several(rpc, request, deadline, request_id)
         return answer
+
+    async def write_several(
+        self, rpc: Rpc[A], request: object, deadline: Deadline, request_id: str
+    ) -> tuple[A, bool]:
+        """As `write`, for a call that answers for each of several changes by itself.
+
+        Also whether the same had been sent before and may have been made then: of a change that is
+        now refused because there is no master it is not known what became of it.
+        """
+        _, answer, may_be_made = await self._call(rpc, request, deadline, request_id=request_id)
+        return answer, may_be_made
 
     async def written(self, incarnation: str, revision: int, deadline: Deadline) -> None:
         """Take note of a commit of this client's own."""
@@ -262,7 +273,8 @@ class Transport:
 
     async def _call(
         self, rpc: Rpc[A], request: object, deadline: Deadline, *, request_id: str | None
-    ) -> tuple[Connection, A]:
+    ) -> tuple[Connection, A, bool]:
+        """Who answered what, and whether it may have been made by an earlier attempt."""
         writes, may_be_made = request_id is not None, False
         patience = self._patience(deadline)
         pause = FIRST_PAUSE_SECONDS
@@ -274,7 +286,8 @@ class Transport:
                     raise self._unknown(request_id) from error
                 raise
             try:
-                return connection, await self._once(rpc, connection, request, deadline)
+                answer = await self._once(rpc, connection, request, deadline)
+                return connection, answer, may_be_made
             except grpc.aio.AioRpcError as error:
                 problem, lost = failure(error, connection)
             except HostHangs:

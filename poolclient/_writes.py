@@ -162,7 +162,7 @@ class UpdateQueue:
         for update in batch:
             update.sent = True
         try:
-            response = await self._transport.write(
+            response, may_be_made = await self._transport.write_several(
                 lambda c: c.pool.BatchUpdate,
                 pool_service_pb2.BatchUpdateRequest(items=[u.item for u in batch]),
                 max((u.deadline for u in batch), key=lambda d: d.at),
@@ -178,7 +178,7 @@ class UpdateQueue:
             raise
         else:
             for update, outcome in zip(batch, response.outcomes, strict=True):
-                _settle(update, outcome)
+                _settle(update, outcome, may_be_made=may_be_made)
         self._calls -= 1
         self._flush()
 
@@ -199,7 +199,7 @@ def _fail(update: _Update, error: PoolClientError) -> None:
     update.outcome.set_exception(type(error)(error.reason, findings=error.findings, **params))
 
 
-def _settle(update: _Update, outcome: pool_service_pb2.UpdateOutcome) -> None:
+def _settle(update: _Update, outcome: pool_service_pb2.UpdateOutcome, *, may_be_made: bool) -> None:
     if update.outcome.done():
         return
     if outcome.WhichOneof("outcome") == "done":
@@ -213,6 +213,6 @@ def _settle(update: _Update, outcome: pool_service_pb2.UpdateOutcome) -> None:
         update.outcome.set_exception(failed)
         return
     error = client_error(PoolError(reason, findings=(), **params))
-    if reason in UNCERTAIN:
+    if reason in UNCERTAIN or (may_be_made and reason in NOT_AT_THIS_HOST):
         error = OutcomeUnknown(Reason.OUTCOME_UNKNOWN, request_id=update.item.request_id)
     update.outcome.set_exception(error)

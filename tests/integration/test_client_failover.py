@@ -197,6 +197,20 @@ async def test_without_a_master_a_write_fails_when_patience_ends() -> None:
         assert not host.pool.executed
 
 
+@pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LOST_AFTER])
+async def test_a_write_that_may_have_been_made_is_not_called_refused_for_want_of_a_master(
+    fault: Fault,
+) -> None:
+    async with (
+        fake_hosts() as [host],
+        PoolClient.connect(host.address, master_patience_seconds=0.1) as pool,
+    ):
+        host.fault("BatchUpdate", fault)
+        host.fault("item", *[Fault.NO_MASTER] * 1000)
+        with pytest.raises(OutcomeUnknown):
+            await pool.vms.set("web1", name_label="x")
+
+
 async def test_a_stale_answer_is_marked_and_told() -> None:
     told: list[Freshness] = []
     async with fake_hosts() as [host]:

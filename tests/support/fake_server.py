@@ -298,6 +298,8 @@ class FakeHost:
             try:
                 if fault is Fault.UNKNOWN_BEFORE:
                     raise PoolError(Reason.OUTCOME_UNKNOWN, request_id=item.request_id)
+                if fault is Fault.NO_MASTER:
+                    raise PoolError(Reason.NO_MASTER, host=self.address, problem="it has ended")
                 obj, revision = self.pool.once(
                     item.request_id,
                     lambda kind=kind, item=item: patched(  # type: ignore[misc]
