@@ -99,7 +99,7 @@ def test_version_for_people_and_for_scripts() -> None:
         (("--name", "a\tb"), "--name"),
         (("--driver", "xen"), "--driver"),
         (("--driver", "sim:/none.toml"), "--driver"),
-        (("--store", "etcd:127.0.0.1:2379"), "--store"),
+        (("--store", "etcd:127.0.0.1"), "--store"),
         (("--config", "/none.toml"), "--config"),
     ],
 )
