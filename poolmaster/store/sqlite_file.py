@@ -163,7 +163,6 @@ def open_file(
     _check_folder(path, options)
     _check_file(path, options)
     with _refusing(path), ExitStack() as undo:
-        _check_header(path)
         lock = StoreLock.acquire(path, shared=shared, patience_seconds=options.busy_seconds)
         undo.callback(lock.release)
         identity = _check_content(path, pool, incarnation, alone=lock.alone)
@@ -220,8 +219,8 @@ def _check_vacant(path: Path, identity: StoreIdentity) -> None:
     if not os.path.lexists(path):
         return
     try:
-        _check_header(path)
         with _look(path, immutable=True) as connection:
+            _check_header(path, connection)
             found = _described(_read_identity(connection, path))
     except (sqlite3.Error, PoolError):
         found = "somebody else"
@@ -311,11 +310,10 @@ def _look(path: Path, *, immutable: bool) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(name, uri=True, isolation_level=None))
 
 
-def _check_header(path: Path) -> None:
+def _check_header(path: Path, connection: sqlite3.Connection) -> None:
     """Whether the file is a store at all, of a schema that is known here."""
-    with _look(path, immutable=True) as connection:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
         raise _corrupt(path, "it is not the store of a pool")
     if schema > SCHEMA_VERSION:
@@ -330,10 +328,15 @@ def _check_header(path: Path) -> None:
 def _check_content(
     path: Path, pool: str | None, incarnation: str | None, *, alone: bool
 ) -> StoreIdentity:
-    """Whose store it is; refuses another's and a damaged one."""
+    """Whose store it is; refuses another's and a damaged one.
+
+    Without its WAL a file is read only if it has none and nobody can be writing to it: half way
+    through a checkpoint, a moment ago or at a crash, the file alone is malformed.
+    """
     wal = path.with_name(path.name + "-wal")
     size = path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
     with _look(path, immutable=alone and not wal.exists()) as connection:
+        _check_header(path, connection)
         identity = _read_identity(connection, path)
         expected = StoreIdentity(pool or identity.pool, incarnation or identity.incarnation)
         if identity != expected:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,38 @@ async def test_a_neighbour_goes_on_when_a_process_is_killed(path: Path, store: S
     assert await store.transact([], [Write(b"neighbour", b"1")])
     found = {item.key for item in (await store.read(b"0", b"9")).items}
     assert all(found.issuperset(store_writer.keys_of(*written)) for written in acknowledged)
+
+
+@pytest.mark.parametrize("neighbour", ["killed", "still at it"])
+async def test_a_checkpoint_that_has_begun_does_not_make_the_file_a_damaged_one(
+    neighbour: str, path: Path, store: SqliteStore, tmp_path: Path
+) -> None:
+    values = {b"%d" % number: bytes(2000) for number in range(50)}
+    await store.transact([], [Write(key, value) for key, value in values.items()])
+    found = path
+    if neighbour == "killed":
+        found = tmp_path / "left.db"
+        copied(path, found)
+    begin_checkpoint(found, tmp_path / "whole.db")
+
+    another = await opened(found)
+    assert {item.key: item.value for item in (await another.read(b"0", b":")).items} == values
+    await another.close()
+
+
+def begin_checkpoint(path: Path, whole: Path) -> None:
+    """Write the first page, which tells how many there are, as a checkpoint does first of all."""
+    copied(path, whole)
+    with closing(sqlite3.connect(whole)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    first_page = [f"if={whole}", f"of={path}", "bs=4096", "count=1", "conv=notrunc"]
+    subprocess.run(["dd", *first_page, "status=none"], check=True)
+
+
+def copied(path: Path, to: Path) -> None:
+    """What is on the disk now. By another process: see `sqlite_file`, “never open the file”."""
+    for part in ("", "-wal"):
+        subprocess.run(["cp", f"{path}{part}", f"{to}{part}"], check=True)
 
 
 async def test_a_program_that_fails_before_it_closes_its_store_ends_all_the_same(
