@@ -123,7 +123,8 @@ class EmergencyHost:
         """What the host would go on from, were it made master now; changes nothing.
 
         Raises `Conflict` when that is out of the question: `ALREADY_MASTER`, `MASTER_LIVES`,
-        `QUORUM_LIVES`, `REPLICA_MISSING`, or `REPLICA_BEHIND` with the better host's `address`.
+        `QUORUM_LIVES`, `REPLICA_MISSING`, or `REPLICA_BEHIND` and `ANOTHER_IN_STEP` with the better
+        host's `address`.
         """
         request = pb.EmergencyTransitionRequest(confirmed=False)
         answer = await self._call(

@@ -109,6 +109,7 @@ class Reason(StrEnum):
     MASTER_LIVES = "MASTER_LIVES"
     QUORUM_LIVES = "QUORUM_LIVES"
     REPLICA_BEHIND = "REPLICA_BEHIND"
+    ANOTHER_IN_STEP = "ANOTHER_IN_STEP"
     REPLICA_MISSING = "REPLICA_MISSING"
     LOSS_NOT_ACCEPTED = "LOSS_NOT_ACCEPTED"
     NOT_THE_MASTER = "NOT_THE_MASTER"
@@ -403,6 +404,12 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.FAILED_PRECONDITION, Exit.CONFLICT,
         "{host} is at revision {revision}; {better}, which answers, is at {newer}.",
         "`pool --server {address} emergency-transition-to-master` goes on from there.",
+    ),
+    Reason.ANOTHER_IN_STEP: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "{better}, which answers, was in step with the master, and {host} was not.",
+        "`pool --server {address} emergency-transition-to-master` goes on from there; afterwards "
+        "`pool designate-master {host}` hands the pool over to {host}.",
     ),
     Reason.REPLICA_MISSING: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

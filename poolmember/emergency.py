@@ -63,8 +63,8 @@ class Emergency:
         """Make this host the master if that is `confirmed`; what it goes on from.
 
         Raises `ALREADY_MASTER`, `HOST_IS_WITNESS`, `MASTER_LIVES`, `QUORUM_LIVES`,
-        `REPLICA_MISSING`, `REPLICA_BEHIND` or, without `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing
-        has happened then.
+        `REPLICA_MISSING`, `REPLICA_BEHIND`, `ANOTHER_IN_STEP` or, without `accept_loss`,
+        `LOSS_NOT_ACCEPTED`; nothing has happened then.
         """
         async with self._one_at_a_time:
             while True:

@@ -24,7 +24,7 @@ from poolmember.gateway import Upstream
 from poolmember.identity import Member
 from poolmember.inheriting import inherit, is_heir
 from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
-from poolmember.returning import is_left_behind
+from poolmember.returning import LeftBehind, before_inheriting
 from poolmember.search import Search
 from poolmember.session import Ejected, Follower, Inherited, Link, Session, gone
 from poolmember.state_dir import STORE_FILE
@@ -76,10 +76,13 @@ async def follow(parts: Parts, member: Member) -> Change:
     async with parts.following(member.pool) as follower:
         await follower.load()
         if await is_heir(follower, member):
-            if not await is_left_behind(parts, follower):
+            try:
+                await before_inheriting(parts, follower)
                 return await inherit(parts, follower)
-            # What an attempt that was cut short has left.
-            parts.files.retire(STORE_FILE)
+            except LeftBehind as left:
+                log.warning("%s: this host does not take over", left)
+                # What an attempt that was cut short has left.
+                parts.files.retire(STORE_FILE)
         return await sessions(parts, follower, member.addresses, Directions())
 
 

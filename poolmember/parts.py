@@ -87,6 +87,8 @@ class Parts:
     remembered: State | None = None
     """The state of the replica when the last role ended."""
     follower: Follower | None = None
+    just_inherited: str | None = None
+    """Uuid of the incarnation whose store this daemon has founded and not led with yet."""
     prepared: Prepared | None = None
     preparing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever founds a store here: there is one file for it."""

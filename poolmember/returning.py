@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import reduce
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
-from poolcore.model import Host, HostId, Incarnation
+from poolcore.model import Host, HostId, Incarnation, Pool
 from poolcore.replica import DeltaDoesNotFollow, apply
 from poolmaster.layout import read_head, read_hosts, read_log, read_pool
 from poolmaster.service.api import session_handlers
@@ -43,69 +43,97 @@ class LeftBehind(Exception):
 
 
 async def before_leading(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
-    """Return when this host may lead; raises `LeftBehind` when it may not any more.
-
-    A host whose replica was in step may have been made master while this one was down. So it has
-    to answer first; if it never does, a person has to say who goes on.
-    """
-    if await read_succession(store) is not None:
-        return  # It has just been founded: others can be of nothing that is newer.
-    pool, hosts = await read_pool(store), await read_hosts(store)
-    others = [host for host in hosts if host.uuid != parts.identity.host]
-    waiting = next((host for host in others if host.uuid == pool.in_step), None)
-    answered = await _ask(parts, own, others)
-    if waiting is None or waiting.uuid in answered:
-        return
+    """Return when this host may lead; raises `LeftBehind` when it may not any more."""
+    just_inherited, parts.just_inherited = parts.just_inherited, None
+    if just_inherited == own.incarnation:
+        return  # It knew that it may go on before it founded the store.
     await follower.load()
-    came = _serve_until_it_comes(parts, own, follower, waiting)
-    while waiting.uuid not in answered and not came.is_set():
+    hosts = await read_hosts(store)
+    pool, succession = await read_pool(store), await read_succession(store)
+    awaited = _who_may_have_been_told(pool, hosts, just_succeeded=succession is not None)
+    await _until_they_answer(parts, own, follower, hosts, awaited)
+
+
+async def before_inheriting(parts: Parts, follower: Follower) -> None:
+    """As `before_leading`, for a host that was down since it was made the heir."""
+    state = follower.state
+    if state is None:
+        raise RuntimeError("an heir without a replica")
+    incarnation = state.incarnation
+    own = Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)
+    hosts = tuple(state.all(Host))
+    awaited = _who_may_have_been_told(state.pool, hosts, just_succeeded=True)
+    await _until_they_answer(parts, own, follower, hosts, awaited)
+
+
+def _who_may_have_been_told(
+    pool: Pool, hosts: Collection[Host], *, just_succeeded: bool
+) -> set[HostId]:
+    """The hosts that a person may have made master while this one was down, nothing being lost.
+
+    That is the one in step. After a handover, until something was committed, it is also the one
+    that was in step before, and only the former master knew which.
+    """
+    if pool.in_step is None:
+        return set()
+    return {h.uuid for h in hosts if not h.witness} if just_succeeded else {pool.in_step}
+
+
+async def _until_they_answer(
+    parts: Parts, own: Own, follower: Follower, hosts: Collection[Host], awaited: set[HostId]
+) -> None:
+    """Return when those hosts have said that they are of nothing newer, or raise `LeftBehind`.
+
+    Who never answers keeps this host from leading until a person says who goes on.
+    """
+    others = {host.uuid: host for host in hosts if host.uuid != parts.identity.host}
+    missing = {uuid: others[uuid] for uuid in awaited if uuid in others}
+
+    def answered(uuids: Iterable[HostId]) -> bool:
+        for uuid in uuids:
+            missing.pop(uuid, None)
+        return not missing
+
+    if answered(await _ask(parts, own, others.values())):
+        return
+    came = _serve_until_they_come(parts, own, follower, missing)
+    while not answered(await _ask(parts, own, others.values())):
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await came.wait()
-        answered = await _ask(parts, own, others)
+        came.clear()
 
 
-def _serve_until_it_comes(parts: Parts, own: Own, follower: Follower, host: Host) -> asyncio.Event:
-    """Say whom this host waits for; set when that host comes and is of the same incarnation.
+def _serve_until_they_come(
+    parts: Parts, own: Own, follower: Follower, missing: dict[HostId, Host]
+) -> asyncio.Event:
+    """Say whom this host waits for; set when one of them comes, which is then missing no more.
 
     It may be found at another address than this host knows.
     """
     came = asyncio.Event()
-    name = host.name_label
-    problem = f"{name} does not answer; it was in step and may have been made master meanwhile"
-    log.warning("this host does not lead yet: %s", problem)
+
+    def names() -> str:
+        return " and ".join(sorted(host.name_label for host in missing.values()))
+
+    def problem() -> str:
+        if len(missing) > 1:
+            return f"{names()} do not answer; one of them may have been made master meanwhile"
+        return f"{names()} does not answer; it may have been made master meanwhile"
 
     async def serve(requests: Requests, _: Send) -> None:
         hello = await first_hello(requests)
         same = hello.HasField("incarnation") and hello.incarnation.uuid == own.incarnation
-        if hello.host == host.uuid and same:
+        if same and missing.pop(HostId(hello.host), None) is not None:
             came.set()
         raise PoolError(Reason.NO_MASTER, host=parts.identity.name, problem="it is about to lead")
 
-    answers = parts.answer_from_replica(follower, lambda: problem)
+    log.warning("this host does not lead yet: %s", problem())
+    answers = parts.answer_from_replica(follower, problem)
     answers |= session_handlers(serve, host=parts.identity.name)
     parts.gateway.serve_locally(answers)
-    parts.on_role(f"waiting for {name}, which may have been made master meanwhile")
+    parts.on_role(f"waiting for {names()}: another host may have been made master meanwhile")
     return came
-
-
-async def is_left_behind(parts: Parts, follower: Follower) -> bool:
-    """Whether a host says that the pool has gone on without this one, which was to be its master.
-
-    To be asked when that was to be before the daemon was started: it may have led, and have come
-    back from that, without a commit that its replica could tell it by.
-    """
-    state = follower.state
-    if state is None:
-        return False
-    incarnation = state.incarnation
-    own = Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)
-    try:
-        await _ask(parts, own, (h for h in state.all(Host) if h.uuid != follower.host))
-    except LeftBehind as left:
-        log.warning("%s: this host does not take over", left)
-        return True
-    return False
 
 
 async def while_leading(parts: Parts, own: Own) -> None:

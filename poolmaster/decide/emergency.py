@@ -28,8 +28,9 @@ def outlook(
     `heir`: the master's last commit is in that replica, and made `host` the one to go on.
 
     Raises `MASTER_LIVES` when one hears a master that is not left behind, `QUORUM_LIVES` when one
-    has the store, `REPLICA_BEHIND` when one that could lead has more than this host: then it is the
-    one to go on from.
+    has the store, `REPLICA_BEHIND` when one that could lead has more than this host, and
+    `ANOTHER_IN_STEP` when one is in step: then that is the one to go on from. A master that comes
+    back asks the host that was in step, and no other, whether the pool has gone on without it.
     """
     peers = tuple(_peer(other, standing) for other, standing in answers)
     for other, standing in answers:
@@ -55,8 +56,15 @@ def outlook(
             address=best.address,
         )
     in_step = host if heir else state.get(Host, state.pool.in_step)
-    in_reach = {host.uuid, *(peer.uuid for peer in peers if peer.answers)}
     missing = any(not peer.answers for peer in peers)
+    partner = next((p for p in peers if in_step is not None and p.uuid == in_step.uuid), None)
+    if missing and partner is not None and partner.uuid not in witnesses and partner.reach >= own:
+        raise PoolError(
+            Reason.ANOTHER_IN_STEP,
+            host=host.name_label,
+            better=partner.name_label,
+            address=partner.address,
+        )
     ahead = any(peer.reach > own for peer in peers)
     return EmergencyOutlook(
         host=host.uuid,
@@ -65,7 +73,7 @@ def outlook(
         incarnation=state.incarnation,
         revision=state.revision,
         in_step=None if in_step is None else in_step.name_label,
-        may_lack=ahead or (missing and (in_step is None or in_step.uuid not in in_reach)),
+        may_lack=ahead or (missing and (in_step is None or in_step.uuid != host.uuid)),
         peers=peers,
     )
 

@@ -37,6 +37,7 @@ NOT_NOW = (
     Reason.STATE_UNWRITABLE,
     Reason.STORE_UNAVAILABLE,
     Reason.REPLICA_BEHIND,
+    Reason.ANOTHER_IN_STEP,
 )
 """What keeps the one command from being done although it is the right one."""
 DONE = (Reason.QUORUM_LIVES, Reason.LOSS_NOT_ACCEPTED)
@@ -123,7 +124,7 @@ class PairChaos(Misfortunes):
             return
         lost.cut_power()
         self._kept_off.add(lost.name)
-        heir = self._in_step()
+        heir = self._in_step(lost)
         if heir is not None and heir is not lost:
             if self.dice.random() < 0.3:
                 heir.cut_power()
@@ -164,14 +165,14 @@ class PairChaos(Misfortunes):
         hosts = self.world.hosts.values()
         return next((h for h in hosts if h.disk.store and h.disk.store.data is data), None)
 
-    def _in_step(self) -> SimHost | None:
+    def _in_step(self, lost: SimHost) -> SimHost | None:
         """The host that has everything that was acknowledged, by the chain's own record."""
         register = self.world.rules.registers[self._pool]
         state: State = register.state
         if state.revision in register.raw:
-            # A store's last commit names who comes next; who was in step stands before it.
+            # The last commit of the store that was lost says who is in step with the next one.
             last = decode_delta(register.raw[state.revision])
-            if last.succession is not None:
+            if last.succession is not None and last.succession.heir != lost.uuid:
                 state = register.states.get(state.revision - 1, state)
         uuid: HostId | None = state.pool.in_step
         host = next((h for h in self.world.hosts.values() if h.uuid == uuid), None)

@@ -497,6 +497,69 @@ def test_an_heir_that_was_given_up_before_its_first_commit_comes_back_as_a_membe
     play("heir given up", scenario)
 
 
+@pytest.mark.parametrize("founded", [True, False])
+def test_an_heir_that_was_down_waits_for_the_former_master(founded: bool) -> None:
+    async def scenario(world: World) -> None:
+        refusals: list[str] = []
+        world.around = lambda inner: NotFoundedAtOnce(inner, refusals)
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        if founded:
+            world.crash = Crash("pool.succession:founded", "after", ("ignite",))
+        else:
+            refusals.append("the disk is full")
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash.happened if world.crash else not refusals)
+        ignite.cut_power()
+        await world.let_pass(3.0)
+        # A person takes the old master for the one to go on, and it is lost, too.
+        await world.emergency(phantom, accept_loss=True)
+        await world.until(lambda: phantom.mastership is not None)
+        acknowledged["afterwards"] = await world.tag(phantom, "afterwards")
+        phantom.cut_power()
+        ignite.power_on()
+        await world.let_pass(10.0)
+        assert masters(world) == []
+        phantom.power_on()
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, ignite, acknowledged)
+
+    play(f"heir was down {founded}", scenario)
+
+
+def test_an_heir_that_was_down_waits_for_the_host_that_was_in_step_before() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        (specter,) = world.add("specter")
+        await world.settle()
+        await world.join(phantom, specter)
+        ignite.cut_power()
+        await world.until(lambda: in_step_with(phantom) == specter.uuid)
+        ignite.power_on()
+        await world.settle()
+        acknowledged = await written(world, phantom)
+        world.crash = Crash("pool.succession:founded", "after", ("phantom", "ignite"))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        # Of what became of the handover it knows nothing; it has everything that was acknowledged.
+        assert await tell_to_lead(world, specter)
+        acknowledged["afterwards"] = await world.tag(specter, "afterwards")
+        specter.cut_power()
+        phantom.power_on()
+        ignite.power_on()
+        await world.let_pass(10.0)
+        assert masters(world) == []
+        specter.power_on()
+        await world.settle()
+        assert masters(world) == [specter]
+        check_kept(world, ignite, acknowledged)
+
+    play("heir was down, third host", scenario)
+
+
 def test_a_hello_that_comes_late_withdraws_nothing() -> None:
     async def scenario(world: World) -> None:
         phantom, ignite = await pair(world)
