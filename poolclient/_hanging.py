@@ -66,7 +66,7 @@ class Attended:
         self._task = self._owned.task(self._attend(hangs))
 
     async def _attend(self, hangs: Callable[[], Awaitable[bool]]) -> None:
-        # Nothing tells that a host hangs: it has to be looked at.
-        while not await hangs():  # noqa: ASYNC110
+        # There is no event to wait for: nothing tells that a host hangs, it has to be looked at.
+        while not await hangs():  # noqa: ASYNC110 - see above
             await asyncio.sleep(PAUSE_SECONDS)
         self.given_up = self._call.cancel()

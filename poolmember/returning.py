@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import reduce
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Standing
 from poolcore.model import Host, HostId, Incarnation, Pool
 from poolcore.replica import DeltaDoesNotFollow, apply
 from poolmaster.layout import read_head, read_hosts, read_log, read_pool
@@ -148,22 +147,24 @@ async def while_leading(parts: Parts, own: Own) -> None:
 
 async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
     """Ask hosts what they are of; the uuids of those that could tell."""
+    answered: set[HostId] = set()
 
-    async def ask(host: Host) -> Standing | None:
+    async def ask(host: Host) -> Incarnation | None:
         try:
-            return await parts.agents.standing(host.address, own.pool, 0, seconds=ASK_SECONDS)
+            found = await parts.agents.standing(host.address, own.pool, 0, seconds=ASK_SECONDS)
         except PoolError as error:
             log.debug("%s does not say where it stands: %s", host.name_label, error)
+            if error.reason is Reason.HOST_NOT_IN_POOL:
+                # It has not been told yet that it was taken in, or has left: it is of nothing.
+                answered.add(host.uuid)
             return None
+        if found.incarnation is not None:  # one that is only just starting cannot say yet
+            answered.add(host.uuid)
+        return found.incarnation
 
     asked = list(hosts)
-    answered: set[HostId] = set()
-    for host, standing in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
-        if standing is None or standing.incarnation is None:
-            # One that is only just starting cannot say yet.
-            continue
-        answered.add(host.uuid)
-        compare(own, host, standing.incarnation)
+    for host, incarnation in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
+        compare(own, host, incarnation)
     return answered
 
 

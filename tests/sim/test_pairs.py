@@ -560,6 +560,26 @@ def test_an_heir_that_was_down_waits_for_the_host_that_was_in_step_before() -> N
     play("heir was down, third host", scenario)
 
 
+def test_an_heir_that_was_down_does_not_wait_for_one_that_has_not_heard_that_it_was_taken_in() -> (
+    None
+):
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        (specter,) = world.add("specter")
+        await world.settle()
+        world.crash = Crash("host.join:committed", "after", ("specter",))
+        await world.add_host(phantom, specter)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        world.crash = Crash("pool.succession:founded", "after", ("phantom", "ignite"))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        await world.settle()
+        assert masters(world) == [ignite]
+
+    play("heir was down during a join", scenario)
+
+
 def test_a_hello_that_comes_late_withdraws_nothing() -> None:
     async def scenario(world: World) -> None:
         phantom, ignite = await pair(world)
