@@ -103,6 +103,10 @@ class HostFacts:
     """Median time of an fsync in the host's state directory."""
     witness: bool = False
     """Its daemon was started as a witness: it brings nothing in and never leads."""
+    etcd_version: str | None = None
+    """Of the etcd that it would vote with."""
+    etcd_problem: str | None = None
+    """Why it has none to vote with; none if it has, or is not asked to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

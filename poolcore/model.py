@@ -155,6 +155,16 @@ class Incarnation:
     """The revision at which it forked from its parent; 0 for the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Voters:
+    """The hosts that run the pool's own etcd."""
+
+    token: str
+    """Members of another token are not of this cluster."""
+    hosts: tuple[HostId, ...]
+    """In sorted order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool(Described):
     """The pool itself: exactly one per pool."""
@@ -174,6 +184,8 @@ class Pool(Described):
     nothing is lost with the host that has the store. None: there is no such host just now."""
     lineage: tuple[Ancestor, ...] = ()
     """The incarnations before the present one, the newest last; the oldest are dropped."""
+    voters: Voters | None = None
+    """Where the pool's own etcd is. None: the store is the master's alone, or elsewhere."""
 
 
 class AddressPurpose(StrEnum):

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool
+from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool, Voters
 from poolcore.replica import (
     Change,
     CommitId,
@@ -76,16 +76,18 @@ def succession(
     *,
     term: int,
     in_step: HostId | None,
+    voters: Voters | None = None,
     changes: Iterable[Change] = (),
 ) -> Delta:
     """The last commit before `incarnation`, in `term`.
 
-    `in_step`: the host that certainly has this very commit, besides the heir.
+    `in_step`: the host that certainly has this very commit, besides the heir; or, if `voters` have
+    the next store, the one that has everything before it.
     """
     before = state.incarnation
     ancestor = Ancestor(before.counter, before.uuid, before.forked_at)
     lineage = (*state.pool.lineage, ancestor)[-LINEAGE_KEPT:]
-    pool: Pool = replace(state.pool, in_step=in_step, lineage=lineage)
+    pool: Pool = replace(state.pool, in_step=in_step, lineage=lineage, voters=voters)
     return Delta(
         incarnation=state.incarnation.uuid,
         commit=CommitId(term, state.revision + 1),
@@ -173,6 +175,18 @@ async def found_successor(
     writes[NONCE] = Write(NONCE, uuid.uuid4().hex.encode())
     if not await store.transact([Compare(HEAD, None)], list(writes.values())):
         raise StoreFailed("the store already holds a pool")
+
+
+async def empty(store: Store) -> None:
+    """Remove all that a founding that was cut short has left; `StoreFailed` if it was none."""
+    while True:
+        found = await store.read(b"\x00", b"\xff", limit=TOGETHER)
+        if not found.items:
+            return
+        if not await store.transact(
+            [Compare(HEAD, None)], [Write(item.key, None) for item in found.items]
+        ):
+            raise StoreFailed("the store already holds a pool")
 
 
 async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:

@@ -268,6 +268,7 @@ PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "driver": _driver,
     "store": _store,
     "witness": _switch,
+    "voter": _switch,
     "insecure": _switch,
     "log_format": _log_format,
     "log_level": _log_level,

@@ -30,6 +30,7 @@ from poolmember.agent import Agent
 from poolmember.config import Config, pool_file_path
 from poolmember.drivers.contract import Driver
 from poolmember.emergency import Emergency
+from poolmember.etcd.voter import EtcdVoter, NoVoter, Voter
 from poolmember.files import HostFiles
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
@@ -44,7 +45,7 @@ from poolmember.recovery_folder import RecoveryFolder
 from poolmember.roles import Roles
 from poolmember.session import Follower
 from poolmember.standing import hand_over, standing, take_over
-from poolmember.state_dir import RECOVERY_FOLDER, StateDir
+from poolmember.state_dir import ETCD_FOLDER, RECOVERY_FOLDER, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +107,14 @@ class Daemon:
             self._driver,
             DiskGauge(state_dir.path),
             endpoint=endpoint,
+            listen=config.listen.host,
             clock=self._clock,
             recoveries=recoveries,
+        )
+        self._voter = (
+            EtcdVoter(state_dir.path / ETCD_FOLDER, config.name)
+            if config.voter
+            else NoVoter(config.name)
         )
         self._uplinks = Uplinks()
         self._parts = Parts(
@@ -122,6 +129,7 @@ class Daemon:
             on_role=self._on_role,
             history_revisions=config.history_revisions,
             recoveries=recoveries,
+            voter=self._voter,
         )
         shared_store = str(config.store) if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)
@@ -160,9 +168,14 @@ class Daemon:
         """Become the master in the place of the one that `head` names."""
         await take_over(self._parts, head, why)
 
-    async def prepare_succession(self, pool: str, incarnation: str) -> None:
-        """Copy what this host has of `pool` into a store of `incarnation`."""
-        await prepare(self._parts, pool, incarnation)
+    async def prepare_succession(self, pool: str, incarnation: str, store: str | None) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`, at that URL if any."""
+        await prepare(self._parts, pool, incarnation, store)
+
+    @property
+    def voter(self) -> Voter:
+        """This host's member of the pool's own etcd."""
+        return self._voter
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
@@ -192,17 +205,18 @@ class Daemon:
         try:
             server = await self._serve()
             scripts = asyncio.ensure_future(self._scripts.run())  # noqa: TID251 - awaited below
+            voter = asyncio.ensure_future(self._voter.run())  # noqa: TID251 - awaited below
             roles = asyncio.ensure_future(self._roles.run())  # noqa: TID251 - awaited below
             stopping = asyncio.ensure_future(stop.wait())  # noqa: TID251 - awaited below
             try:
-                await asyncio.wait({roles, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({roles, stopping, voter}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._notifier.stopping()
                 if stopping.done():
                     await hand_over(self._parts)
-                for task in (roles, stopping):
+                for task in (roles, stopping, voter):
                     task.cancel()
-                ended = await asyncio.gather(roles, stopping, return_exceptions=True)
+                ended = await asyncio.gather(roles, stopping, voter, return_exceptions=True)
                 await self._uplinks.close()
                 await server.stop(GRACE_SECONDS)
                 # Last, so that a hook that takes its time holds nobody up who calls this host.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 
 from poolcore.errors import PoolError, Reason
+from poolcore.model import PoolId
 from poolcore.replica import DeltaDoesNotFollow, State
-from poolmaster.store.contract import Store, StoreError
-from poolmaster.succession import found_successor, prepare_successor
-from poolmember.identity import Member, Membership, Own
+from poolmaster.store.contract import Store, StoreError, StoreFailed
+from poolmaster.succession import empty, found_successor, prepare_successor
+from poolmember.identity import Member, Membership, Own, leads_always
 from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts, Prepared
 from poolmember.session import Follower
 from poolmember.state_dir import STORE_FILE
@@ -78,17 +79,35 @@ async def _empty_store(parts: Parts, follower: Follower, incarnation: str) -> St
     return store
 
 
-async def prepare(parts: Parts, pool: str, incarnation: str) -> None:
+async def open_emptied(parts: Parts, pool: PoolId, shared: str, incarnation: str) -> Store:
+    """The shared store of `incarnation`, without what an attempt that was cut short has left.
+
+    `StoreFailed` when it is in use already.
+    """
+    store, found = await parts.files.found_store(pool, shared, incarnation=incarnation)
+    try:
+        if found != incarnation:
+            raise StoreFailed(f"there is a store of incarnation {found}")
+        await empty(store)
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+async def prepare(parts: Parts, pool: str, incarnation: str, shared: str | None = None) -> None:
     """Put what the replica has into a store of `incarnation`, before this host may be the heir.
 
     It saves what else would be done while everybody's writes wait. If nothing comes of it, the
-    store is put aside with the next one.
+    store is put aside with the next one. `shared`: the URL of a store that hosts share; that is
+    asked of the very master whose store is to go on there.
     """
     follower, membership = parts.follower, parts.identity.membership
     state = None if follower is None else follower.state
     if membership is None or membership.pool != pool or follower is None or state is None:
         raise PoolError(Reason.HOST_NOT_IN_POOL, host=parts.identity.name, pool=pool)
-    if not isinstance(membership, Member) or membership.store is not None:
+    asked_rightly = leads_always(membership) if shared else isinstance(membership, Member)
+    if not asked_rightly or membership.store is not None:
         problem = "it is not a member whose master has the store"
         raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=parts.identity.name, problem=problem)
     async with parts.preparing:
@@ -98,7 +117,10 @@ async def prepare(parts: Parts, pool: str, incarnation: str) -> None:
         if earlier is not None:
             await earlier.store.close()
         try:
-            store = await _empty_store(parts, follower, incarnation)
+            if shared is None:
+                store = await _empty_store(parts, follower, incarnation)
+            else:
+                store = await open_emptied(parts, follower.pool, shared, incarnation)
             try:
                 await prepare_successor(store, state, follower.store.read_log)
             except BaseException:

@@ -21,6 +21,7 @@ from poolmaster.succession import read_succession, succeeded
 from poolmember.ceding import Ceding
 from poolmember.identity import Member, Own
 from poolmember.inheriting import is_heir
+from poolmember.moving import move
 from poolmember.own_session import OwnSession
 from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.returning import LeftBehind, before_leading, come_back, while_leading
@@ -73,10 +74,12 @@ async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Cha
 
     None: the successor was withdrawn. Raises what ends a mastership otherwise.
     """
+    was_down = True
     try:
         head = await read_head(store)
         if head is not None and not succeeded(head, own.incarnation):
             await before_leading(parts, own, store, follower)
+            was_down = False
             await _lead_once(parts, own, store, follower)
     except LeftBehind as left:
         return await come_back(store, own, follower, left)
@@ -87,6 +90,11 @@ async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Cha
         log.info("the mastership is handed over: %s", error)
     if head is None:
         raise StoreFailed("the store holds no pool")
+    if head.master == follower.host:
+        try:
+            return await move(parts, own, store, head, follower, was_down=was_down)
+        except LeftBehind as left:
+            return await come_back(store, own, follower, left)
     return await Ceding(parts, own, store, head, follower).settle()
 
 

@@ -24,6 +24,7 @@ from poolmaster.service.status import status_of_replica
 from poolmaster.store.contract import Store
 from poolmember.agent import Agent
 from poolmember.drivers.contract import Driver
+from poolmember.etcd.voter import Voter
 from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Own
@@ -77,6 +78,8 @@ class Parts:
     reached: Callable[[str], None]
     on_role: Callable[[str], None]
     """Told, in a few words, whenever the host's role becomes another."""
+    voter: Voter
+    """This host's member of the pool's own etcd."""
     history_revisions: int = DEFAULT_HISTORY_REVISIONS
     """How many commits a pool that this host founds remembers."""
     recoveries: Recoveries | None = None

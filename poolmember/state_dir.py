@@ -41,6 +41,7 @@ LOCK_FILE: Final = "lock"
 STORE_FILE: Final = "store.db"
 REPLICA_FILE: Final = "replica.db"
 RECOVERY_FOLDER: Final = "recovery"
+ETCD_FOLDER: Final = "etcd"
 DATABASES: Final = (STORE_FILE, REPLICA_FILE)
 KEPT_RETIRED: Final = 3
 

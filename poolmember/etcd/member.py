@@ -40,6 +40,8 @@ class EtcdMember:
 
     name: str
     """The host's uuid."""
+    listen: str
+    """The IP address that it listens at; of a wildcard, every one."""
     client: str
     """`host:port` where clients reach it."""
     peer: str
@@ -50,6 +52,8 @@ class EtcdMember:
     """Name and peer address of each member it starts with, itself among them."""
     joins: bool
     """Whether the cluster exists already, and has been told of this member."""
+    since: int = 0
+    """The pool's revision that it was started for: earlier ones do not know of it."""
 
     def arguments(self, folder: Path) -> list[str]:
         """The command line behind the program's name."""
@@ -57,9 +61,9 @@ class EtcdMember:
         return [
             f"--name={self.name}",
             f"--data-dir={folder / DATA_FOLDER}",
-            f"--listen-client-urls=http://{self.client}",
+            f"--listen-client-urls=http://{self._listening(self.client)}",
             f"--advertise-client-urls=http://{self.client}",
-            f"--listen-peer-urls=http://{self.peer}",
+            f"--listen-peer-urls=http://{self._listening(self.peer)}",
             f"--initial-advertise-peer-urls=http://{self.peer}",
             f"--initial-cluster={cluster}",
             f"--initial-cluster-token={self.token}",
@@ -76,6 +80,9 @@ class EtcdMember:
             "--logger=zap",
             "--log-outputs=stderr",
         ]
+
+    def _listening(self, reached_at: str) -> str:
+        return f"{self.listen}:{reached_at.rpartition(':')[2]}"
 
     def save(self, folder: Path) -> None:
         """Write `member.json`, durably."""

@@ -1,0 +1,148 @@
+"""This host's member of the pool's own etcd: started and ended when the master says so.
+
+It has a folder of its own in the state directory. There the process is found again after a restart
+of the daemon. What a member that was ended had is put aside, and kept until the next one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from poolcore.errors import PoolError, Reason
+from poolcore.model import Task
+from poolcore.replica import State
+from poolmember.etcd.member import EtcdMember, EtcdRefused, etcd_program
+from poolmember.etcd.process import EtcdProcess
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 10.0
+"""From a start that was refused to the next."""
+
+
+class Voter(Protocol):
+    """What a host's agent knows of this; so that a simulation can have another."""
+
+    async def version(self) -> tuple[str | None, str | None]:
+        """Of the etcd that it would run, and why it would not; both none if it is not to."""
+        ...
+
+    async def start(self, member: EtcdMember) -> None:
+        """Run that member. Repeating is harmless; another one than is there is refused."""
+        ...
+
+    async def stop(self, token: str) -> None:
+        """End the member of that cluster, if there is one, and put aside what it had."""
+        ...
+
+    async def compare(self, state: State) -> None:
+        """End a member that the pool, of which `state` is the newest, does not know of."""
+        ...
+
+
+class NoVoter:
+    """A host that is not to vote. Implements `Voter`."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    async def version(self) -> tuple[None, None]:
+        """See `Voter`."""
+        return None, None
+
+    async def start(self, member: EtcdMember) -> None:
+        """See `Voter`."""
+        problem = "it was started with --no-voter"
+        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
+
+    async def stop(self, token: str) -> None:
+        """See `Voter`."""
+
+    async def compare(self, state: State) -> None:
+        """See `Voter`."""
+
+    async def run(self) -> None:
+        """Nothing is to be kept running."""
+
+
+class EtcdVoter:
+    """A host that may. Implements `Voter`. `folder`: where its member is; `host`: its name."""
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self._folder = folder
+        self._host = host
+        self._process: EtcdProcess | None = None
+        self._started = asyncio.Event()
+        self._changing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Keep the member running that is to run, until cancelled; then it goes on alone."""
+        while True:
+            if EtcdMember.load(self._folder) is None:
+                self._started.clear()
+                await self._started.wait()
+            self._process = EtcdProcess(self._folder)
+            try:
+                await self._process.run()
+            except EtcdRefused as error:
+                log.error("the pool's etcd does not run here: %s", error)
+                await asyncio.sleep(AGAIN_SECONDS)
+            async with self._changing:
+                self._process = None
+
+    async def version(self) -> tuple[str | None, str | None]:
+        """See `Voter`."""
+        try:
+            _, version = await asyncio.to_thread(etcd_program)
+        except EtcdRefused as error:
+            return None, str(error)
+        return version, None
+
+    async def start(self, member: EtcdMember) -> None:
+        """See `Voter`."""
+        async with self._changing:
+            present = EtcdMember.load(self._folder)
+            if present is not None and present.token != member.token:
+                problem = "its etcd is of another cluster, which has to end before"
+                raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
+            _, problem = await self.version()
+            if problem is not None:
+                raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
+            if present is None:
+                await asyncio.to_thread(member.save, self._folder)
+            self._started.set()
+
+    async def stop(self, token: str) -> None:
+        """See `Voter`."""
+        async with self._changing:
+            present = EtcdMember.load(self._folder)
+            if present is None or present.token != token:
+                return
+            await (self._process or EtcdProcess(self._folder)).stop()
+            await asyncio.to_thread(self._put_aside)
+
+    async def compare(self, state: State) -> None:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        if present is None or state.revision < present.since or _knows(state, present):
+            return
+        log.warning("the pool does not know of the etcd that runs here: it ends")
+        await self.stop(present.token)
+
+    def _put_aside(self) -> None:
+        aside = self._folder.with_name(self._folder.name + ".retired")
+        shutil.rmtree(aside, ignore_errors=True)
+        self._folder.rename(aside)
+
+
+def _knows(state: State, member: EtcdMember) -> bool:
+    voters = state.pool.voters
+    if voters is not None and voters.token == member.token:
+        return True
+    # It is about to be founded.
+    tasks = (t for t in state.all(Task) if not t.status.is_final)
+    return any(task.params.get("token") == member.token for task in tasks)
