@@ -110,6 +110,18 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VoterFacts:
+    """What there is of the pool's own etcd at a host."""
+
+    version: str | None = None
+    """Of the etcd that it would run."""
+    problem: str | None = None
+    """Why it would run none, in a clause; none if it would, or is told not to."""
+    token: str | None = None
+    """Which cluster it runs a member of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """A member of the pool, as the host that is to be master finds it."""
 

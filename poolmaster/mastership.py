@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from poolcore.clock import Clock
@@ -38,11 +39,13 @@ from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.drill import Drill
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
+from poolmaster.operations.found_etcd import FoundEtcd
 from poolmaster.operations.gone import Gone
 from poolmaster.operations.join import Join
 from poolmaster.operations.maintenance import Maintenance
 from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
+from poolmaster.steward import Steward
 from poolmaster.store.contract import Compare, Store, StoreError, StoreFailed, Write
 from poolmaster.tenure import Tenure
 
@@ -126,8 +129,26 @@ class Mastership:
         self.designate = Designate(self.handover, self.sessions, host)
         self.drill = Drill(self.ledger, self.sessions, self.live_facts, host, clock)
         self.maintenance = Maintenance(self.handover, self.sessions, host)
+        self.found_etcd = FoundEtcd(agents, self.ledger, host, has_store=shared_store is None)
         self.operations = Operations(
-            self, (self.join, self.eject, self.designate, self.maintenance, self.drill)
+            self,
+            (
+                self.join,
+                self.eject,
+                self.designate,
+                self.maintenance,
+                self.drill,
+                self.found_etcd,
+            ),
+        )
+        self._steward = Steward(
+            self,
+            self.operations,
+            self.found_etcd,
+            self.sessions,
+            agents,
+            host=host,
+            clock=clock,
         )
         self.locks = Locks(self)
         self._reached = reached
@@ -180,6 +201,7 @@ class Mastership:
                 tasks.create_task(self.locks.run())
                 if self.in_step is not None:
                     tasks.create_task(self.in_step.run())
+                    tasks.create_task(self._steward.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)
@@ -193,7 +215,11 @@ class Mastership:
 
         def decide(state: State) -> Decision:
             term = self.ledger.head.term
-            return Decision(began(state, term=term, host=self.host, now=now, why=self.why))
+            changes = began(state, term=term, host=self.host, now=now, why=self.why)
+            if self.in_step is None and state.pool.in_step is not None:
+                # Everybody reaches this store: nobody has a second copy.
+                changes = (*changes, Put(replace(state.pool, in_step=None, was_in_step=None)))
+            return Decision(changes)
 
         while True:
             try:

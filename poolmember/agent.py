@@ -77,6 +77,7 @@ class Agent:
             "GetStanding": self._get_standing,
             "TakeOver": self._take_over,
             "PrepareSuccession": self._prepare_succession,
+            "GetVoter": self._get_voter,
             "StartVoter": self._start_voter,
             "StopVoter": self._stop_voter,
             "EmergencyTransition": self._emergency_transition,
@@ -95,7 +96,7 @@ class Agent:
         except DriverError as error:
             raise PoolError(Reason.NO_HYPERVISOR, uri="this host", problem=str(error)) from error
         disk = await asyncio.to_thread(self._disk.read)
-        etcd_version, etcd_problem = await self._home.voter.version()
+        etcd = await self._home.voter.facts()
         master, membership = self._home.mastership, identity.membership
         state = master.state if master is not None else self._replica_state()
         tasks = [] if master is None else running(master.state)
@@ -122,8 +123,8 @@ class Agent:
             free_disk_bytes=_or(pretended.free_disk_bytes, disk.free_bytes),
             fsync_seconds=_or(pretended.fsync_seconds, disk.fsync_seconds),
             witness=identity.witness,
-            etcd_version=etcd_version,
-            etcd_problem=etcd_problem,
+            etcd_version=etcd.version,
+            etcd_problem=etcd.problem,
         )
 
     def _replica_state(self) -> State | None:
@@ -180,6 +181,12 @@ class Agent:
         return pb.PrepareSuccessionResponse()
 
     # -- the pool's own etcd ----------------------------------------------------------------------
+
+    async def _get_voter(self, _: pb.GetVoterRequest) -> pb.GetVoterResponse:
+        found = await self._home.voter.facts()
+        return pb.GetVoterResponse(
+            version=found.version, problem=found.problem, token=found.token
+        )
 
     async def _start_voter(self, request: pb.StartVoterRequest) -> pb.StartVoterResponse:
         self._ensure_of(request.pool)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import member_service_pb2_grpc
+from poolmaster.own_etcd import own_store_url
 from poolmember.founding import found_insistently
 from poolmember.gateway import Upstream
 from poolmember.identity import Member
@@ -31,6 +33,8 @@ from poolmember.state_dir import STORE_FILE
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 0.5
+"""How often it is looked whether the pool's store has moved."""
 ANSWER_SECONDS = 0.5
 """A master whose session has ended may still answer what was passed on to it."""
 
@@ -83,7 +87,35 @@ async def follow(parts: Parts, member: Member) -> Change:
                 log.warning("%s: this host does not take over", left)
                 # What an attempt that was cut short has left.
                 parts.files.retire(STORE_FILE)
-        return await sessions(parts, follower, member.addresses, Directions())
+        return await _until_the_store_is_shared(parts, member, follower)
+
+
+class _Shared(Exception):
+    """The pool's store is where this host reaches it; with its URL."""
+
+
+async def _until_the_store_is_shared(parts: Parts, member: Member, follower: Follower) -> Change:
+    """Follow; once the pool has its own etcd, become one of those that share that store."""
+    change: list[Change] = []
+
+    async def follow_on() -> None:
+        change.append(await sessions(parts, follower, member.addresses, Directions()))
+
+    async def look() -> None:
+        while True:
+            state = follower.state
+            if state is not None and follower.following is not None:
+                await parts.voter.compare(state)
+                url = own_store_url(state, near=follower.host)
+                if url is not None:
+                    raise _Shared(url)
+            await parts.clock.sleep(LOOK_SECONDS)
+
+    try:
+        await side_by_side(follow_on(), look())
+    except _Shared as found:
+        return Change(replace(member, store=str(found)))
+    return change[0]
 
 
 async def sessions(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from poolcore.errors import PoolError, Reason
+from poolcore.facts import VoterFacts
 from poolcore.model import Task
 from poolcore.replica import State
 from poolmember.etcd.member import EtcdMember, EtcdRefused, etcd_program
@@ -27,8 +28,8 @@ AGAIN_SECONDS = 10.0
 class Voter(Protocol):
     """What a host's agent knows of this; so that a simulation can have another."""
 
-    async def version(self) -> tuple[str | None, str | None]:
-        """Of the etcd that it would run, and why it would not; both none if it is not to."""
+    async def facts(self) -> VoterFacts:
+        """What there is."""
         ...
 
     async def start(self, member: EtcdMember) -> None:
@@ -50,9 +51,9 @@ class NoVoter:
     def __init__(self, host: str) -> None:
         self._host = host
 
-    async def version(self) -> tuple[None, None]:
+    async def facts(self) -> VoterFacts:
         """See `Voter`."""
-        return None, None
+        return VoterFacts()
 
     async def start(self, member: EtcdMember) -> None:
         """See `Voter`."""
@@ -94,13 +95,15 @@ class EtcdVoter:
             async with self._changing:
                 self._process = None
 
-    async def version(self) -> tuple[str | None, str | None]:
+    async def facts(self) -> VoterFacts:
         """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        token = None if present is None else present.token
         try:
             _, version = await asyncio.to_thread(etcd_program)
         except EtcdRefused as error:
-            return None, str(error)
-        return version, None
+            return VoterFacts(problem=str(error), token=token)
+        return VoterFacts(version=version, token=token)
 
     async def start(self, member: EtcdMember) -> None:
         """See `Voter`."""
@@ -109,9 +112,12 @@ class EtcdVoter:
             if present is not None and present.token != member.token:
                 problem = "its etcd is of another cluster, which has to end before"
                 raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
-            _, problem = await self.version()
-            if problem is not None:
-                raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
+            try:
+                await asyncio.to_thread(etcd_program)
+            except EtcdRefused as error:
+                raise PoolError(
+                    Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=str(error)
+                ) from error
             if present is None:
                 await asyncio.to_thread(member.save, self._folder)
             self._started.set()
