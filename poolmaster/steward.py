@@ -65,6 +65,9 @@ class Steward:
         there = [h for h in state.all(Host) if self._sessions.get(h.uuid) is not None]
         if len(there) < VOTERS or self._too_soon(state):
             return
+        here = state.host(self._host)
+        if not await self._able([here]):
+            return
         able = await self._able(there)
         others = sorted((h for h in able if h.uuid != self._host), key=_preference)
         if len(able) < VOTERS or len(others) == len(able):

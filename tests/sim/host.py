@@ -29,6 +29,7 @@ from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
 from poolmember.emergency import Emergency
+from poolmember.etcd.voter import NoVoter, Voter
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.home import ASK_SECONDS
@@ -131,6 +132,7 @@ class Life:
             host.hypervisor,
             SteadyDisk(),
             endpoint=host.endpoint,
+            listen=host.endpoint.rpartition(":")[0],
             clock=host.clock,
             network=self,
             recoveries=host.recoveries,
@@ -154,6 +156,7 @@ class Life:
             clock=host.clock,
             reached=self.reached,
             on_role=lambda _: self._world.on_role(host),
+            voter=NoVoter(host.name),
             recoveries=host.recoveries,
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
@@ -232,9 +235,13 @@ class Life:
         """Become the master in the place of the one that `head` names."""
         await take_over(self.parts, head, why)
 
-    async def prepare_succession(self, pool: str, incarnation: str) -> None:
-        """Copy what this host has of `pool` into a store of `incarnation`."""
-        await prepare(self.parts, pool, incarnation)
+    async def prepare_succession(self, pool: str, incarnation: str, store: str | None) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`, at that URL if any."""
+        await prepare(self.parts, pool, incarnation, store)
+
+    @property
+    def voter(self) -> Voter:
+        return self.parts.voter
 
     async def become(self, membership: Member) -> None:
         await self._roles.become(membership)
