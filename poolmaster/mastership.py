@@ -47,7 +47,9 @@ from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
 from poolmaster.steward import Steward
 from poolmaster.store.contract import Compare, Store, StoreError, StoreFailed, Write
+from poolmaster.store.etcd.store import EtcdStore
 from poolmaster.tenure import Tenure
+from poolmaster.voter_keeping import VoterKeeping
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +143,11 @@ class Mastership:
                 self.found_etcd,
             ),
         )
+        self._voter_keeping = (
+            VoterKeeping(self, store.cluster, self.sessions, agents, clock=clock)
+            if isinstance(store, EtcdStore)
+            else None
+        )
         self._steward = Steward(
             self,
             self.operations,
@@ -199,6 +206,8 @@ class Mastership:
                 if self._tenure is not None:
                     tasks.create_task(self._tenure.run())
                 tasks.create_task(self.locks.run())
+                if self._voter_keeping is not None:
+                    tasks.create_task(self._voter_keeping.run())
                 if self.in_step is not None:
                     tasks.create_task(self.in_step.run())
                     tasks.create_task(self._steward.run())

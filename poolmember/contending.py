@@ -58,7 +58,6 @@ class Contender:
         self, parts: Parts, membership: Membership, follower: Follower, store: Store
     ) -> None:
         self._parts = parts
-        self._membership = membership
         self._follower = follower
         self._store = store
         self._host = parts.identity.host
@@ -108,6 +107,13 @@ class Contender:
     @property
     def _is_ours(self) -> bool:
         return self._head is not None and self._head.master == self._host
+
+    @property
+    def _membership(self) -> Membership:
+        """As it is now: where the pool's own etcd is, changes."""
+        membership = self._parts.identity.membership
+        assert membership is not None  # noqa: S101 - it ends this role
+        return membership
 
     # -- as master --------------------------------------------------------------------------------
 

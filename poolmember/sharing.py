@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from poolcore.model import Host
 from poolcore.side_by_side import side_by_side
+from poolmaster.own_etcd import own_store_url
+from poolmaster.store import urls
 from poolmaster.store.contract import Store, StoreError, StoreFailed
+from poolmaster.store.etcd.store import EtcdStore
 from poolmember.contending import Contender
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership
@@ -24,6 +28,9 @@ from poolmember.returning import LeftBehind, take_log
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
+
+TOUCH_SECONDS = 0.5
+"""How often it is looked whether the pool's own etcd has moved."""
 
 
 async def contend(parts: Parts, membership: Membership) -> Change:
@@ -38,7 +45,7 @@ async def contend(parts: Parts, membership: Membership) -> Change:
                 return store
             parts.gateway.hold_seconds = HOLD_SECONDS
             try:
-                return await Contender(parts, membership, follower, store).run()
+                return await _contend_in(store, parts, membership, follower)
             except LeftBehind as left:
                 return await _come_back(store, membership, follower, left)
             except StoreFailed as error:
@@ -48,6 +55,42 @@ async def contend(parts: Parts, membership: Membership) -> Change:
                 parts.contender = None
                 await store.close()
             await parts.clock.sleep(PAUSE_SECONDS)
+
+
+async def _contend_in(
+    store: Store, parts: Parts, membership: Membership, follower: Follower
+) -> Change:
+    change: list[Change] = []
+
+    async def contend_on() -> None:
+        change.append(await Contender(parts, membership, follower, store).run())
+        raise _Ended
+
+    with suppress(_Ended):
+        await side_by_side(contend_on(), _keep_in_touch(store, parts, follower))
+    return change[0]
+
+
+class _Ended(Exception):
+    """The host's role has ended."""
+
+
+async def _keep_in_touch(store: Store, parts: Parts, follower: Follower) -> NoReturn:
+    """Follow the pool's own etcd to where it is, as the pool says, and so at the next start."""
+    while True:
+        await parts.clock.sleep(TOUCH_SECONDS)
+        state, identity = follower.state, parts.identity
+        if state is None or identity.membership is None or follower.following is None:
+            continue
+        await parts.voter.compare(state)
+        url = own_store_url(state, near=follower.host)
+        if url is None or url == identity.membership.store:
+            continue
+        log.info("the pool's store is at %s from now on", url)
+        membership = replace(identity.membership, store=url)
+        parts.files.write_identity(replace(identity, membership=membership))
+        if isinstance(store, EtcdStore):
+            store.cluster.readdress(urls.etcd_addresses(url))
 
 
 async def _opened(parts: Parts, membership: Membership, follower: Follower) -> Store | Change:
