@@ -63,8 +63,8 @@ class Emergency:
         """Make this host the master if that is `confirmed`; what it goes on from.
 
         Raises `ALREADY_MASTER`, `HOST_IS_WITNESS`, `MASTER_LIVES`, `QUORUM_LIVES`,
-        `REPLICA_MISSING`, `REPLICA_BEHIND`, `ANOTHER_IN_STEP` or, without `accept_loss`,
-        `LOSS_NOT_ACCEPTED`; nothing has happened then.
+        `REPLICA_MISSING`, `REPLICA_BEHIND`, `ANOTHER_IN_STEP`, `STATE_UNWRITABLE` or, without
+        `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing has happened then.
         """
         async with self._one_at_a_time:
             while True:
@@ -92,8 +92,9 @@ class Emergency:
         while parts.clock.monotonic() < until:
             if parts.mastership is not None:
                 raise PoolError(Reason.ALREADY_MASTER, host=name)
-            if parts.follower is not None and parts.follower.state is not None:
-                return parts.follower.state
+            found = None if parts.follower is None else await parts.follower.durable()
+            if found is not None:
+                return found
             # It is being read.
             await parts.clock.sleep(LOOK_SECONDS)
         raise PoolError(Reason.REPLICA_MISSING, host=name)

@@ -163,9 +163,16 @@ class Follower:
         """
         if not self.in_doubt:
             return False
-        self.state, _ = await self.store.load()
+        self.state = await self.durable()
         self.in_doubt = False
         return True
+
+    async def durable(self) -> State | None:
+        """What the durable replica holds; also while that is in doubt, but for a disk that fails.
+
+        Raises `STATE_UNWRITABLE` then.
+        """
+        return (await self.store.load())[0] if self.in_doubt else self.state
 
     async def inherits(self) -> Succession | None:
         """The succession that this host's replica ends with, if this host is the heir."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession, Kind, Task
 from poolcore.replica import Remove
+from poolcore.wire.chain import decode_delta
 from poolmanager.v1 import member_service_pb2, member_service_pb2_grpc
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.batch import Decision
@@ -23,9 +24,11 @@ from poolmaster.store.contract import (
     Compare,
     OutcomeUnknown,
     Store,
+    StoreFailed,
     StoreUnavailable,
     Write,
 )
+from poolmaster.store.memory import MemoryStore
 from poolmember.emergency import Emergency
 from sim.clients import Clients
 from sim.host import SimHost
@@ -340,6 +343,68 @@ def test_an_heir_whose_disk_fails_to_say_that_it_has_the_last_commit_still_has_i
         check_kept(world, masters(world)[0], acknowledged)
 
     play("failed sync", scenario)
+
+
+def test_a_command_goes_by_what_the_replica_has_though_its_disk_has_not_said_so() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite = await pair(world)
+        ignite.cut_power()
+        await world.until(lambda: in_step_with(phantom) is None)
+        await world.settle()
+        ignite.power_on()
+        await world.until(lambda: revision_of(ignite) == state_of(world, phantom).revision)
+        # The next commit, the one that says that it is in step.
+        ignite.disk.failed_syncs = 1
+        await world.until(lambda: ignite.disk.failed_syncs == 0)
+        phantom.cut_power()
+        assert ignite.life is not None
+        assert ignite.life.follower is not None
+        assert ignite.life.follower.in_doubt
+        assert await tell_to_lead(world, ignite)
+        await world.settle()
+        assert masters(world) == [ignite]
+
+    def revision_of(host: SimHost) -> int:
+        replica = host.disk.replica
+        return 0 if replica is None or replica.state is None else replica.state.revision
+
+    play("in doubt", scenario)
+
+
+class LandsLate(StoreAround):
+    """A store whose last commit fails, and lands when somebody has it do so."""
+
+    kept: ClassVar[list[tuple[Sequence[Compare], Sequence[Write]]]] = []
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        logged = (w.value for w in writes if w.key.startswith(LOG) and w.value is not None)
+        if any(decode_delta(value).succession for value in logged) and not self.kept:
+            self.kept.append((compares, writes))
+            raise StoreFailed("COMMIT failed")
+        return await super().transact(compares, writes)
+
+
+def test_a_last_commit_that_lands_after_all_is_not_claimed_over() -> None:
+    async def scenario(world: World) -> None:
+        LandsLate.kept.clear()
+        world.around = LandsLate
+        phantom, ignite = await pair(world)
+        acknowledged = await written(world, phantom)
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: bool(LandsLate.kept))
+        ignite.cut_power()
+        await world.let_pass(3.0)
+        ((compares, writes),) = LandsLate.kept
+        assert phantom.disk.store is not None
+        handle = MemoryStore(phantom.disk.store.data, clock=world.clock)
+        assert await handle.transact(compares, writes)
+        ignite.power_on()
+        await world.settle()
+        assert len(masters(world)) == 1
+        check_kept(world, masters(world)[0], acknowledged)
+
+    play("the last commit lands late", scenario)
 
 
 class SaysNothingOfAWithdrawal(StoreAround):
