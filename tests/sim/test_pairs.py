@@ -23,32 +23,27 @@ from poolmaster.layout import HEAD, LOG, decode_head
 from poolmaster.store.contract import (
     Compare,
     OutcomeUnknown,
-    Store,
     StoreFailed,
-    StoreUnavailable,
     Write,
 )
 from poolmaster.store.memory import MemoryStore
 from poolmember.emergency import Emergency
 from sim.clients import Clients
 from sim.host import SimHost
-from sim.pairs import in_step_with, masters, pair, register_of, state_of, tell_to_lead
+from sim.pairs import (
+    NotFoundedAtOnce,
+    check_kept,
+    in_step_with,
+    masters,
+    pair,
+    register_of,
+    state_of,
+    tell_to_lead,
+    written,
+)
 from sim.world import CLIENT, Crash, World, is_refused, play
 from support.memory_replica import ReplicaContent
 from support.stores import StoreAround
-
-WRITES = 10
-
-
-async def written(world: World, at: SimHost, *, count: int = WRITES) -> dict[str, int]:
-    """Tags that were acknowledged, with their revisions."""
-    return {tag: await world.tag(at, tag) for tag in (f"tag{n}" for n in range(count))}
-
-
-def check_kept(world: World, host: SimHost, acknowledged: dict[str, int]) -> None:
-    tags = state_of(world, host).pool.tags
-    world.rules.expect(acknowledged.keys() <= tags, f"of {acknowledged} only {tags} are there")
-    world.violations.raise_any()
 
 
 async def power_cut(world: World) -> None:
@@ -189,20 +184,6 @@ def test_the_old_master_lost_for_good_while_it_hands_over(point: str, moment: st
         check_kept(world, phantom, acknowledged)
 
     play(f"old master lost {point} {moment}", scenario)
-
-
-class NotFoundedAtOnce(StoreAround):
-    """A store that cannot be begun as long as there is something in `refusals`."""
-
-    def __init__(self, inner: Store, refusals: list[str]) -> None:
-        super().__init__(inner)
-        self._refusals = refusals
-
-    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
-        begins = Compare(HEAD, None) in compares and any(w.key == HEAD for w in writes)
-        if begins and self._refusals:
-            raise StoreUnavailable(self._refusals.pop())
-        return await super().transact(compares, writes)
 
 
 def test_an_heir_that_has_not_founded_its_store_yet_has_everything() -> None:
@@ -491,26 +472,6 @@ def test_a_third_host_that_has_not_noticed_yet_keeps_nobody_from_leading() -> No
     play("a third host hears it", scenario)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_former_master_that_starts_together_with_the_new_one_does_not_lead(seed: int) -> None:
-    async def scenario(world: World) -> None:
-        phantom, ignite = await pair(world)
-        acknowledged = await written(world, phantom)
-        phantom.cut_power()
-        assert await tell_to_lead(world, ignite)
-        acknowledged["afterwards"] = await world.tag(ignite, "afterwards")
-        ignite.cut_power()
-        first, second = world.dice.sample([phantom, ignite], 2)
-        first.power_on()
-        await world.let_pass(world.dice.choice([0.0, 0.001, 0.005, 0.02]))
-        second.power_on()
-        await world.settle()
-        assert masters(world) == [ignite]
-        check_kept(world, phantom, acknowledged)
-
-    play(f"both start {seed}", scenario)
-
-
 def test_what_only_the_master_has_is_not_shown_when_it_starts_again() -> None:
     async def scenario(world: World) -> None:
         phantom, ignite = await pair(world)
@@ -539,110 +500,6 @@ def test_what_only_the_master_has_is_not_shown_when_it_starts_again() -> None:
         world.violations.raise_any()
 
     play("shown too early", scenario)
-
-
-def test_an_heir_that_was_given_up_before_its_first_commit_comes_back_as_a_member() -> None:
-    async def scenario(world: World) -> None:
-        phantom, ignite = await pair(world)
-        acknowledged = await written(world, phantom)
-        # It has founded its store, and is lost before the old master learns of that.
-        world.crash = Crash("pool.succession:founded", "after", ("ignite",))
-        with suppress(PoolError):
-            await world.designate(phantom, ignite)
-        await world.until(lambda: world.crash is not None and world.crash.happened)
-        await world.let_pass(3.0)
-        # A person takes the old master for the one to go on, whatever the other one had.
-        await world.emergency(phantom, accept_loss=True)
-        await world.until(lambda: phantom.mastership is not None)
-        acknowledged["afterwards"] = await world.tag(phantom, "afterwards")
-        await world.settle()
-        assert masters(world) == [phantom]
-        check_kept(world, ignite, acknowledged)
-
-    play("heir given up", scenario)
-
-
-@pytest.mark.parametrize("founded", [True, False])
-def test_an_heir_that_was_down_waits_for_the_former_master(founded: bool) -> None:
-    async def scenario(world: World) -> None:
-        refusals: list[str] = []
-        world.around = lambda inner: NotFoundedAtOnce(inner, refusals)
-        phantom, ignite = await pair(world)
-        acknowledged = await written(world, phantom)
-        if founded:
-            world.crash = Crash("pool.succession:founded", "after", ("ignite",))
-        else:
-            refusals.append("the disk is full")
-        with suppress(PoolError):
-            await world.designate(phantom, ignite)
-        await world.until(lambda: world.crash.happened if world.crash else not refusals)
-        ignite.cut_power()
-        await world.let_pass(3.0)
-        # A person takes the old master for the one to go on, and it is lost, too.
-        await world.emergency(phantom, accept_loss=True)
-        await world.until(lambda: phantom.mastership is not None)
-        acknowledged["afterwards"] = await world.tag(phantom, "afterwards")
-        phantom.cut_power()
-        ignite.power_on()
-        await world.let_pass(10.0)
-        assert masters(world) == []
-        phantom.power_on()
-        await world.settle()
-        assert masters(world) == [phantom]
-        check_kept(world, ignite, acknowledged)
-
-    play(f"heir was down {founded}", scenario)
-
-
-def test_an_heir_that_was_down_waits_for_the_host_that_was_in_step_before() -> None:
-    async def scenario(world: World) -> None:
-        phantom, ignite = await pair(world)
-        (specter,) = world.add("specter")
-        await world.settle()
-        await world.join(phantom, specter)
-        ignite.cut_power()
-        await world.until(lambda: in_step_with(phantom) == specter.uuid)
-        ignite.power_on()
-        await world.settle()
-        acknowledged = await written(world, phantom)
-        world.crash = Crash("pool.succession:founded", "after", ("phantom", "ignite"))
-        with suppress(PoolError):
-            await world.designate(phantom, ignite)
-        await world.until(lambda: world.crash is not None and world.crash.happened)
-        # Of what became of the handover it knows nothing; it has everything that was acknowledged.
-        assert await tell_to_lead(world, specter)
-        acknowledged["afterwards"] = await world.tag(specter, "afterwards")
-        specter.cut_power()
-        phantom.power_on()
-        ignite.power_on()
-        await world.let_pass(10.0)
-        assert masters(world) == []
-        specter.power_on()
-        await world.settle()
-        assert masters(world) == [specter]
-        check_kept(world, ignite, acknowledged)
-
-    play("heir was down, third host", scenario)
-
-
-def test_an_heir_that_was_down_does_not_wait_for_one_that_has_not_heard_that_it_was_taken_in() -> (
-    None
-):
-    async def scenario(world: World) -> None:
-        phantom, ignite = await pair(world)
-        (specter,) = world.add("specter")
-        await world.settle()
-        world.crash = Crash("host.join:committed", "after", ("specter",))
-        await world.add_host(phantom, specter)
-        await world.until(lambda: world.crash is not None and world.crash.happened)
-        world.crash = Crash("pool.succession:founded", "after", ("phantom", "ignite"))
-        with suppress(PoolError):
-            await world.designate(phantom, ignite)
-        await world.until(lambda: world.crash is not None and world.crash.happened)
-        await world.settle()
-        assert masters(world) == [ignite]
-
-    play("heir was down during a join", scenario)
 
 
 def test_a_hello_that_comes_late_withdraws_nothing() -> None:
