@@ -42,7 +42,7 @@ async def move(
     if url is None:
         raise StoreFailed("the store's last commit names no voters")
     if was_down:
-        await before_inheriting(parts, follower)
+        await before_inheriting(parts, follower, ())
     problem = "the pool's store moves into its etcd"
     parts.gateway.serve_locally(parts.answer_from_replica(follower, lambda: problem))
     parts.on_role(f"moving the store of pool {state.pool.name_label} into its etcd")

@@ -163,18 +163,37 @@ class Follower:
         """
         if not self.in_doubt:
             return False
-        self.state, _ = await self.store.load()
+        self.state = await self.durable()
         self.in_doubt = False
         return True
 
+    async def durable(self) -> State | None:
+        """What the durable replica holds; also while that is in doubt, but for a disk that fails.
+
+        Raises `STATE_UNWRITABLE` then.
+        """
+        return (await self.store.load())[0] if self.in_doubt else self.state
+
+    async def ends_with(self) -> Succession | None:
+        """The succession that this host's replica ends with; none if it ends like any other."""
+        last = await self._last()
+        return None if last is None else last.succession
+
     async def inherits(self) -> Succession | None:
-        """The succession that this host's replica ends with, if this host is the heir."""
+        """That succession, if this host is to found the next store on its own disk."""
+        last = await self._last()
+        if last is None or last.succession is None or last.succession.heir != self.host:
+            return None
+        pools = (c.object for c in last.changes if isinstance(c, Put) and isinstance(c.object, Pool))
+        # With voters the next store is in the pool's own etcd (`poolmember.moving`).
+        return None if any(pool.voters is not None for pool in pools) else last.succession
+
+    async def _last(self) -> Delta | None:
         last = self.store.head.last
         if last is None or not last.revision:
             return None
         newest = await self.store.read_log(last.revision - 1, 1)
-        found = decode_delta(newest[0]).succession if newest else None
-        return found if found is not None and found.heir == self.host else None
+        return decode_delta(newest[0]) if newest else None
 
     def hello(self) -> pb.SessionRequest:
         """Who this host is and what it already has."""
@@ -406,7 +425,8 @@ class Session:
                     self._tell_applied(await self._follower.apply(data))
                     succession = self._follower.succession
                     if succession is not None and succession.heir == self._follower.host:
-                        raise Inherited
+                        if await self._follower.inherits() is not None:
+                            raise Inherited
                 case "snapshot":
                     frames.append(response.snapshot)
                     if response.snapshot.HasField("digest"):

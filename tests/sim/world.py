@@ -289,6 +289,15 @@ class World:
             self.rules.expect(answered, f"{told} within {ANSWER_SECONDS:g} s")
             raise error_from_rpc(error, endpoint=at.endpoint) from error
 
+    async def reset_master(self, at: SimHost, master: SimHost) -> None:
+        """A person tells a host where its master is."""
+        stub = agent_service_pb2_grpc.AgentServiceStub(self._connection(at.endpoint))
+        request = agent_pb.ResetMasterRequest(address=master.endpoint)
+        try:
+            await stub.ResetMaster(request, timeout=ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, endpoint=at.endpoint) from error
+
     async def cancel(self, pool: SimHost, task: Task) -> Task:
         """Call a task off; the task as it is then."""
         request = task_pb.CancelTaskRequest(task=task.uuid, request_id=self.new_request(pool))
