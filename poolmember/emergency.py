@@ -125,7 +125,6 @@ class Emergency:
             host,
             list(zip(others, answers, strict=True)),
             succeeded=succeeded,
-            heir=succeeded and parts.just_inherited == state.incarnation.uuid,
             has_store=has_store,
         )
 

@@ -4,11 +4,11 @@ Pure. What the hosts that do not answer had can only be told from what was promi
 was in step. Whoever was in step when it last heard of its master has every commit that was
 acknowledged until then (design §4.3).
 
-After a handover it takes a while until everybody knows of it, and until then several hosts say that
-they were in step: the former master, the one that was in step before, and the heir, which has the
-commit that made it so. Each of them may have been told to go on by itself. So none of them counts
-while another one is silent; but an heir that was there all the time does, if the one that was in
-step before answers: the former master does not go on by itself.
+After a handover it takes a while until everybody knows of it, and until then several hosts have
+everything: the former master, which is in step with the next one, the heir itself, and the host
+that was in step before and may not know of the handover. Were each of them made master without a
+word, one after the other, what the first was told would be lost. So of those who know of the
+handover only the former master counts, and only if the one that was in step before answers.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ def outlook(
     answers: Sequence[tuple[Host, Standing | None]],
     *,
     succeeded: bool = False,
-    heir: bool = False,
     has_store: bool = False,
 ) -> EmergencyOutlook:
     """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
 
-    `succeeded`: that state ends with a master's last commit, which handed the pool over. `heir`:
-    to this very host, which has not been down since. `has_store`: it has the pool's store, and
-    waits for somebody to tell it that it may lead.
+    `succeeded`: that state ends with a master's last commit, which handed the pool over.
+    `has_store`: the host has the pool's store, and waits for somebody to tell it that it may lead.
 
     Raises `MASTER_LIVES` when one hears a master that is not left behind, `QUORUM_LIVES` when one
     has the store, `REPLICA_BEHIND` when one that could lead has more than this host, and
@@ -66,7 +64,7 @@ def outlook(
             newer=str(best.revision),
             address=best.address,
         )
-    in_step = host if heir else state.get(Host, state.pool.in_step)
+    in_step = state.get(Host, state.pool.in_step)
     silent = {peer.uuid for peer in peers if peer.incarnation is None}
     counts = in_step is not None and in_step.uuid not in witnesses
     partner = next((p for p in peers if counts and p.uuid == state.pool.in_step), None)
@@ -79,12 +77,9 @@ def outlook(
             address=partner.address,
         )
     ahead = any(peer.reach > own for peer in peers)
-    if heir:
-        missing = state.pool.was_in_step in silent
-    elif succeeded:
-        missing = bool(silent - witnesses)
-    else:
-        missing = bool(silent) and (in_step is None or in_step.uuid != host.uuid)
+    missing = bool(silent)
+    if in_step is not None and in_step.uuid == host.uuid:
+        missing = succeeded and state.pool.was_in_step in silent
     return EmergencyOutlook(
         host=host.uuid,
         name_label=host.name_label,

@@ -28,6 +28,7 @@ from poolmember.standing import hand_over
 from sim.host import SimHost
 from sim.misfortunes import MISHAPS, Misfortune, Misfortunes
 from sim.pairs import pair, tell_to_lead
+from sim.register import Register
 from sim.world import ANSWER_SECONDS, World, is_refused, play
 
 NOT_NOW = (
@@ -181,12 +182,18 @@ class PairChaos(Misfortunes):
         if replica is None or register.states.get(replica.revision) != replica:
             # Nothing, or what is of no store yet: a person has made it go on.
             return None
-        if replica.revision > state.revision:
+        if replica.revision > state.revision or self._waits_for_another(replica, register):
             return None
         # Without a break since what it has: it may not have heard yet that it fell out of step, or
         # that it is to be in step again.
         since = range(replica.revision, state.revision + 1)
         return host if all(register.states[r].pool.in_step == uuid for r in since) else None
+
+    def _waits_for_another(self, replica: State, register: Register) -> bool:
+        """Whether all that a host knows is a handover that a third one may not have heard of."""
+        raw = register.raw.get(replica.revision)
+        succeeded = raw is not None and decode_delta(raw).succession is not None
+        return succeeded and replica.pool.was_in_step is not None
 
     async def _end(self) -> None:
         """A daemon is told to end, as by SIGTERM; it has not long."""
