@@ -123,18 +123,14 @@ class VoterKeeping:
         self._changed_at = self._clock.monotonic()
         await self._agree(self._pool.state, voters, await membership.members(self._cluster))
 
-    async def _agree(
-        self, state: State, voters: Voters, found: Sequence[ClusterMember]
-    ) -> None:
+    async def _agree(self, state: State, voters: Voters, found: Sequence[ClusterMember]) -> None:
         """Have `Pool.voters` say what etcd says."""
         hosts = {_host_of(state, member) for member in found if not member.learner}
         uuids = tuple(sorted(uuid for uuid in hosts if state.get(Host, uuid) is not None))
         if uuids == voters.hosts or not uuids:
             return
         agreed = replace(voters, hosts=uuids)
-        await self._pool.write(
-            lambda state: Decision((Put(replace(state.pool, voters=agreed)),))
-        )
+        await self._pool.write(lambda state: Decision((Put(replace(state.pool, voters=agreed)),)))
 
     async def _start(
         self, state: State, voters: Voters, host: Host, found: Sequence[ClusterMember]
@@ -178,9 +174,7 @@ class VoterKeeping:
                 return False
         return True
 
-    async def _candidates(
-        self, state: State, members: Sequence[Member]
-    ) -> tuple[Candidate, ...]:
+    async def _candidates(self, state: State, members: Sequence[Member]) -> tuple[Candidate, ...]:
         staying = [h for h in state.all(Host) if not is_leaving(state, h.uuid)]
         voting = {m.host for m in members if not m.learner and m.gone_seconds == 0.0}
         enough = len(voting & {h.uuid for h in staying}) == wanted(len(staying))

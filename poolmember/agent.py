@@ -184,9 +184,7 @@ class Agent:
 
     async def _get_voter(self, _: pb.GetVoterRequest) -> pb.GetVoterResponse:
         found = await self._home.voter.facts()
-        return pb.GetVoterResponse(
-            version=found.version, problem=found.problem, token=found.token
-        )
+        return pb.GetVoterResponse(version=found.version, problem=found.problem, token=found.token)
 
     async def _start_voter(self, request: pb.StartVoterRequest) -> pb.StartVoterResponse:
         self._ensure_of(request.pool)

@@ -66,9 +66,7 @@ async def _found(parts: Parts, follower: Follower, state: State, url: str) -> No
     prepared, parts.prepared = parts.prepared, None
     if prepared is not None and prepared.incarnation == incarnation:
         try:
-            await found_successor(
-                prepared.store, state, kept, follower.host, begun=prepared.state
-            )
+            await found_successor(prepared.store, state, kept, follower.host, begun=prepared.state)
         finally:
             await prepared.store.close()
         return

@@ -16,8 +16,16 @@ from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory, Recovery
-from poolcore.model import Address, HostId, PoolId, SoftwareVersion
-from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, Succession, apply
+from poolcore.model import Address, HostId, Pool, PoolId, SoftwareVersion
+from poolcore.replica import (
+    Delta,
+    DeltaDoesNotFollow,
+    Head,
+    Put,
+    State,
+    Succession,
+    apply,
+)
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import from_proto, to_proto
@@ -184,7 +192,9 @@ class Follower:
         last = await self._last()
         if last is None or last.succession is None or last.succession.heir != self.host:
             return None
-        pools = (c.object for c in last.changes if isinstance(c, Put) and isinstance(c.object, Pool))
+        pools = (
+            c.object for c in last.changes if isinstance(c, Put) and isinstance(c.object, Pool)
+        )
         # With voters the next store is in the pool's own etcd (`poolmember.moving`).
         return None if any(pool.voters is not None for pool in pools) else last.succession
 
@@ -423,10 +433,8 @@ class Session:
                 case "deltas":
                     data = await self._with_waiting(response)
                     self._tell_applied(await self._follower.apply(data))
-                    succession = self._follower.succession
-                    if succession is not None and succession.heir == self._follower.host:
-                        if await self._follower.inherits() is not None:
-                            raise Inherited
+                    if self._follower.succession and await self._follower.inherits():
+                        raise Inherited
                 case "snapshot":
                     frames.append(response.snapshot)
                     if response.snapshot.HasField("digest"):

@@ -67,7 +67,6 @@ class FoundEtcd:
                 step="started",
                 progress=self.steps[0].progress,
                 params=Map(token=token, voters=",".join(sorted(voters))),
-                subject=state.pool.uuid,
                 created=pool.now(),
             )
             return Decision((*surplus(state), Put(new)), result=new)

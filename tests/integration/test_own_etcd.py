@@ -51,7 +51,7 @@ async def test_the_third_host_takes_the_store_into_the_pools_own_etcd(cluster: C
             await founded(client)
             await book.goes_on(4)
         assert not book.refused
-        pool = await client.get()
+        pool = await client.pool()
         assert pool.voters is not None
         assert len(pool.voters.hosts) == 3
         for host in hosts:
@@ -59,7 +59,7 @@ async def test_the_third_host_takes_the_store_into_the_pools_own_etcd(cluster: C
         await same_replicas(hosts[0], *hosts[1:])
         # The master's daemon is gone: another host goes on, its etcd runs on.
         await hosts[0].kill()
-        async with asyncio.timeout(WAIT_SECONDS):
-            await client.set(name_description="without phantom")
+        async with PoolClient.connect(*endpoints) as another:
+            await another.set(name_description="without phantom")
         await hosts[0].start()
         await same_replicas(hosts[1], hosts[0], hosts[2])

@@ -191,7 +191,7 @@ class Cluster:
         """The cluster has these members from now on; calls under way go on."""
         known = {endpoint.address: endpoint for endpoint in (*self.endpoints, *self._former)}
         self.endpoints = [
-            known.pop(address, None) or Endpoint(address, self._credentials)
+            known.pop(address) if address in known else Endpoint(address, self._credentials)
             for address in addresses
         ]
         self._former = list(known.values())

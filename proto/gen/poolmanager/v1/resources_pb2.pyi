@@ -529,6 +529,7 @@ class Pool(_message.Message):
     IN_STEP_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     WAS_IN_STEP_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -569,6 +570,10 @@ class Pool(_message.Message):
     def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ancestor]:
         """The incarnations before the present one, the newest last; the oldest are dropped."""
 
+    @_builtins.property
+    def voters(self) -> Global___Voters:
+        """Where the pool's own etcd is; absent while the store is the master's alone, or elsewhere."""
+
     def __init__(
         self,
         *,
@@ -586,10 +591,11 @@ class Pool(_message.Message):
         in_step: _builtins.str | None = ...,
         lineage: _abc.Iterable[Global___Ancestor] | None = ...,
         was_in_step: _builtins.str | None = ...,
+        voters: Global___Voters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid", "was_in_step", b"was_in_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid", "was_in_step", b"was_in_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
@@ -629,6 +635,36 @@ class Pool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__was_in_step) -> _WhichOneofReturnType__was_in_step | None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Voters(_message.Message):
+    """The hosts that run the pool's own etcd."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Members of another token are not of this cluster."""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Uuids of the hosts, in sorted order."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str | None = ...,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_token", b"_token", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_token", b"_token", "hosts", b"hosts", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__token: _TypeAlias = _typing.Literal["token"]  # noqa: Y015
+    _WhichOneofArgType__token: _TypeAlias = _typing.Literal["_token", b"_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token) -> _WhichOneofReturnType__token | None: ...
+
+Global___Voters: _TypeAlias = Voters  # noqa: Y015
 
 @_typing.final
 class Address(_message.Message):
