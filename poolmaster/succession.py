@@ -36,6 +36,7 @@ from poolcore.replica import (
     State,
     Succession,
     apply,
+    moves_to_voters,
 )
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import encode_object, serialize, to_proto
@@ -125,6 +126,14 @@ async def read_succession(store: Store) -> Succession | None:
     head = await read_head(store)
     found = [] if head is None else await read_log(store, after=head.revision - 1, limit=1)
     return found[0][0].succession if found else None
+
+
+async def read_end(store: Store, head: Head) -> Delta | None:
+    """The last commit of a store that hosts share, if the chain goes on elsewhere after it."""
+    found = await read_log(store, after=head.revision - 1, limit=1)
+    last = found[0][0] if found else None
+    ended = last is not None and last.succession is not None and not moves_to_voters(last)
+    return last if ended else None
 
 
 async def read_tombstone(store: Store, head: Head) -> Delta:

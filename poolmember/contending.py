@@ -25,11 +25,13 @@ from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_ac
 from poolmaster.layout import ALIVE, read_head, read_host
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import Store, StoreError, StoreUnavailable
+from poolmaster.succession import read_end
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership, Own
 from poolmember.leading import one_mastership
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
-from poolmember.returning import LeftBehind, Other, compare, while_leading
+from poolmember.inheriting import inherit
+from poolmember.returning import LeftBehind, Other, compare, take_log, while_leading
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class Contender:
     async def run(self) -> Change:
         """Until the host is ejected; `StoreFailed` when the store has to be opened anew."""
         await self._read_register()
+        if (change := await self._left()) is not None:
+            return change
         while True:
             # Nobody has taken over since this host was the master: there is nothing to look for.
             end: Claimed | Change | None = None
@@ -91,8 +95,30 @@ class Contender:
             await self._lead(end)
             await self._read_register()
             self._ensure_not_left_behind()
+            if (change := await self._left()) is not None:
+                return change
             if self._is_ours:
                 await self._parts.clock.sleep(PAUSE_SECONDS)
+
+    async def _left(self) -> Change | None:
+        """What this host becomes when the pool's store has left this one; none if it has not."""
+        head, follower = self._head, self._follower
+        with suppress(StoreUnavailable):
+            last = None if head is None else await read_end(self._store, head)
+            if head is None or last is None:
+                return None
+            if head.master == self._host:
+                await take_log(self._store, follower, up_to=head.revision)
+                self._parts.just_inherited = head.incarnation.uuid
+                return await inherit(self._parts, follower)
+            master = await read_host(self._store, head.master)
+            membership = self._membership
+            known = membership.addresses if isinstance(membership, Member) else ()
+            first = () if master is None else (master.address,)
+            name = "" if follower.state is None else follower.state.pool.name_label
+            addresses = tuple(dict.fromkeys((*first, *known)))
+            return Change(Member(pool=membership.pool, pool_name=name, addresses=addresses))
+        return None
 
     async def _reclaim(self) -> Claimed | None:
         try:
@@ -330,6 +356,8 @@ class Contender:
     ) -> Claimed | None:
         """Replace the mastership `of`; none if that failed."""
         try:
+            if of is not None and await read_end(self._store, of) is not None:
+                raise SteppedDown("the pool's store is elsewhere")
             # One at a time: a second one of the same mastership finds that it is over.
             async with self._claiming:
                 claimed = await claim(

@@ -13,7 +13,7 @@ from poolcore.model import PoolId
 from poolcore.replica import DeltaDoesNotFollow, State
 from poolmaster.store.contract import Store, StoreError, StoreFailed
 from poolmaster.succession import empty, found_successor, prepare_successor
-from poolmember.identity import Member, Membership, Own, leads_always
+from poolmember.identity import Member, Membership, Own
 from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts, Prepared
 from poolmember.session import Follower
 from poolmember.state_dir import STORE_FILE
@@ -105,8 +105,9 @@ async def prepare(parts: Parts, pool: str, incarnation: str, shared: str | None 
     state = None if follower is None else follower.state
     if membership is None or membership.pool != pool or follower is None or state is None:
         raise PoolError(Reason.HOST_NOT_IN_POOL, host=parts.identity.name, pool=pool)
-    asked_rightly = leads_always(membership) if shared else isinstance(membership, Member)
-    if not asked_rightly or membership.store is not None:
+    leads = parts.mastership is not None
+    asked_rightly = leads if shared or membership.store else isinstance(membership, Member)
+    if not asked_rightly:
         problem = "it is not a member whose master has the store"
         raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=parts.identity.name, problem=problem)
     async with parts.preparing:

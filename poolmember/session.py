@@ -16,15 +16,15 @@ from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory, Recovery
-from poolcore.model import Address, HostId, Pool, PoolId, SoftwareVersion
+from poolcore.model import Address, HostId, PoolId, SoftwareVersion
 from poolcore.replica import (
     Delta,
     DeltaDoesNotFollow,
     Head,
-    Put,
     State,
     Succession,
     apply,
+    moves_to_voters,
 )
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.chain import decode_delta
@@ -192,11 +192,8 @@ class Follower:
         last = await self._last()
         if last is None or last.succession is None or last.succession.heir != self.host:
             return None
-        pools = (
-            c.object for c in last.changes if isinstance(c, Put) and isinstance(c.object, Pool)
-        )
-        # With voters the next store is in the pool's own etcd (`poolmember.moving`).
-        return None if any(pool.voters is not None for pool in pools) else last.succession
+        # The pool's own etcd is founded elsewhere (`poolmember.moving`).
+        return None if moves_to_voters(last) else last.succession
 
     async def _last(self) -> Delta | None:
         last = self.store.head.last
