@@ -42,6 +42,7 @@ from poolmaster.operations.examine import Examiner
 from poolmaster.operations.found_etcd import FoundEtcd
 from poolmaster.operations.gone import Gone
 from poolmaster.operations.join import Join
+from poolmaster.operations.leave_etcd import LeaveEtcd
 from poolmaster.operations.maintenance import Maintenance
 from poolmaster.operations.steps import Operations
 from poolmaster.sessions import Sessions
@@ -132,6 +133,7 @@ class Mastership:
         self.drill = Drill(self.ledger, self.sessions, self.live_facts, host, clock)
         self.maintenance = Maintenance(self.handover, self.sessions, host)
         self.found_etcd = FoundEtcd(agents, self.ledger, host, has_store=shared_store is None)
+        self.leave_etcd = LeaveEtcd(agents, self.ledger, host)
         self.operations = Operations(
             self,
             (
@@ -141,10 +143,19 @@ class Mastership:
                 self.maintenance,
                 self.drill,
                 self.found_etcd,
+                self.leave_etcd,
             ),
         )
         self._voter_keeping = (
-            VoterKeeping(self, store.cluster, self.sessions, agents, clock=clock)
+            VoterKeeping(
+                self,
+                self.operations,
+                self.leave_etcd,
+                store.cluster,
+                self.sessions,
+                agents,
+                clock=clock,
+            )
             if isinstance(store, EtcdStore)
             else None
         )

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import grpc
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError
-from poolcore.model import Host, HostId, Voters
+from poolcore.model import Host, HostId, Task, TaskId, Voters
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
 from poolmaster.decide.in_step import is_leaving
 from poolmaster.decide.voters import (
+    VOTERS,
     Add,
     Candidate,
     Facts,
@@ -32,7 +35,8 @@ from poolmaster.decide.voters import (
     wanted,
 )
 from poolmaster.ledger import Decision
-from poolmaster.operations.steps import Pool
+from poolmaster.operations.leave_etcd import LeaveEtcd
+from poolmaster.operations.steps import Operations, Pool
 from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside, peer_address
 from poolmaster.sessions import Sessions
 from poolmaster.store.contract import StoreError
@@ -43,6 +47,8 @@ from poolmaster.store.etcd.membership import ClusterMember, NotNow
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
+AGAIN_AFTER = timedelta(minutes=2)
+"""From an attempt to leave the etcd that failed to the next."""
 REPLACE_SECONDS = 600.0
 
 
@@ -52,6 +58,8 @@ class VoterKeeping:
     def __init__(
         self,
         pool: Pool,
+        operations: Operations,
+        leave_etcd: LeaveEtcd,
         cluster: Cluster,
         sessions: Sessions,
         agents: Agents,
@@ -60,6 +68,8 @@ class VoterKeeping:
         replace_seconds: float = REPLACE_SECONDS,
     ) -> None:
         self._pool = pool
+        self._operations = operations
+        self._leave_etcd = leave_etcd
         self._cluster = cluster
         self._sessions = sessions
         self._agents = agents
@@ -83,6 +93,10 @@ class VoterKeeping:
         voters = state.pool.voters
         if voters is None:
             return
+        if sum(1 for _ in state.all(Host)) < VOTERS and not self._leaves(state):
+            task = TaskId(str(uuid.uuid4()))
+            await self._operations.start(self._leave_etcd.begin(self._pool, task))
+            return
         found = await membership.members(self._cluster)
         await self._agree(state, voters, found)
         members = await asyncio.gather(*(self._member(state, member) for member in found))
@@ -96,6 +110,12 @@ class VoterKeeping:
             replace_seconds=self._replace_seconds,
         )
         await self._take(next_step(facts), state, voters, found)
+
+    def _leaves(self, state: State) -> bool:
+        """Whether the store is on its way back, or that has failed a moment ago."""
+        tasks = [t for t in state.all(Task) if t.operation == LeaveEtcd.name]
+        now = self._pool.now()
+        return any(t.finished is None or now - t.finished < AGAIN_AFTER for t in tasks)
 
     async def _take(
         self,

@@ -200,7 +200,7 @@ class Contender:
         known = self._membership.addresses if isinstance(self._membership, Member) else ()
         return await sessions(self._parts, self._follower, known, self._directions)
 
-    async def _elect(self) -> Claimed:
+    async def _elect(self) -> Claimed | Change:
         while True:
             self._ensure_not_left_behind()
             match next_action(self._facts(), self._timings):
@@ -220,8 +220,9 @@ class Contender:
                         if self._is_ours
                         else await self._claim(self._head, Accession.ELECTED)
                     )
-                    if claimed is not None:
-                        return claimed
+                    end = claimed or await self._left()
+                    if end is not None:
+                        return end
 
     async def _obey_summons(self) -> Claimed:
         while True:

@@ -43,6 +43,20 @@ async def founded(client: PoolClient) -> None:
             await asyncio.sleep(0.1)
 
 
+async def test_a_pool_of_two_goes_back_to_the_disk_of_its_master(cluster: Cluster) -> None:
+    async with three(cluster) as (hosts, client):
+        await founded(client)
+        before = await client.set(name_description="in etcd")
+        await (await client.eject_host("specter"))
+        async with asyncio.timeout(WAIT_SECONDS):
+            while (await client.pool()).voters is not None:
+                await asyncio.sleep(0.1)
+        after = await client.set(name_label="two")
+        assert after.revision > before.revision
+        assert (await client.pool()).name_description == "in etcd"
+        await same_replicas(*hosts[:2])
+
+
 async def test_the_third_host_takes_the_store_into_the_pools_own_etcd(cluster: Cluster) -> None:
     async with three(cluster) as (hosts, client):
         endpoints = tuple(host.endpoint for host in hosts)
