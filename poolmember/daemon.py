@@ -107,7 +107,7 @@ class Daemon:
             self._driver,
             DiskGauge(state_dir.path),
             endpoint=endpoint,
-            listen=config.listen.host,
+            listen=config.listen.ip,
             clock=self._clock,
             recoveries=recoveries,
         )

@@ -44,6 +44,10 @@ class Voter(Protocol):
         """End a member that the pool, of which `state` is the newest, does not know of."""
         ...
 
+    async def leave(self) -> None:
+        """End whatever member there is: the host has left the pool that it is of."""
+        ...
+
 
 class NoVoter:
     """A host that is not to vote. Implements `Voter`."""
@@ -66,8 +70,12 @@ class NoVoter:
     async def compare(self, state: State) -> None:
         """See `Voter`."""
 
+    async def leave(self) -> None:
+        """See `Voter`."""
+
     async def run(self) -> None:
-        """Nothing is to be kept running."""
+        """Nothing is to be kept running; until cancelled."""
+        await asyncio.Event().wait()
 
 
 class EtcdVoter:
@@ -138,6 +146,12 @@ class EtcdVoter:
             return
         log.warning("the pool does not know of the etcd that runs here: it ends")
         await self.stop(present.token)
+
+    async def leave(self) -> None:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        if present is not None:
+            await self.stop(present.token)
 
     def _put_aside(self) -> None:
         aside = self._folder.with_name(self._folder.name + ".retired")
