@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from poolcore.model import HostId
+from poolcore.model import HostId, Voters
 
 VOTERS = 3
 MANY_VOTERS = 5
@@ -93,6 +93,11 @@ class Remove:
 
 
 Step = Wait | Add | Promote | Remove
+
+
+def majority(voters: Voters) -> int:
+    """How many of the voters have to be up."""
+    return len(voters.hosts) // 2 + 1
 
 
 def wanted(hosts: int) -> int:

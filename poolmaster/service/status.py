@@ -9,6 +9,7 @@ from poolcore.model import VM, Host, HostId, HostMetrics, PowerState
 from poolcore.replica import Head, State
 from poolcore.wire.codec import to_proto
 from poolmanager.v1 import pool_service_pb2 as pb
+from poolmaster.decide.voters import majority
 from poolmaster.mastership import Mastership
 from poolmaster.service.reads import View
 
@@ -123,12 +124,17 @@ def _role(host: Host, master: str | None) -> pb.Role.ValueType:
 
 
 def _quorum(state: State, *, shared: bool) -> pb.Quorum:
+    voters = state.pool.voters
+    if voters is not None:
+        number, needed = len(voters.hosts), majority(voters)
+        others = max(sum(host.may_lead for host in state.all(Host)) - 1, 0)
+        return pb.Quorum(voters=number, needed=needed, survives=min(number - needed, others))
     if shared:
         # Any one of those that may lead and reaches the store can, with the others or without;
         # but the hosts that are left may be just those that may not.
-        voters = sum(1 for _ in state.all(Host))
+        number = sum(1 for _ in state.all(Host))
         survives = max(sum(host.may_lead for host in state.all(Host)) - 1, 0)
-        return pb.Quorum(voters=voters, needed=voters - survives, survives=survives)
+        return pb.Quorum(voters=number, needed=number - survives, survives=survives)
     # The store is at the master: it alone has to be up, and nobody else can stand in for it.
     return pb.Quorum(voters=1, needed=1, survives=0)
 
