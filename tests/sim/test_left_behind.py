@@ -8,6 +8,7 @@ import pytest
 
 from poolcore.errors import PoolError, Reason
 from poolmanager.v1 import host_service_pb2 as host_pb
+from poolmember.identity import Member
 from sim.host import SimHost
 from sim.pairs import (
     NotFoundedAtOnce,
@@ -138,6 +139,22 @@ def test_an_heir_that_was_down_waits_for_the_host_that_was_in_step_before(point:
         check_kept(world, ignite, acknowledged)
 
     play(f"heir was down, third host, {point}", scenario)
+
+
+def test_a_host_that_cedes_its_store_follows_whoever_leads_though_the_heir_is_gone() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await three(world)
+        world.network.cut(specter.endpoint, ignite.endpoint)
+        world.crash = Crash("pool.succession:founded", "after", ("phantom", "ignite"))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        assert await tell_to_lead(world, specter)
+        phantom.power_on()
+        await world.until(lambda: isinstance(phantom.membership, Member), seconds=10.0)
+        assert masters(world) == [specter]
+
+    play("the heir is gone", scenario)
 
 
 def test_a_handover_that_everybody_has_heard_of_is_over() -> None:
