@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import HostId
 from poolcore.replica import State
-from poolmaster.layout import HEAD
+from poolcore.wire.chain import decode_delta
+from poolmaster.layout import HEAD, LOG
 from poolmaster.sessions import RECONNECT_SECONDS
 from poolmaster.store.contract import Compare, Store, StoreUnavailable, Write
 from sim.host import SimHost
@@ -84,4 +85,19 @@ class NotFoundedAtOnce(StoreAround):
         begins = Compare(HEAD, None) in compares and any(w.key == HEAD for w in writes)
         if begins and self._refusals:
             raise StoreUnavailable(self._refusals.pop())
+        return await super().transact(compares, writes)
+
+
+class BeforeLastCommit(StoreAround):
+    """A store; what is in `happens` is done, once each, before the commit that hands it over."""
+
+    def __init__(self, inner: Store, happens: list[Callable[[], None]]) -> None:
+        super().__init__(inner)
+        self._happens = happens
+
+    async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
+        logged = (w.value for w in writes if w.key.startswith(LOG) and w.value is not None)
+        if any(decode_delta(value).succession is not None for value in logged):
+            while self._happens:
+                self._happens.pop()()
         return await super().transact(compares, writes)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 
 from poolcore.errors import PoolError, Reason
 from poolmanager.v1 import host_service_pb2 as host_pb
+from poolmember.identity import Member
+from poolmember.returning import ASK_SECONDS
 from sim.host import SimHost
 from sim.pairs import (
+    BeforeLastCommit,
     NotFoundedAtOnce,
     check_kept,
     in_step_with,
@@ -100,6 +104,42 @@ def test_an_heir_that_was_down_waits_for_the_former_master(founded: bool) -> Non
     play(f"heir was down {founded}", scenario)
 
 
+def test_an_heir_whose_disk_was_silent_waits_for_the_former_master() -> None:
+    async def scenario(world: World) -> None:
+        happens: list[Callable[[], None]] = []
+        world.around = lambda inner: BeforeLastCommit(inner, happens)
+        phantom, ignite = await pair(world)
+
+        def lose_the_disk() -> None:
+            ignite.disk.silent, ignite.disk.failed_syncs = True, 1
+
+        happens.append(lose_the_disk)
+        acknowledged = await written(world, phantom)
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: ignite.disk.silent and not ignite.disk.failed_syncs)
+        # What it cannot read makes it the heir.
+        assert ignite.disk.replica is not None
+        assert ignite.disk.replica.state is not None
+        heir = ignite.disk.replica.state.incarnation
+        # A person takes the old master for the one to go on, and it is lost, too.
+        await world.let_pass(3.0)
+        await world.emergency(phantom, accept_loss=True)
+        await world.until(lambda: phantom.mastership is not None)
+        assert state_of(world, phantom).incarnation != heir
+        acknowledged["afterwards"] = await world.tag(phantom, "afterwards")
+        phantom.cut_power()
+        ignite.disk.silent = False
+        await world.let_pass(10.0)
+        assert masters(world) == []
+        phantom.power_on()
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, ignite, acknowledged)
+
+    play("silent disk of an heir", scenario)
+
+
 async def three(world: World) -> tuple[SimHost, SimHost, SimHost]:
     """Three hosts, the first of them master, the third in step."""
     phantom, ignite = await pair(world)
@@ -138,6 +178,22 @@ def test_an_heir_that_was_down_waits_for_the_host_that_was_in_step_before(point:
         check_kept(world, ignite, acknowledged)
 
     play(f"heir was down, third host, {point}", scenario)
+
+
+def test_a_host_that_cedes_its_store_follows_whoever_leads_though_the_heir_is_gone() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await three(world)
+        world.network.cut(specter.endpoint, ignite.endpoint)
+        world.crash = Crash("pool.succession:founded", "after", ("phantom", "ignite"))
+        with suppress(PoolError):
+            await world.designate(phantom, ignite)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        assert await tell_to_lead(world, specter)
+        phantom.power_on()
+        await world.until(lambda: isinstance(phantom.membership, Member), seconds=10.0)
+        assert masters(world) == [specter]
+
+    play("the heir is gone", scenario)
 
 
 def test_a_handover_that_everybody_has_heard_of_is_over() -> None:
@@ -250,3 +306,41 @@ def test_a_host_that_was_ejected_and_has_not_heard_does_not_say_that_it_was_in_s
         assert is_refused(refused.value, Reason.LOSS_NOT_ACCEPTED)
 
     play("ejected and not told", scenario)
+
+
+def test_who_has_the_address_of_a_host_that_is_waited_for_does_not_speak_for_it() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await three(world)
+        acknowledged = await written(world, phantom)
+        phantom.cut_power()
+        world.network.cut(specter.endpoint, ignite.endpoint)
+        assert await tell_to_lead(world, specter)
+        acknowledged["afterwards"] = await world.tag(specter, "afterwards")
+        specter.cut_power()
+        assert ignite.life is not None
+        world.network.listening[specter.endpoint] = ignite.life
+        phantom.power_on()
+        await world.let_pass(10.0)
+        assert masters(world) == []
+        del world.network.listening[specter.endpoint]
+        specter.power_on()
+        await world.settle()
+        assert masters(world) == [specter]
+        check_kept(world, phantom, acknowledged)
+
+    play("the address of another", scenario)
+
+
+def test_a_former_master_that_is_told_of_its_successor_does_not_wait_for_who_is_silent() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await three(world)
+        phantom.cut_power()
+        assert await tell_to_lead(world, specter)
+        await world.until(lambda: specter.mastership is not None)
+        ignite.freeze()
+        started = world.clock.monotonic()
+        phantom.power_on()
+        await world.until(lambda: isinstance(phantom.membership, Member))
+        assert world.clock.monotonic() - started < ASK_SECONDS
+
+    play("one is silent", scenario)

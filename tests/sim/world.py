@@ -186,7 +186,7 @@ class World:
         self.network.heal()
         self.network.losses = 0.0
         for host in self.hosts.values():
-            host.disk.full, host.disk.failed_syncs = False, 0
+            host.disk.full, host.disk.silent, host.disk.failed_syncs = False, False, 0
             host.clock.ahead = timedelta()
             host.power_on()
             host.thaw()
