@@ -28,9 +28,9 @@ from poolmaster.store.contract import Store, StoreError, StoreUnavailable
 from poolmaster.succession import read_end
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership, Own
+from poolmember.inheriting import inherit
 from poolmember.leading import one_mastership
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
-from poolmember.inheriting import inherit
 from poolmember.returning import LeftBehind, Other, compare, take_log, while_leading
 from poolmember.session import Follower
 
