@@ -134,6 +134,8 @@ class FailoverTimings:
     """When a master's `alive` key expires: a host without a majority may take over then."""
     in_step_seconds: float = 1.0
     """How long writes wait for the replica that is kept in step; then the master goes on alone."""
+    replace_voter_seconds: float = 600.0
+    """A voter of the pool's own etcd that was silent for so long is replaced by another host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,8 @@ class Voters:
     """Members of another token are not of this cluster."""
     hosts: tuple[HostId, ...]
     """In sorted order."""
+    learners: tuple[HostId, ...] = ()
+    """Hosts that are about to vote: their etcd takes what there is. In sorted order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ from poolmaster.operations.join import Join
 from poolmaster.operations.leave_etcd import LeaveEtcd
 from poolmaster.operations.maintenance import Maintenance
 from poolmaster.operations.steps import Operations
+from poolmaster.own_etcd import own_store_url
 from poolmaster.sessions import Sessions
 from poolmaster.steward import Steward
 from poolmaster.store.contract import Compare, Store, StoreError, StoreFailed, Write
@@ -103,7 +104,7 @@ class Mastership:
         self.host = host
         self.why = why
         self.store = store
-        self.shared_store = shared_store
+        self._shared_store = shared_store
         self.clock = clock
         self.ledger = Ledger(store, claimed.head, claimed.state, clock=clock)
         self._tenure = (
@@ -123,7 +124,7 @@ class Mastership:
             self.ledger.second_copy = self.in_step
         self.examiner = Examiner(agents, clock, self._nonce)
         self.agents = agents
-        self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
+        self.join = Join(agents, self.examiner, self.sessions, host, lambda: self.shared_store)
         self.eject = Eject(agents, self.sessions, host)
         self.gone = Gone(agents, self.sessions, host)
         self.handover = Handover(
@@ -133,7 +134,7 @@ class Mastership:
         self.drill = Drill(self.ledger, self.sessions, self.live_facts, host, clock)
         self.maintenance = Maintenance(self.handover, self.sessions, host)
         self.found_etcd = FoundEtcd(agents, self.ledger, host, has_store=shared_store is None)
-        self.leave_etcd = LeaveEtcd(agents, self.ledger, host)
+        self.leave_etcd = LeaveEtcd(agents, self.ledger, self.sessions, host)
         self.operations = Operations(
             self,
             (
@@ -149,11 +150,11 @@ class Mastership:
         self._voter_keeping = (
             VoterKeeping(
                 self,
-                self.operations,
-                self.leave_etcd,
                 store.cluster,
-                self.sessions,
-                agents,
+                operations=self.operations,
+                leave_etcd=self.leave_etcd,
+                sessions=self.sessions,
+                agents=agents,
                 clock=clock,
             )
             if isinstance(store, EtcdStore)
@@ -161,10 +162,10 @@ class Mastership:
         )
         self._steward = Steward(
             self,
-            self.operations,
-            self.found_etcd,
-            self.sessions,
-            agents,
+            operations=self.operations,
+            found_etcd=self.found_etcd,
+            sessions=self.sessions,
+            agents=agents,
             host=host,
             clock=clock,
         )
@@ -175,6 +176,13 @@ class Mastership:
     def state(self) -> State:
         """The newest acknowledged state."""
         return self.ledger.state
+
+    @property
+    def shared_store(self) -> str | None:
+        """The URL of the store if the pool's hosts share it: of its own etcd, where that is now."""
+        if self._shared_store is None:
+            return None
+        return own_store_url(self.state, near=self.host) or self._shared_store
 
     @property
     def may_speak(self) -> bool:

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError
-from poolcore.model import Host, HostId, Task, TaskId
+from poolcore.model import Host, HostId, Task, TaskId, TaskStatus
 from poolcore.replica import State
 from poolmaster.agents import Agents
 from poolmaster.decide.voters import VOTERS
@@ -23,7 +23,7 @@ from poolmaster.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
-FIRST_LOOK_SECONDS, LOOK_SECONDS = 5.0, 30.0
+FIRST_LOOK_SECONDS, LOOK_SECONDS = 5.0, 10.0
 AGAIN_AFTER = timedelta(minutes=2)
 """From a founding that failed to the next."""
 
@@ -34,11 +34,11 @@ class Steward:
     def __init__(
         self,
         pool: Pool,
+        *,
         operations: Operations,
         found_etcd: FoundEtcd,
         sessions: Sessions,
         agents: Agents,
-        *,
         host: HostId,
         clock: Clock,
     ) -> None:
@@ -80,7 +80,8 @@ class Steward:
         """Whether one is under way, or has failed a moment ago."""
         tasks = [t for t in state.all(Task) if t.operation == FoundEtcd.name]
         now = self._clock.now()
-        return any(t.finished is None or now - t.finished < AGAIN_AFTER for t in tasks)
+        tried = [t for t in tasks if t.status is not TaskStatus.SUCCESS]
+        return any(t.finished is None or now - t.finished < AGAIN_AFTER for t in tried)
 
     async def _able(self, hosts: Iterable[Host]) -> list[Host]:
         """Those that have an etcd to vote with, and vote nowhere."""

@@ -18,7 +18,7 @@ import grpc
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError
-from poolcore.model import Host, HostId, Task, TaskId, Voters
+from poolcore.model import Host, HostId, Task, TaskId, TaskStatus, Voters
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
 from poolmaster.decide.in_step import is_leaving
@@ -49,23 +49,21 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 AGAIN_AFTER = timedelta(minutes=2)
 """From an attempt to leave the etcd that failed to the next."""
-REPLACE_SECONDS = 600.0
 
 
 class VoterKeeping:
-    """See the module's docstring. `replace_seconds`: after so long a voter counts as gone."""
+    """See the module's docstring."""
 
     def __init__(
         self,
         pool: Pool,
+        cluster: Cluster,
+        *,
         operations: Operations,
         leave_etcd: LeaveEtcd,
-        cluster: Cluster,
         sessions: Sessions,
         agents: Agents,
-        *,
         clock: Clock,
-        replace_seconds: float = REPLACE_SECONDS,
     ) -> None:
         self._pool = pool
         self._operations = operations
@@ -74,7 +72,6 @@ class VoterKeeping:
         self._sessions = sessions
         self._agents = agents
         self._clock = clock
-        self._replace_seconds = replace_seconds
         self._changed_at = clock.monotonic()
         self._answered_at: dict[int, float] = {}
         """When each member answered last, by its id."""
@@ -90,38 +87,37 @@ class VoterKeeping:
 
     async def _look(self) -> None:
         state = self._pool.state
-        voters = state.pool.voters
-        if voters is None:
+        if state.pool.voters is None:
             return
         if sum(1 for _ in state.all(Host)) < VOTERS and not self._leaves(state):
             task = TaskId(str(uuid.uuid4()))
             await self._operations.start(self._leave_etcd.begin(self._pool, task))
             return
         found = await membership.members(self._cluster)
-        await self._agree(state, voters, found)
+        await self._agree(found)
         members = await asyncio.gather(*(self._member(state, member) for member in found))
         for member, fact in zip(found, members, strict=True):
             if member.learner and not member.name and state.get(Host, fact.host) is not None:
-                await self._start(state, voters, state.host(fact.host), found)
+                await self._start(state.host(fact.host), found)
         facts = Facts(
             hosts=await self._candidates(state, members),
             members=tuple(members),
             quiet_seconds=self._clock.monotonic() - self._changed_at,
-            replace_seconds=self._replace_seconds,
+            replace_seconds=state.pool.failover.replace_voter_seconds,
         )
-        await self._take(next_step(facts), state, voters, found)
+        await self._take(next_step(facts), state, found)
 
     def _leaves(self, state: State) -> bool:
         """Whether the store is on its way back, or that has failed a moment ago."""
         tasks = [t for t in state.all(Task) if t.operation == LeaveEtcd.name]
         now = self._pool.now()
-        return any(t.finished is None or now - t.finished < AGAIN_AFTER for t in tasks)
+        tried = [t for t in tasks if t.status is not TaskStatus.SUCCESS]
+        return any(t.finished is None or now - t.finished < AGAIN_AFTER for t in tried)
 
     async def _take(
         self,
         step: Wait | Add | Promote | Remove,
         state: State,
-        voters: Voters,
         found: Sequence[ClusterMember],
     ) -> None:
         match step:
@@ -131,7 +127,9 @@ class VoterKeeping:
                 joining = state.host(host)
                 log.info("%s is to vote", joining.name_label)
                 added = await membership.add_learner(self._cluster, peer_address(joining))
-                await self._start(state, voters, joining, (*found, added))
+                # Before it starts: a member that the pool does not know of ends itself.
+                await self._agree((*found, added))
+                await self._start(joining, (*found, added))
             case Promote(id):
                 await membership.promote(self._cluster, id)
             case Remove(id):
@@ -139,39 +137,28 @@ class VoterKeeping:
                 log.warning("the etcd at %s votes no more", leaving.peer)
                 await membership.remove(self._cluster, id)
                 self._answered_at.pop(id, None)
-                await self._stop(voters, leaving)
         self._changed_at = self._clock.monotonic()
-        await self._agree(self._pool.state, voters, await membership.members(self._cluster))
+        # One that votes no more ends when its host hears that.
+        await self._agree(await membership.members(self._cluster))
 
-    async def _agree(self, state: State, voters: Voters, found: Sequence[ClusterMember]) -> None:
+    async def _agree(self, found: Sequence[ClusterMember]) -> None:
         """Have `Pool.voters` say what etcd says."""
-        hosts = {_host_of(state, member) for member in found if not member.learner}
-        uuids = tuple(sorted(uuid for uuid in hosts if state.get(Host, uuid) is not None))
-        if uuids == voters.hosts or not uuids:
-            return
-        agreed = replace(voters, hosts=uuids)
-        await self._pool.write(lambda state: Decision((Put(replace(state.pool, voters=agreed)),)))
+        voters = _agreed(self._pool.state, found)
+        if voters != self._pool.state.pool.voters:
+            await self._pool.write(lambda state: _agreement(state, found))
 
-    async def _start(
-        self, state: State, voters: Voters, host: Host, found: Sequence[ClusterMember]
-    ) -> None:
-        members = tuple((_host_of(state, member), member.peer) for member in found)
+    async def _start(self, host: Host, found: Sequence[ClusterMember]) -> None:
+        state = self._pool.state
+        if state.pool.voters is None:
+            return
         await self._agents.start_voter(
             host.address,
             state.pool.uuid,
-            voters.token,
-            members,
+            state.pool.voters.token,
+            tuple((_host_of(state, member), member.peer) for member in found),
             joins=True,
             revision=state.revision,
         )
-
-    async def _stop(self, voters: Voters, member: ClusterMember) -> None:
-        daemon = beside(member.peer, -PEER_PORT)
-        try:
-            await self._agents.stop_voter(daemon, self._pool.state.pool.uuid, voters.token)
-        except PoolError as error:
-            # It ends by itself when its host hears of it.
-            log.info("the etcd at %s is not ended: %s", member.peer, error)
 
     async def _member(self, state: State, member: ClusterMember) -> Member:
         now = self._clock.monotonic()
@@ -221,6 +208,20 @@ class VoterKeeping:
 
         answers = await asyncio.gather(*map(is_able, hosts))
         return {host.uuid for host, able in zip(hosts, answers, strict=True) if able}
+
+
+def _agreed(state: State, found: Sequence[ClusterMember]) -> Voters | None:
+    """What `Pool.voters` is to be; as it is when no host of the pool would be left in it."""
+    of_pool = [(_host_of(state, member), member.learner) for member in found]
+    of_pool = [(host, learner) for host, learner in of_pool if state.get(Host, host) is not None]
+    hosts = tuple(sorted(host for host, learner in of_pool if not learner))
+    learners = tuple(sorted(host for host, learner in of_pool if learner))
+    voters = state.pool.voters
+    return replace(voters, hosts=hosts, learners=learners) if voters and hosts else voters
+
+
+def _agreement(state: State, found: Sequence[ClusterMember]) -> Decision:
+    return Decision((Put(replace(state.pool, voters=_agreed(state, found))),))
 
 
 def _host_of(state: State, member: ClusterMember) -> HostId:

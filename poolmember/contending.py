@@ -17,7 +17,7 @@ from typing import Any
 
 from poolcore.errors import PoolError
 from poolcore.facts import Standing
-from poolcore.model import Accession, FailoverTimings, Host
+from poolcore.model import Accession, FailoverTimings, Host, Incarnation
 from poolcore.replica import Head
 from poolcore.side_by_side import side_by_side
 from poolmaster.claiming import Claimed, claim
@@ -76,6 +76,9 @@ class Contender:
         self._why = Accession.RESTARTED
         """Of the last claim."""
         self._summons: asyncio.Queue[_Summons] = asyncio.Queue()
+        self._life: Incarnation | None = None
+        """What the store is of, once that is known."""
+        self._has_led = False
         parts.contender = self
 
     async def run(self) -> Change:
@@ -101,15 +104,16 @@ class Contender:
                 await self._parts.clock.sleep(PAUSE_SECONDS)
 
     async def _left(self) -> Change | None:
-        """What this host becomes when the pool's store has left this one; none if it has not."""
+        """What this host becomes when the chain goes on elsewhere; none if it has not left."""
         head, follower = self._head, self._follower
         with suppress(StoreUnavailable):
-            last = None if head is None else await read_end(self._store, head)
-            if head is None or last is None:
+            if head is None or not await self._ended(head):
                 return None
             if head.master == self._host:
                 await take_log(self._store, follower, up_to=head.revision)
-                self._parts.just_inherited = head.incarnation.uuid
+                if self._has_led:
+                    # One that was down has to ask first if a person made another host go on.
+                    self._parts.just_inherited = head.incarnation.uuid
                 return await inherit(self._parts, follower)
             master = await read_host(self._store, head.master)
             membership = self._membership
@@ -119,6 +123,15 @@ class Contender:
             addresses = tuple(dict.fromkeys((*first, *known)))
             return Change(Member(pool=membership.pool, pool_name=name, addresses=addresses))
         return None
+
+    async def _ended(self, head: Head) -> bool:
+        """Whether the store's last commit was the one that `head` stands for."""
+        if head.incarnation == self._life:
+            return False
+        if await read_end(self._store, head) is not None:
+            return True
+        self._life = head.incarnation
+        return False
 
     async def _reclaim(self) -> Claimed | None:
         try:
@@ -144,6 +157,7 @@ class Contender:
     # -- as master --------------------------------------------------------------------------------
 
     async def _lead(self, claimed: Claimed) -> None:
+        self._has_led = True
         try:
             await side_by_side(
                 one_mastership(
@@ -154,13 +168,13 @@ class Contender:
                     why=self._why,
                     shared=self._membership.store,
                 ),
-                while_leading(self._parts, self._life(claimed.head)),
+                while_leading(self._parts, self._own(claimed.head)),
             )
         except (SteppedDown, StoreError) as error:
             log.warning("the mastership of term %d has ended: %s", claimed.head.term, error)
 
-    def _life(self, head: Head) -> Own:
-        """What the store is of."""
+    def _own(self, head: Head) -> Own:
+        """What the store is of, as it is compared with what other hosts are of."""
         incarnation = head.incarnation
         return Own(
             pool=self._membership.pool,
@@ -203,6 +217,8 @@ class Contender:
     async def _elect(self) -> Claimed | Change:
         while True:
             self._ensure_not_left_behind()
+            if (change := await self._left()) is not None:
+                return change
             match next_action(self._facts(), self._timings):
                 case Wait(until, why):
                     log.debug("no claim: %s", why)
@@ -220,9 +236,8 @@ class Contender:
                         if self._is_ours
                         else await self._claim(self._head, Accession.ELECTED)
                     )
-                    end = claimed or await self._left()
-                    if end is not None:
-                        return end
+                    if claimed is not None:
+                        return claimed
 
     async def _obey_summons(self) -> Claimed:
         while True:
@@ -310,7 +325,7 @@ class Contender:
             return None
         if self._head is not None:
             other = Other(host.address, host.name_label, host.uuid)
-            compare(self._life(self._head), other, found.incarnation)
+            compare(self._own(self._head), other, found.incarnation)
         return found
 
     async def _register_and_alive(self, seconds: float) -> bool | None:
@@ -357,7 +372,7 @@ class Contender:
     ) -> Claimed | None:
         """Replace the mastership `of`; none if that failed."""
         try:
-            if of is not None and await read_end(self._store, of) is not None:
+            if of is not None and await self._ended(of):
                 raise SteppedDown("the pool's store is elsewhere")
             # One at a time: a second one of the same mastership finds that it is over.
             async with self._claiming:

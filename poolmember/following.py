@@ -20,7 +20,6 @@ from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import member_service_pb2_grpc
-from poolmaster.own_etcd import own_store_url
 from poolmember.founding import found_insistently
 from poolmember.gateway import Upstream
 from poolmember.identity import Member
@@ -30,11 +29,10 @@ from poolmember.returning import LeftBehind, before_inheriting
 from poolmember.search import Search
 from poolmember.session import Ejected, Follower, Inherited, Link, Session, gone
 from poolmember.state_dir import STORE_FILE
+from poolmember.voting import keep_to_the_voters, store_in_etcd
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
-"""How often it is looked whether the pool's store has moved."""
 ANSWER_SECONDS = 0.5
 """A master whose session has ended may still answer what was passed on to it."""
 
@@ -102,17 +100,10 @@ async def _until_the_store_is_shared(parts: Parts, member: Member, follower: Fol
         change.append(await sessions(parts, follower, member.addresses, Directions()))
 
     async def look() -> None:
-        while True:
-            state = follower.state
-            if state is not None and follower.following is not None:
-                await parts.voter.compare(state)
-                url = own_store_url(state, near=follower.host)
-                if url is not None:
-                    raise _Shared(url)
-            await parts.clock.sleep(LOOK_SECONDS)
+        raise _Shared(await store_in_etcd(parts, follower))
 
     try:
-        await side_by_side(follow_on(), look())
+        await side_by_side(follow_on(), look(), keep_to_the_voters(parts, follower))
     except _Shared as found:
         return Change(replace(member, store=str(found)))
     return change[0]

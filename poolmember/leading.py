@@ -27,6 +27,7 @@ from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS,
 from poolmember.returning import LeftBehind, before_leading, come_back, while_leading
 from poolmember.session import Follower
 from poolmember.state_dir import STORE_FILE
+from poolmember.voting import keep_to_the_voters
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ async def _lead_once(parts: Parts, own: Own, store: Store, follower: Follower, h
             why=Accession.RESTARTED if succession is None else succession.why,
         ),
         while_leading(parts, own),
+        keep_to_the_voters(parts, follower),
     )
 
 

@@ -137,6 +137,8 @@ class Follower:
     """The replica does not fit the chain: ask for a snapshot to replace it."""
     leaving: bool = False
     """Whether the host is about to become something else than a follower."""
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a commit has come by which the chain goes on in the pool's own etcd."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a session with a master has ended, until the next one is welcomed."""
 
@@ -283,6 +285,8 @@ class Follower:
             await self.store.append(deltas)
             self.state, self.succession = after, deltas[-1][0].succession
             self.in_doubt = False
+            if any(moves_to_voters(delta) for delta, _ in deltas):
+                self.moved.set()
             if after.incarnation != incarnation:
                 # The replica of another incarnation has forgotten the terms of the one before.
                 await self.store.obey(self.term)

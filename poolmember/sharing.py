@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
 from typing import NoReturn
 
+from poolcore.errors import PoolError
 from poolcore.model import Host
 from poolcore.side_by_side import side_by_side
-from poolmaster.own_etcd import own_store_url
 from poolmaster.store import urls
-from poolmaster.store.contract import Store, StoreError, StoreFailed
+from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
 from poolmaster.store.etcd.store import EtcdStore
 from poolmember.contending import Contender
 from poolmember.following import Directions, sessions
@@ -26,6 +25,7 @@ from poolmember.inheriting import inherit, is_heir
 from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.returning import LeftBehind, take_log
 from poolmember.session import Follower
+from poolmember.voting import keep_to_the_voters, moved_store
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ async def contend(parts: Parts, membership: Membership) -> Change:
             if isinstance(store, Change):
                 return store
             parts.gateway.hold_seconds = HOLD_SECONDS
+            membership = parts.identity.membership or membership
             try:
                 return await _contend_in(store, parts, membership, follower)
             except LeftBehind as left:
@@ -67,7 +68,11 @@ async def _contend_in(
         raise _Ended
 
     with suppress(_Ended):
-        await side_by_side(contend_on(), _keep_in_touch(store, parts, follower))
+        await side_by_side(
+            contend_on(),
+            _keep_in_touch(store, parts, follower),
+            keep_to_the_voters(parts, follower),
+        )
     return change[0]
 
 
@@ -79,17 +84,8 @@ async def _keep_in_touch(store: Store, parts: Parts, follower: Follower) -> NoRe
     """Follow the pool's own etcd to where it is, as the pool says, and so at the next start."""
     while True:
         await parts.clock.sleep(TOUCH_SECONDS)
-        state, identity = follower.state, parts.identity
-        if state is None or identity.membership is None or follower.following is None:
-            continue
-        await parts.voter.compare(state)
-        url = own_store_url(state, near=follower.host)
-        if url is None or url == identity.membership.store:
-            continue
-        log.info("the pool's store is at %s from now on", url)
-        membership = replace(identity.membership, store=url)
-        parts.files.write_identity(replace(identity, membership=membership))
-        if isinstance(store, EtcdStore):
+        url = moved_store(parts, follower)
+        if url is not None and isinstance(store, EtcdStore):
             store.cluster.readdress(urls.etcd_addresses(url))
 
 
@@ -99,13 +95,15 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
     Meanwhile it follows whoever leads.
     """
     try:
-        return await parts.files.open_store(membership)
+        return await _open(parts, follower)
     except StoreError as error:
         log.error("the store is not open yet: %s", error)
     following = asyncio.ensure_future(  # noqa: TID251 - awaited below
         _follow_without(parts, membership, follower)
     )
-    opening = asyncio.ensure_future(_open_at_last(parts, membership))  # noqa: TID251 - as above
+    opening = asyncio.ensure_future(  # noqa: TID251 - as above
+        _open_at_last(parts, follower)
+    )
     try:
         await asyncio.wait([following, opening], return_when=asyncio.FIRST_COMPLETED)
         return following.result() if following.done() else opening.result()
@@ -115,11 +113,24 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
         await asyncio.gather(following, opening, return_exceptions=True)
 
 
-async def _open_at_last(parts: Parts, membership: Membership) -> Store:
+async def _open(parts: Parts, follower: Follower) -> Store:
+    membership = parts.identity.membership
+    assert membership is not None  # noqa: S101 - it ends this role
+    try:
+        return await parts.files.open_store(membership)
+    except PoolError as error:
+        if follower.state is None or follower.state.pool.voters is None:
+            raise
+        # The pool's own etcd: where it was may be another one by now, or that of another life.
+        raise StoreUnavailable(error.message) from error
+
+
+async def _open_at_last(parts: Parts, follower: Follower) -> Store:
     while True:
         await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+        moved_store(parts, follower)
         try:
-            return await parts.files.open_store(membership)
+            return await _open(parts, follower)
         except StoreError as error:
             log.error("the store is still not open: %s", error)
 
@@ -140,7 +151,7 @@ async def _follow_without(parts: Parts, membership: Membership, follower: Follow
         change.append(await sessions(parts, follower, known, Directions()))
 
     try:
-        await side_by_side(follow(), newer())
+        await side_by_side(follow(), newer(), keep_to_the_voters(parts, follower))
     except _OfNewerLife:
         return _member_without_store(membership, follower)
     return change[0]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from immutables import Map
@@ -58,8 +59,8 @@ class Join:
     examiner: Examiner
     sessions: Sessions
     master: HostId
-    store: str | None
-    """URL of the store if it is one that the pool's hosts share."""
+    store: Callable[[], str | None]
+    """Tells the URL of the store if it is one that the pool's hosts share."""
 
     name = "host.join"
     steps = (
@@ -173,7 +174,7 @@ class Join:
         if task.params["host"] != self.master:
             await retried(
                 pool,
-                lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store),
+                lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store()),
                 unless=frozenset({Reason.RESERVATION_GONE}),
             )
         return task if task.step == "adopted" else await record(pool, self, task, "adopted")

@@ -21,8 +21,10 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession, HostId, Task, TaskId
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
+from poolmaster.decide.in_step import candidate
 from poolmaster.ledger import Decide, Decision, Ledger
 from poolmaster.operations.steps import Pool, Recovery, Step, current, ended, record, surplus
+from poolmaster.sessions import Sessions
 from poolmaster.succession import next_incarnation, succession
 
 COPY_SECONDS = 60.0
@@ -34,6 +36,7 @@ class LeaveEtcd:
 
     agents: Agents
     ledger: Ledger
+    sessions: Sessions
     master: HostId
 
     name = "pool.leave_etcd"
@@ -77,7 +80,9 @@ class LeaveEtcd:
                 self.master,
                 Accession.SUCCESSION,
                 term=head.term,
-                in_step=None,
+                # It has this commit as soon as it has read that it was made, or from etcd. A master
+                # that was down has to ask it first if a person made it go on.
+                in_step=self._second(state),
             )
             try:
                 await self.ledger.conclude(last)
@@ -87,6 +92,11 @@ class LeaveEtcd:
                 self.ledger.step_down("the pool goes on at the master")
                 return
         await self._finish(pool, task, failure)
+
+    def _second(self, state: State) -> HostId | None:
+        """The host that is to be in step from here on: it is kept so by the next mastership."""
+        there = (session.host for session in self.sessions.all())
+        return candidate(state, (host for host in there if host != self.master))
 
     async def _finish(self, pool: Pool, task: Task, failure: PoolError | None = None) -> None:
         def finish(state: State) -> Decision:

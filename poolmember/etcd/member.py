@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store.etcd.versions import refusal
 from poolmember.state_dir import replace_file
 
@@ -54,6 +55,16 @@ class EtcdMember:
     """Whether the cluster exists already, and has been told of this member."""
     since: int = 0
     """The pool's revision that it was started for: earlier ones do not know of it."""
+
+    @property
+    def store_url(self) -> str:
+        """The URL of a store in the cluster that it starts with: this member first."""
+        others = (
+            beside(peer, CLIENT_PORT - PEER_PORT)
+            for name, peer in self.cluster
+            if name != self.name
+        )
+        return "etcd:" + ",".join((self.client, *others))
 
     def arguments(self, folder: Path) -> list[str]:
         """The command line behind the program's name."""

@@ -32,6 +32,11 @@ class Voter(Protocol):
         """What there is."""
         ...
 
+    @property
+    def cluster(self) -> tuple[str, str] | None:
+        """Token of the cluster that this host has a member of, and the URL of a store there."""
+        ...
+
     async def start(self, member: EtcdMember) -> None:
         """Run that member. Repeating is harmless; another one than is there is refused."""
         ...
@@ -58,6 +63,11 @@ class NoVoter:
     async def facts(self) -> VoterFacts:
         """See `Voter`."""
         return VoterFacts()
+
+    @property
+    def cluster(self) -> tuple[str, str] | None:
+        """See `Voter`."""
+        return None
 
     async def start(self, member: EtcdMember) -> None:
         """See `Voter`."""
@@ -94,6 +104,7 @@ class EtcdVoter:
             if EtcdMember.load(self._folder) is None:
                 self._started.clear()
                 await self._started.wait()
+                continue  # It may have been ended again.
             self._process = EtcdProcess(self._folder)
             try:
                 await self._process.run()
@@ -102,6 +113,12 @@ class EtcdVoter:
                 await asyncio.sleep(AGAIN_SECONDS)
             async with self._changing:
                 self._process = None
+
+    @property
+    def cluster(self) -> tuple[str, str] | None:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        return None if present is None else (present.token, present.store_url)
 
     async def facts(self) -> VoterFacts:
         """See `Voter`."""
@@ -162,7 +179,7 @@ class EtcdVoter:
 def _knows(state: State, member: EtcdMember) -> bool:
     voters = state.pool.voters
     if voters is not None and voters.token == member.token:
-        return True
+        return member.name in {*voters.hosts, *voters.learners}
     # It is about to be founded.
     tasks = (t for t in state.all(Task) if not t.status.is_final)
     return any(task.params.get("token") == member.token for task in tasks)

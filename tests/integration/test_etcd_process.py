@@ -27,9 +27,7 @@ START_SECONDS = 20.0
 @pytest.fixture
 def member(tmp_path: Path) -> EtcdMember:
     client, peer = (f"127.0.0.1:{port}" for port in free_ports(2))
-    member = EtcdMember(
-        "host", "127.0.0.1", client, peer, "token", (("host", peer),), joins=False
-    )
+    member = EtcdMember("host", "127.0.0.1", client, peer, "token", (("host", peer),), joins=False)
     member.save(tmp_path)
     return member
 

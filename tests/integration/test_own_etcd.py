@@ -1,79 +1,135 @@
-"""Three hosts found their pool's own etcd, and go on in it."""
+"""Three hosts found their pool's own etcd, go on in it, and look after it by themselves."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 
 from poolclient import PoolClient
 from poolcore.model import TaskStatus
-from poolmaster.operations.found_etcd import FoundEtcd
-from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
+from support.daemons import Cluster
 from support.marked_writes import writers
-from support.wholeness import same_replicas
+from support.own_etcd import power_cut, take_in, token, voting_pool
 
 pytestmark = pytest.mark.etcd
 
-NAMES = ("phantom", "ignite", "specter")
-
-
-@asynccontextmanager
-async def three(cluster: Cluster) -> AsyncIterator[tuple[Sequence[ProcessHost], PoolClient]]:
-    """Hosts that may vote, in one pool whose store is at the first of them."""
-    hosts = [cluster.process(name, options=["--voter"]) for name in NAMES]
-    await asyncio.gather(*(host.start() for host in hosts))
-    async with PoolClient.connect(hosts[0].endpoint) as client:
-        for host in hosts[1:]:
-            assert (await (await client.add_host(host.endpoint))).status is TaskStatus.SUCCESS
-        yield hosts, client
-
-
-async def founded(client: PoolClient) -> None:
-    """Until the pool is in its own etcd."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while True:
-            tasks = await client.tasks.list()
-            found = [t for t in tasks if t.operation == FoundEtcd.name]
-            if any(t.status.is_final for t in found):
-                assert found[-1].status is TaskStatus.SUCCESS, found[-1]
-                return
-            await asyncio.sleep(0.1)
-
-
-async def test_a_pool_of_two_goes_back_to_the_disk_of_its_master(cluster: Cluster) -> None:
-    async with three(cluster) as (hosts, client):
-        await founded(client)
-        before = await client.set(name_description="in etcd")
-        await (await client.eject_host("specter"))
-        async with asyncio.timeout(WAIT_SECONDS):
-            while (await client.pool()).voters is not None:
-                await asyncio.sleep(0.1)
-        after = await client.set(name_label="two")
-        assert after.revision > before.revision
-        assert (await client.pool()).name_description == "in etcd"
-        await same_replicas(*hosts[:2])
+CLIENTS = 4
 
 
 async def test_the_third_host_takes_the_store_into_the_pools_own_etcd(cluster: Cluster) -> None:
-    async with three(cluster) as (hosts, client):
-        endpoints = tuple(host.endpoint for host in hosts)
-        async with writers([endpoints] * 4) as book:
-            await book.goes_on(4)
-            await founded(client)
-            await book.goes_on(4)
-        assert not book.refused
-        pool = await client.pool()
-        assert pool.voters is not None
-        assert len(pool.voters.hosts) == 3
-        for host in hosts:
-            await host.says("")
-        await same_replicas(hosts[0], *hosts[1:])
-        # The master's daemon is gone: another host goes on, its etcd runs on.
-        await hosts[0].kill()
-        async with PoolClient.connect(*endpoints) as another:
-            await another.set(name_description="without phantom")
-        await hosts[0].start()
-        await same_replicas(hosts[1], hosts[0], hosts[2])
+    async with voting_pool(cluster, "phantom", "ignite") as pool:
+        phantom, ignite = pool.hosts
+        specter = cluster.process("specter", options=["--voter"])
+        await specter.start()
+        async with writers([(phantom.endpoint, ignite.endpoint)] * CLIENTS) as book:
+            await book.goes_on(CLIENTS)
+            await take_in(phantom, specter)
+            pool.hosts.append(specter)
+            await pool.voted_by("phantom", "ignite", "specter")
+            await book.goes_on(CLIENTS)
+        assert not book.refused, "writes wait while the store moves; none is refused"
+        book.check(await pool.requests())
+        await pool.check_one_store()
+        await pool.same_everywhere()
+        async with specter.api() as api:
+            status = await api.status()
+        assert (status.quorum.voters, status.quorum.needed, status.quorum.survives) == (3, 2, 1)
+        assert status.engine == "etcd"
+
+
+async def test_the_loss_of_any_host_is_survived_and_it_comes_back(cluster: Cluster) -> None:
+    async with voting_pool(cluster) as pool:
+        await pool.voted_by("phantom", "ignite", "specter")
+        async with writers([pool.endpoints] * CLIENTS) as book:
+            for host in pool.hosts:
+                await book.goes_on(CLIENTS)
+                await power_cut(host)
+                async with asyncio.timeout(10):
+                    await book.goes_on(5 * CLIENTS)
+                await host.start()
+                await pool.same_everywhere()
+        book.check(await pool.requests())
+
+
+async def test_all_hosts_are_lost_at_once_and_started_in_another_order(cluster: Cluster) -> None:
+    async with voting_pool(cluster) as pool:
+        await pool.voted_by("phantom", "ignite", "specter")
+        async with PoolClient.connect(*pool.endpoints) as client:
+            told = await client.set(name_description="acknowledged")
+        await asyncio.gather(*map(power_cut, pool.hosts))
+        for host in reversed(pool.hosts):
+            await host.begin()
+        await asyncio.gather(*(host.says("") for host in pool.hosts))
+        async with PoolClient.connect(*pool.endpoints) as client:
+            again = await client.set(name_label="again")
+            assert again.revision > told.revision
+            assert (await client.pool()).name_description == "acknowledged"
+        await pool.same_everywhere()
+
+
+async def test_a_pool_of_two_goes_back_to_the_disk_of_its_master(cluster: Cluster) -> None:
+    async with voting_pool(cluster) as pool:
+        await pool.voted_by("phantom", "ignite", "specter")
+        async with writers([pool.endpoints[:2]] * CLIENTS) as book:
+            await book.goes_on(CLIENTS)
+            async with PoolClient.connect(*pool.endpoints) as client:
+                task = await (await client.eject_host("specter"))
+            assert task.status is TaskStatus.SUCCESS, task
+            specter = pool.hosts.pop()
+            await pool.without_voters()
+            await book.goes_on(CLIENTS)
+        book.check(await pool.requests())
+        await pool.check_one_store()
+        await pool.same_everywhere()
+        assert token(specter) is None
+        # And there again, with another cluster.
+        await take_in(pool.hosts[0], specter)
+        pool.hosts.append(specter)
+        await pool.voted_by("phantom", "ignite", "specter")
+
+
+async def test_a_voter_that_is_ejected_hands_its_vote_to_another_host_first(
+    cluster: Cluster,
+) -> None:
+    async with voting_pool(cluster, "phantom", "ignite", "specter", "wraith") as pool:
+        state = await pool.until(lambda s: s.pool.voters is not None)
+        assert state.pool.voters is not None
+        voting = {state.host(uuid).name_label for uuid in state.pool.voters.hosts}
+        assert len(voting) == 3
+        leaving = next(h for h in pool.hosts[1:] if h.name in voting)
+        async with writers([pool.endpoints[:1]] * CLIENTS) as book:
+            await book.goes_on(CLIENTS)
+            async with PoolClient.connect(*pool.endpoints) as client:
+                task = await (await client.eject_host(leaving.name))
+            assert task.status is TaskStatus.SUCCESS, task
+            pool.hosts.remove(leaving)
+            await pool.voted_by(*(host.name for host in pool.hosts))
+            await book.goes_on(CLIENTS)
+        book.check(await pool.requests())
+        await leaving.says("master of pool")
+        assert token(leaving) is None
+        await pool.same_everywhere()
+
+
+async def test_a_voter_that_is_gone_for_long_is_replaced(cluster: Cluster) -> None:
+    async with voting_pool(cluster, "phantom", "ignite", "specter", "wraith") as pool:
+        state = await pool.until(lambda s: s.pool.voters is not None)
+        assert state.pool.voters is not None
+        voting = {state.host(uuid).name_label for uuid in state.pool.voters.hosts}
+        gone = next(h for h in pool.hosts[1:] if h.name in voting)
+        async with PoolClient.connect(*pool.endpoints) as client:
+            await client.set(failover={"replace_voter_seconds": 2.0})
+        await power_cut(gone)
+        await pool.voted_by(*(host.name for host in pool.hosts if host is not gone))
+        # It is a member like any other when it comes back, and votes no more.
+        await gone.start()
+        await pool.same_everywhere()
+        async with asyncio.timeout(20):
+            while token(gone) is not None:  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.05)
+        # Another loss is survived: the one that took its place has all there is.
+        another = next(h for h in pool.hosts[1:] if h is not gone and h.name in voting)
+        await power_cut(another)
+        async with PoolClient.connect(*pool.endpoints) as client:
+            await client.set(name_description="two lost, one after the other")

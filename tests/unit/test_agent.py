@@ -71,9 +71,7 @@ def agent_of(membership: Membership, gauge: DiskGauge) -> Agent:
     endpoint = "127.0.0.1:7443"
     driver = SimDriver(None, host_name="ignite", management_endpoint=endpoint)
     home = WithoutMastership(membership)
-    return Agent(
-        home, driver, gauge, endpoint=endpoint, listen="127.0.0.1", clock=SystemClock()
-    )
+    return Agent(home, driver, gauge, endpoint=endpoint, listen="127.0.0.1", clock=SystemClock())
 
 
 def member_of(pool: PoolId) -> Member:
