@@ -7,14 +7,14 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host
 from poolcore.replica import DeltaDoesNotFollow
-from poolcore.side_by_side import side_by_side
+from poolcore.side_by_side import accompanied, side_by_side
 from poolcore.wire.channels import OpenChannel, open_channel
 from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
@@ -94,19 +94,18 @@ class _Shared(Exception):
 
 async def _until_the_store_is_shared(parts: Parts, member: Member, follower: Follower) -> Change:
     """Follow; once the pool has its own etcd, become one of those that share that store."""
-    change: list[Change] = []
 
-    async def follow_on() -> None:
-        change.append(await sessions(parts, follower, member.addresses, Directions()))
-
-    async def look() -> None:
+    async def look() -> NoReturn:
         raise _Shared(await store_in_etcd(parts, follower))
 
     try:
-        await side_by_side(follow_on(), look(), keep_to_the_voters(parts, follower))
+        return await accompanied(
+            sessions(parts, follower, member.addresses, Directions()),
+            look(),
+            keep_to_the_voters(parts, follower),
+        )
     except _Shared as found:
         return Change(replace(member, store=str(found)))
-    return change[0]
 
 
 async def sessions(

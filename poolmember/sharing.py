@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from poolcore.errors import PoolError
 from poolcore.model import Host
-from poolcore.side_by_side import side_by_side
+from poolcore.side_by_side import accompanied
 from poolmaster.store import urls
 from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
 from poolmaster.store.etcd.store import EtcdStore
@@ -61,23 +61,11 @@ async def contend(parts: Parts, membership: Membership) -> Change:
 async def _contend_in(
     store: Store, parts: Parts, membership: Membership, follower: Follower
 ) -> Change:
-    change: list[Change] = []
-
-    async def contend_on() -> None:
-        change.append(await Contender(parts, membership, follower, store).run())
-        raise _Ended
-
-    with suppress(_Ended):
-        await side_by_side(
-            contend_on(),
-            _keep_in_touch(store, parts, follower),
-            keep_to_the_voters(parts, follower),
-        )
-    return change[0]
-
-
-class _Ended(Exception):
-    """The host's role has ended."""
+    return await accompanied(
+        Contender(parts, membership, follower, store).run(),
+        _keep_in_touch(store, parts, follower),
+        keep_to_the_voters(parts, follower),
+    )
 
 
 async def _keep_in_touch(store: Store, parts: Parts, follower: Follower) -> NoReturn:
@@ -145,16 +133,14 @@ async def _follow_without(parts: Parts, membership: Membership, follower: Follow
             await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
         raise _OfNewerLife
 
-    change: list[Change] = []
-
-    async def follow() -> None:
-        change.append(await sessions(parts, follower, known, Directions()))
-
     try:
-        await side_by_side(follow(), newer(), keep_to_the_voters(parts, follower))
+        return await accompanied(
+            sessions(parts, follower, known, Directions()),
+            newer(),
+            keep_to_the_voters(parts, follower),
+        )
     except _OfNewerLife:
         return _member_without_store(membership, follower)
-    return change[0]
 
 
 class _OfNewerLife(Exception):
