@@ -78,6 +78,8 @@ class Contender:
         self._summons: asyncio.Queue[_Summons] = asyncio.Queue()
         self._life: Incarnation | None = None
         """What the store is of, once that is known."""
+        self._over = False
+        """Whether the chain goes on elsewhere after the commit that `_head` stands for."""
         self._has_led = False
         parts.contender = self
 
@@ -106,16 +108,18 @@ class Contender:
     async def _left(self) -> Change | None:
         """What this host becomes when the chain goes on elsewhere; none if it has not left."""
         head, follower = self._head, self._follower
-        with suppress(StoreUnavailable):
-            if head is None or not await self._ended(head):
-                return None
+        if head is None or not self._over:
+            return None
+        with suppress(StoreUnavailable, TimeoutError):
             if head.master == self._host:
                 await take_log(self._store, follower, up_to=head.revision)
                 if self._has_led:
                     # One that was down has to ask first if a person made another host go on.
                     self._parts.just_inherited = head.incarnation.uuid
+                self._parts.reached("pool.succession:ended")
                 return await inherit(self._parts, follower)
-            master = await read_host(self._store, head.master)
+            async with asyncio.timeout(self._timings.confirm_seconds):
+                master = await read_host(self._store, head.master)
             membership = self._membership
             known = membership.addresses if isinstance(membership, Member) else ()
             first = () if master is None else (master.address,)
@@ -345,10 +349,11 @@ class Contender:
             # Without a limit a store that hangs would keep this host from following anybody.
             async with asyncio.timeout(self._timings.confirm_seconds):
                 found, before = await read_head(self._store), self._head
+                over = found is not None and await self._ended(found)
                 new = found is not None and (before is None or found.term != before.term)
                 # The replica may be from before that host was taken in.
                 master = await read_host(self._store, found.master) if found and new else None
-            self._head = found
+            self._head, self._over = found, over
             if found is None or not new or found.master == self._host:
                 return
             if before is not None:
@@ -372,7 +377,7 @@ class Contender:
     ) -> Claimed | None:
         """Replace the mastership `of`; none if that failed."""
         try:
-            if of is not None and await self._ended(of):
+            if self._over:
                 raise SteppedDown("the pool's store is elsewhere")
             # One at a time: a second one of the same mastership finds that it is over.
             async with self._claiming:

@@ -41,6 +41,7 @@ async def move(
     url = own_store_url(state, near=follower.host)
     if url is None:
         raise StoreFailed("the store's last commit names no voters")
+    parts.reached("pool.succession:ended")
     if was_down:
         await before_inheriting(parts, follower, ())
     problem = "the pool's store moves into its etcd"

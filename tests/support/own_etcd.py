@@ -19,6 +19,7 @@ from poolmember.etcd.member import EtcdMember
 from poolmember.identity import Own
 from poolmember.state_dir import ETCD_FOLDER
 from support.daemons import Cluster, ProcessHost
+from support.shared_pool import master_by
 from support.wholeness import at_rest, identity_of
 
 NAMES = ("phantom", "ignite", "specter")
@@ -42,6 +43,15 @@ class VotingPool:
         """The first state that fulfils the condition, as the first of the hosts sees it."""
         async with self.hosts[0].api() as api:
             return await api.until(condition, seconds=MOVE_SECONDS)
+
+    async def master(self) -> ProcessHost:
+        """Until a host says who leads; that host."""
+        async with asyncio.timeout(MOVE_SECONDS):
+            while True:
+                for host in self.hosts:
+                    if name := await master_by(host):
+                        return next(h for h in self.hosts if h.name == name)
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def voted_by(self, *names: str) -> State:
         """Until just these hosts vote, none is about to, and nothing is under way."""
