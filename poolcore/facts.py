@@ -104,9 +104,9 @@ class HostFacts:
     witness: bool = False
     """Its daemon was started as a witness: it brings nothing in and never leads."""
     etcd_version: str | None = None
-    """Of the etcd that it would vote with."""
+    """Of the etcd that is installed there; none also if the host is told not to vote."""
     etcd_problem: str | None = None
-    """Why it has none to vote with; none if it has, or is not asked to."""
+    """Why it would not vote with that; none if it would, or is told not to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +114,16 @@ class VoterFacts:
     """What there is of the pool's own etcd at a host."""
 
     version: str | None = None
-    """Of the etcd that it would run."""
+    """Of the etcd that is installed there; none also if the host is told not to vote."""
     problem: str | None = None
-    """Why it would run none, in a clause; none if it would, or is told not to."""
+    """Why it would not run that, in a clause; none if it would, or is told not to vote."""
     token: str | None = None
     """Which cluster it runs a member of."""
+
+    @property
+    def able(self) -> bool:
+        """Whether it can be given a vote."""
+        return self.version is not None and self.problem is None and self.token is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

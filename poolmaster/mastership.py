@@ -151,8 +151,6 @@ class Mastership:
             VoterKeeping(
                 self,
                 store.cluster,
-                operations=self.operations,
-                leave_etcd=self.leave_etcd,
                 sessions=self.sessions,
                 agents=agents,
                 clock=clock,
@@ -164,6 +162,7 @@ class Mastership:
             self,
             operations=self.operations,
             found_etcd=self.found_etcd,
+            leave_etcd=self.leave_etcd,
             sessions=self.sessions,
             agents=agents,
             host=host,
@@ -229,6 +228,7 @@ class Mastership:
                     tasks.create_task(self._voter_keeping.run())
                 if self.in_step is not None:
                     tasks.create_task(self.in_step.run())
+                if self._shared_store is None or self.state.pool.voters is not None:
                     tasks.create_task(self._steward.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool, Voters
@@ -164,46 +164,51 @@ async def withdraw(store: Store, head: Head, *, host: HostId) -> None:
         raise StoreFailed("somebody else moved head")
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a store without a register holds."""
+
+    state: State
+    attempt: bytes
+    """The mark of the attempt that has put it there."""
+
+
 async def found_successor(
-    store: Store, state: State, kept: ReadLog, heir: HostId, *, begun: State | None = None
+    store: Store, state: State, kept: ReadLog, heir: HostId, *, begun: Begun | None = None
 ) -> None:
     """Make a store what `state` says, with as much of the log as is `kept`.
 
-    `state` is what the succession has led to. The store is empty, or holds what `prepare_successor`
-    put there for the state `begun`, an earlier one. The register is written last: a founding that
-    was cut short leaves a store without one. `StoreFailed` when the store has one already.
+    `state` is what the succession has led to; `begun` is what `prepare_successor` has put there of
+    an earlier one. The register is written last: a founding that was cut short leaves a store
+    without one. `StoreFailed` when the store has one already.
     """
     if begun is None:
-        begun = state
-        await prepare_successor(store, state, kept)
+        begun = await prepare_successor(store, state, kept)
+    reached, attempt = begun.state, begun.attempt
     writes: dict[bytes, Write] = {}
-    while begun.revision < state.revision:
-        for data in await _page(kept, begun.revision):
+    while reached.revision < state.revision:
+        for data in await _page(kept, reached.revision):
             delta = decode_delta(data)
-            after = apply(begun, delta)
-            writes |= commit_writes(begun, after, delta, data)
-            begun = after
+            after = apply(reached, delta)
+            writes |= commit_writes(reached, after, delta, data)
+            reached = after
     head = Head(state.incarnation, state.last.term, state.revision, heir)
     writes[HEAD] = Write(HEAD, encode_head(head))
-    writes[NONCE] = Write(NONCE, uuid.uuid4().hex.encode())
-    if not await store.transact([Compare(HEAD, None)], list(writes.values())):
+    writes[NONCE] = Write(NONCE, _mark())
+    if not await store.transact(_only(attempt), list(writes.values())):
+        raise StoreFailed("the store already holds a pool, or somebody else founds it")
+
+
+async def prepare_successor(store: Store, state: State, kept: ReadLog) -> Begun:
+    """Put into a store what `state` says and as much of the log as is `kept`.
+
+    What an attempt that was cut short has left is removed first. A transaction of that one which
+    lands later changes nothing: each compares the mark of its attempt.
+    """
+    attempt = _mark()
+    if not await store.transact([Compare(HEAD, None)], [Write(NONCE, attempt)]):
         raise StoreFailed("the store already holds a pool")
-
-
-async def empty(store: Store) -> None:
-    """Remove all that a founding that was cut short has left; `StoreFailed` if it was none."""
-    while True:
-        found = await store.read(b"\x00", b"\xff", limit=TOGETHER)
-        if not found.items:
-            return
-        if not await store.transact(
-            [Compare(HEAD, None)], [Write(item.key, None) for item in found.items]
-        ):
-            raise StoreFailed("the store already holds a pool")
-
-
-async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:
-    """Put into an empty store what `state` says and as much of the log as is `kept`."""
+    await _empty(store, attempt)
     pending: list[Write] = []
 
     async def add(write: Write) -> None:
@@ -212,8 +217,7 @@ async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:
             await flush()
 
     async def flush() -> None:
-        if not await store.transact([Compare(HEAD, None)], pending):
-            raise StoreFailed("the store already holds a pool")
+        await _put(store, attempt, pending)
         pending.clear()
 
     for obj in state.objects():
@@ -227,6 +231,30 @@ async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:
             if revision <= state.revision:
                 await add(Write(log_key(revision), data))
     await flush()
+    return Begun(state, attempt)
+
+
+async def _empty(store: Store, attempt: bytes) -> None:
+    while True:
+        found = await store.read(b"\x00", b"\xff", limit=TOGETHER)
+        left = [Write(item.key, None) for item in found.items if item.key != NONCE]
+        if not left:
+            return
+        await _put(store, attempt, left)
+
+
+async def _put(store: Store, attempt: bytes, writes: Sequence[Write]) -> None:
+    if not await store.transact(_only(attempt), writes):
+        raise StoreFailed("the store already holds a pool, or somebody else founds it")
+
+
+def _only(attempt: bytes) -> tuple[Compare, ...]:
+    """That there is no register yet, and no other attempt."""
+    return Compare(HEAD, None), Compare(NONCE, attempt)
+
+
+def _mark() -> bytes:
+    return uuid.uuid4().hex.encode()
 
 
 async def _page(kept: ReadLog, revision: int) -> Sequence[bytes]:

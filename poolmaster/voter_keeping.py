@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 
 import grpc
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError
-from poolcore.model import Host, HostId, Task, TaskId, TaskStatus, Voters
+from poolcore.model import Host, HostId, Voters
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
 from poolmaster.decide.in_step import is_leaving
 from poolmaster.decide.voters import (
-    VOTERS,
     Add,
     Candidate,
     Facts,
@@ -35,8 +32,7 @@ from poolmaster.decide.voters import (
     wanted,
 )
 from poolmaster.ledger import Decision
-from poolmaster.operations.leave_etcd import LeaveEtcd
-from poolmaster.operations.steps import Operations, Pool
+from poolmaster.operations.steps import Pool
 from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside, peer_address
 from poolmaster.sessions import Sessions
 from poolmaster.store.contract import StoreError
@@ -47,8 +43,6 @@ from poolmaster.store.etcd.membership import ClusterMember, NotNow
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
-AGAIN_AFTER = timedelta(minutes=2)
-"""From an attempt to leave the etcd that failed to the next."""
 
 
 class VoterKeeping:
@@ -59,15 +53,11 @@ class VoterKeeping:
         pool: Pool,
         cluster: Cluster,
         *,
-        operations: Operations,
-        leave_etcd: LeaveEtcd,
         sessions: Sessions,
         agents: Agents,
         clock: Clock,
     ) -> None:
         self._pool = pool
-        self._operations = operations
-        self._leave_etcd = leave_etcd
         self._cluster = cluster
         self._sessions = sessions
         self._agents = agents
@@ -89,10 +79,6 @@ class VoterKeeping:
         state = self._pool.state
         if state.pool.voters is None:
             return
-        if sum(1 for _ in state.all(Host)) < VOTERS and not self._leaves(state):
-            task = TaskId(str(uuid.uuid4()))
-            await self._operations.start(self._leave_etcd.begin(self._pool, task))
-            return
         found = await membership.members(self._cluster)
         await self._agree(found)
         members = await asyncio.gather(*(self._member(state, member) for member in found))
@@ -106,13 +92,6 @@ class VoterKeeping:
             replace_seconds=state.pool.failover.replace_voter_seconds,
         )
         await self._take(next_step(facts), state, found)
-
-    def _leaves(self, state: State) -> bool:
-        """Whether the store is on its way back, or that has failed a moment ago."""
-        tasks = [t for t in state.all(Task) if t.operation == LeaveEtcd.name]
-        now = self._pool.now()
-        tried = [t for t in tasks if t.status is not TaskStatus.SUCCESS]
-        return any(t.finished is None or now - t.finished < AGAIN_AFTER for t in tried)
 
     async def _take(
         self,
@@ -204,7 +183,7 @@ class VoterKeeping:
             except PoolError as error:
                 log.info("%s does not say whether it can vote: %s", host.name_label, error)
                 return False
-            return found.version is not None and found.token is None
+            return found.able
 
         answers = await asyncio.gather(*map(is_able, hosts))
         return {host.uuid for host, able in zip(hosts, answers, strict=True) if able}

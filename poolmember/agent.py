@@ -11,7 +11,7 @@ from typing import Any
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Inventory
+from poolcore.facts import HostFacts, Inventory, VoterFacts
 from poolcore.model import (
     CLASSES,
     Accession,
@@ -31,7 +31,7 @@ from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store import urls
 from poolmaster.store.contract import StoreError
 from poolmember.drivers.contract import Driver, DriverError
-from poolmember.etcd.member import EtcdMember
+from poolmember.etcd.member import EtcdMember, problem_with
 from poolmember.home import GrpcNetwork, Home, Network
 from poolmember.identity import Member, Membership, leads_always
 from poolmember.measurements import DiskGauge
@@ -96,7 +96,7 @@ class Agent:
         except DriverError as error:
             raise PoolError(Reason.NO_HYPERVISOR, uri="this host", problem=str(error)) from error
         disk = await asyncio.to_thread(self._disk.read)
-        etcd = await self._home.voter.facts()
+        etcd = await self._etcd()
         master, membership = self._home.mastership, identity.membership
         state = master.state if master is not None else self._replica_state()
         tasks = [] if master is None else running(master.state)
@@ -182,8 +182,15 @@ class Agent:
 
     # -- the pool's own etcd ----------------------------------------------------------------------
 
+    async def _etcd(self) -> VoterFacts:
+        found, pretended = await self._home.voter.facts(), self._driver.overrides().etcd_version
+        if pretended is None:
+            return found
+        version = None if pretended == "none" else pretended
+        return replace(found, version=version, problem=problem_with(version))
+
     async def _get_voter(self, _: pb.GetVoterRequest) -> pb.GetVoterResponse:
-        found = await self._home.voter.facts()
+        found = await self._etcd()
         return pb.GetVoterResponse(version=found.version, problem=found.problem, token=found.token)
 
     async def _start_voter(self, request: pb.StartVoterRequest) -> pb.StartVoterResponse:

@@ -30,7 +30,7 @@ from poolmember.agent import Agent
 from poolmember.config import Config, pool_file_path
 from poolmember.drivers.contract import Driver
 from poolmember.emergency import Emergency
-from poolmember.etcd.voter import EtcdVoter, NoVoter, Voter
+from poolmember.etcd.voter import EtcdVoter, Voter
 from poolmember.files import HostFiles
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
@@ -111,11 +111,7 @@ class Daemon:
             clock=self._clock,
             recoveries=recoveries,
         )
-        self._voter = (
-            EtcdVoter(state_dir.path / ETCD_FOLDER, config.name)
-            if config.voter
-            else NoVoter(config.name)
-        )
+        self._voter = EtcdVoter(state_dir.path / ETCD_FOLDER, config.name, votes=config.voter)
         self._uplinks = Uplinks()
         self._parts = Parts(
             files=HostFiles(state_dir),

@@ -12,7 +12,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
 from poolcore.replica import DeltaDoesNotFollow, State
 from poolmaster.store.contract import Store, StoreError, StoreFailed
-from poolmaster.succession import empty, found_successor, prepare_successor
+from poolmaster.succession import found_successor, prepare_successor
 from poolmember.identity import Member, Membership, Own
 from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts, Prepared
 from poolmember.session import Follower
@@ -56,7 +56,7 @@ async def _found(parts: Parts, follower: Follower, state: State) -> Change:
         if prepared is None:
             store, begun = await _empty_store(parts, follower, incarnation.uuid), None
         else:
-            store, begun = prepared.store, prepared.state
+            store, begun = prepared.store, prepared.begun
         try:
             kept = follower.store.read_log
             await found_successor(store, state, kept, follower.host, begun=begun)
@@ -78,19 +78,11 @@ async def _empty_store(parts: Parts, follower: Follower, incarnation: str) -> St
     return store
 
 
-async def open_emptied(parts: Parts, pool: PoolId, shared: str, incarnation: str) -> Store:
-    """The shared store of `incarnation`, without what an attempt that was cut short has left.
-
-    `StoreFailed` when it is in use already.
-    """
+async def _shared_store(parts: Parts, pool: PoolId, shared: str, incarnation: str) -> Store:
     store, found = await parts.files.found_store(pool, shared, incarnation=incarnation)
-    try:
-        if found != incarnation:
-            raise StoreFailed(f"there is a store of incarnation {found}")
-        await empty(store)
-    except BaseException:
+    if found != incarnation:
         await store.close()
-        raise
+        raise StoreFailed(f"there is a store of incarnation {found}")
     return store
 
 
@@ -120,12 +112,12 @@ async def prepare(parts: Parts, pool: str, incarnation: str, shared: str | None 
             if shared is None:
                 store = await _empty_store(parts, follower, incarnation)
             else:
-                store = await open_emptied(parts, follower.pool, shared, incarnation)
+                store = await _shared_store(parts, follower.pool, shared, incarnation)
             try:
-                await prepare_successor(store, state, follower.store.read_log)
+                begun = await prepare_successor(store, state, follower.store.read_log)
             except BaseException:
                 await store.close()
                 raise
         except StoreError as error:
             raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
-        parts.prepared = Prepared(incarnation, store, state)
+        parts.prepared = Prepared(incarnation, store, begun)

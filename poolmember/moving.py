@@ -11,13 +11,12 @@ import logging
 
 from poolcore.errors import PoolError
 from poolcore.model import Host
-from poolcore.replica import Head, State
+from poolcore.replica import DeltaDoesNotFollow, Head, State
 from poolmaster.layout import read_head
 from poolmaster.own_etcd import own_store_url
 from poolmaster.store.contract import Store, StoreError, StoreFailed
 from poolmaster.succession import found_successor
 from poolmember.identity import Member, Own
-from poolmember.inheriting import open_emptied
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
 from poolmember.returning import before_inheriting, take_log
 from poolmember.session import Follower
@@ -51,7 +50,7 @@ async def move(
         try:
             await _found(parts, follower, state, url)
             break
-        except (PoolError, StoreError) as error:
+        except (PoolError, StoreError, DeltaDoesNotFollow) as error:
             log.warning("the pool's store is not in its etcd yet: %s", error)
         await parts.clock.sleep(PAUSE_SECONDS)
     parts.reached("pool.succession:founded")
@@ -67,18 +66,14 @@ async def _found(parts: Parts, follower: Follower, state: State, url: str) -> No
     prepared, parts.prepared = parts.prepared, None
     if prepared is not None and prepared.incarnation == incarnation:
         try:
-            await found_successor(prepared.store, state, kept, follower.host, begun=prepared.state)
+            await found_successor(prepared.store, state, kept, follower.host, begun=prepared.begun)
         finally:
             await prepared.store.close()
         return
     store, _ = await parts.files.found_store(follower.pool, url, incarnation=incarnation)
     try:
-        if await read_head(store) is not None:
-            return  # An earlier attempt has come that far.
-    finally:
-        await store.close()
-    store = await open_emptied(parts, follower.pool, url, incarnation)
-    try:
-        await found_successor(store, state, kept, follower.host)
+        # An earlier attempt may have come that far.
+        if await read_head(store) is None:
+            await found_successor(store, state, kept, follower.host)
     finally:
         await store.close()

@@ -22,6 +22,7 @@ from poolmaster.service.foresight import Sources
 from poolmaster.service.reads import View
 from poolmaster.service.status import status_of_replica
 from poolmaster.store.contract import Store
+from poolmaster.succession import Begun
 from poolmember.agent import Agent
 from poolmember.drivers.contract import Driver
 from poolmember.etcd.voter import Voter
@@ -60,7 +61,7 @@ class Prepared:
     incarnation: str
     """Uuid of the incarnation it would be of."""
     store: Store
-    state: State
+    begun: Begun
     """What is in it."""
 
 

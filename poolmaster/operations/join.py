@@ -149,11 +149,12 @@ class Join:
         if task.step == "started":
             task = await record(pool, self, task, "reserved")
         facts = await self.examiner.reachability(state, measured)
+        votes = await self.examiner.would_vote(state, facts, store=self.store())
         force = bool(task.params["force"])
 
         def decide(state: State) -> Decision:
             found = current(state, task)
-            findings = preflight(state, facts, master=self.master, force=force)
+            findings = preflight(state, facts, master=self.master, would_vote=votes, force=force)
             if any(f.blocks for f in findings):
                 raise refusal(facts, findings)
             after = at(self, found, "committed", subject=facts.host, findings=findings)

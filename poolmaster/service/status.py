@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from poolcore.errors import PoolError
 from poolcore.model import VM, Host, HostId, HostMetrics, PowerState
@@ -123,12 +123,15 @@ def _role(host: Host, master: str | None) -> pb.Role.ValueType:
     return pb.ROLE_WITNESS if host.witness else pb.ROLE_MEMBER
 
 
-def _quorum(state: State, *, shared: bool) -> pb.Quorum:
+def _quorum(state: State, *, shared: bool, live: Set[str]) -> pb.Quorum:
+    """`live`: uuids of the hosts that are known to be; empty: of none it is known."""
     voters = state.pool.voters
     if voters is not None:
-        number, needed = len(voters.hosts), majority(voters)
-        others = max(sum(host.may_lead for host in state.all(Host)) - 1, 0)
-        return pb.Quorum(voters=number, needed=needed, survives=min(number - needed, others))
+        needed = majority(voters)
+        up = sum(uuid in live or not live for uuid in voters.hosts)
+        able = sum(h.may_lead and (h.uuid in live or not live) for h in state.all(Host))
+        survives = max(min(up - needed, able - 1), 0)
+        return pb.Quorum(voters=len(voters.hosts), needed=needed, survives=survives)
     if shared:
         # Any one of those that may lead and reaches the store can, with the others or without;
         # but the hosts that are left may be just those that may not.
@@ -155,7 +158,7 @@ def _status(
         pool_name=pool.name_label,
         head=to_proto(head),
         engine=engine,
-        quorum=_quorum(view.state, shared=shared),
+        quorum=_quorum(view.state, shared=shared, live={h.uuid for h in hosts if h.live}),
         hosts=hosts,
         warnings=warnings,
         freshness=view.freshness(),

@@ -111,16 +111,27 @@ class EtcdMember:
         return cls(cluster=cluster, **found)
 
 
-def etcd_program() -> tuple[str, str]:
-    """The program's path and version; raises `EtcdRefused` with what is wrong."""
+def etcd_program() -> str:
+    """The program's path; raises `EtcdRefused` with what is wrong."""
+    if (problem := problem_with(etcd_version())) is not None:
+        raise EtcdRefused(problem)
+    path = shutil.which("etcd")
+    assert path is not None  # noqa: S101 - it has just told its version
+    return path
+
+
+def etcd_version() -> str | None:
+    """What the installed etcd says that it is; none if there is none."""
     path = shutil.which("etcd")
     if path is None:
-        raise EtcdRefused("there is no program etcd on this host")
+        return None
     told = subprocess.run(
         [path, "--version"], capture_output=True, text=True, timeout=10.0, check=False
     ).stdout
     found = re.search(r"etcd Version: (\S+)", told)
-    version = "" if found is None else found[1]
-    if (problem := refusal(version)) is not None:
-        raise EtcdRefused(f"{path}: {problem}")
-    return path, version
+    return "" if found is None else found[1]
+
+
+def problem_with(version: str | None) -> str | None:
+    """Why that etcd is not trusted with the pool's metadata; none if it is. None: there is none."""
+    return "there is no program etcd on this host" if version is None else refusal(version)

@@ -16,13 +16,20 @@ from poolcore.errors import PoolError, Reason
 from poolcore.facts import VoterFacts
 from poolcore.model import Task
 from poolcore.replica import State
-from poolmember.etcd.member import EtcdMember, EtcdRefused, etcd_program
+from poolmember.etcd.member import (
+    EtcdMember,
+    EtcdRefused,
+    etcd_program,
+    etcd_version,
+    problem_with,
+)
 from poolmember.etcd.process import EtcdProcess
 
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 10.0
 """From a start that was refused to the next."""
+NO_VOTER = "it was started with --no-voter"
 
 
 class Voter(Protocol):
@@ -55,7 +62,7 @@ class Voter(Protocol):
 
 
 class NoVoter:
-    """A host that is not to vote. Implements `Voter`."""
+    """A host that has no etcd, and is to have none. Implements `Voter`."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -71,8 +78,7 @@ class NoVoter:
 
     async def start(self, member: EtcdMember) -> None:
         """See `Voter`."""
-        problem = "it was started with --no-voter"
-        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
+        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=NO_VOTER)
 
     async def stop(self, token: str) -> None:
         """See `Voter`."""
@@ -83,17 +89,18 @@ class NoVoter:
     async def leave(self) -> None:
         """See `Voter`."""
 
-    async def run(self) -> None:
-        """Nothing is to be kept running; until cancelled."""
-        await asyncio.Event().wait()
-
 
 class EtcdVoter:
-    """A host that may. Implements `Voter`. `folder`: where its member is; `host`: its name."""
+    """A host that may have one. Implements `Voter`.
 
-    def __init__(self, folder: Path, host: str) -> None:
+    `folder`: where its member is; `host`: its name; `votes`: whether it may be given a vote. One
+    that it has already stays, until the pool has given it to another host.
+    """
+
+    def __init__(self, folder: Path, host: str, *, votes: bool = True) -> None:
         self._folder = folder
         self._host = host
+        self._votes = votes
         self._process: EtcdProcess | None = None
         self._started = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -101,13 +108,16 @@ class EtcdVoter:
     async def run(self) -> None:
         """Keep the member running that is to run, until cancelled; then it goes on alone."""
         while True:
-            if EtcdMember.load(self._folder) is None:
+            async with self._changing:
+                present = EtcdMember.load(self._folder)
+                process = None if present is None else EtcdProcess(self._folder)
+                self._process = process
                 self._started.clear()
+            if process is None:
                 await self._started.wait()
-                continue  # It may have been ended again.
-            self._process = EtcdProcess(self._folder)
+                continue
             try:
-                await self._process.run()
+                await process.run()
             except EtcdRefused as error:
                 log.error("the pool's etcd does not run here: %s", error)
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -124,11 +134,10 @@ class EtcdVoter:
         """See `Voter`."""
         present = EtcdMember.load(self._folder)
         token = None if present is None else present.token
-        try:
-            _, version = await asyncio.to_thread(etcd_program)
-        except EtcdRefused as error:
-            return VoterFacts(problem=str(error), token=token)
-        return VoterFacts(version=version, token=token)
+        if not self._votes:
+            return VoterFacts(token=token)
+        version = await asyncio.to_thread(etcd_version)
+        return VoterFacts(version=version, problem=problem_with(version), token=token)
 
     async def start(self, member: EtcdMember) -> None:
         """See `Voter`."""
@@ -137,6 +146,8 @@ class EtcdVoter:
             if present is not None and present.token != member.token:
                 problem = "its etcd is of another cluster, which has to end before"
                 raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
+            if present is None and not self._votes:
+                raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=NO_VOTER)
             try:
                 await asyncio.to_thread(etcd_program)
             except EtcdRefused as error:
@@ -159,7 +170,7 @@ class EtcdVoter:
     async def compare(self, state: State) -> None:
         """See `Voter`."""
         present = EtcdMember.load(self._folder)
-        if present is None or state.revision < present.since or _knows(state, present):
+        if present is None or state.revision < present.since or knows(state, present):
             return
         log.warning("the pool does not know of the etcd that runs here: it ends")
         await self.stop(present.token)
@@ -176,7 +187,8 @@ class EtcdVoter:
         self._folder.rename(aside)
 
 
-def _knows(state: State, member: EtcdMember) -> bool:
+def knows(state: State, member: EtcdMember) -> bool:
+    """Whether the pool, as `state` says, has that member, or is about to."""
     voters = state.pool.voters
     if voters is not None and voters.token == member.token:
         return member.name in {*voters.hosts, *voters.learners}

@@ -45,6 +45,7 @@ from sim.asking import Asking
 from sim.channel import MemoryChannel
 from sim.disk import Disk, DiskFiles, PowerCut
 from sim.machine import MachineLoop, place
+from sim.own_etcd import SimVoter
 from sim.served import Details
 from support.memory_recoveries import MemoryRecoveries
 
@@ -143,6 +144,8 @@ class Life:
             self,
             self._world.hooks_of(host),
             shared=self._world.shared,
+            etcd=self._world.etcd,
+            endpoint=host.endpoint,
             clock=self._world.clock,
             dice=random.Random(f"{self._world.seed} disk of {host.name}"),
         )
@@ -156,7 +159,7 @@ class Life:
             clock=host.clock,
             reached=self.reached,
             on_role=lambda _: self._world.on_role(host),
-            voter=NoVoter(host.name),
+            voter=SimVoter(host, self._world.etcd) if host.votes else NoVoter(host.name),
             recoveries=host.recoveries,
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
@@ -301,9 +304,17 @@ class SimHost:
     """A machine: its disk and hypervisor stay, its daemon lives while the power is on."""
 
     def __init__(
-        self, world: World, name: str, number: int, *, founds_in: str | None = None
+        self,
+        world: World,
+        name: str,
+        number: int,
+        *,
+        founds_in: str | None = None,
+        votes: bool = False,
     ) -> None:
         self.world = world
+        self.votes = votes
+        """Whether it may run a member of the pool's own etcd."""
         self.founds_in = founds_in
         """URL of the shared store in which it founds its pool; none: in one of its own."""
         self.name = name

@@ -37,6 +37,7 @@ from sim.disk import Hooks, StoreOnDisk
 from sim.host import SimHost
 from sim.machine import simulate
 from sim.network import Network
+from sim.own_etcd import EtcdClusters
 from sim.register import Violations
 from sim.rules import Rules
 from support.memory_replica import ReplicaContent
@@ -77,6 +78,7 @@ class World:
         self.hosts: dict[str, SimHost] = {}
         self.shared: dict[str, StoreOnDisk] = {}
         """Stores that several hosts use, by URL."""
+        self.etcd = EtcdClusters(self.network, self.hosts)
         self.crash: Crash | None = None
         self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
         self.around: Callable[[Store], Store] = lambda store: store
@@ -94,11 +96,11 @@ class World:
         """Those of clients."""
         self._connections: dict[str, MemoryChannel] = {}
 
-    def add(self, *names: str, founds_in: str | None = None) -> list[SimHost]:
+    def add(self, *names: str, founds_in: str | None = None, votes: bool = False) -> list[SimHost]:
         """Hosts that are switched on; the first founds its pool in the shared store of that URL."""
         added = []
         for name in names:
-            host = SimHost(self, name, len(self.hosts) + 1, founds_in=founds_in)
+            host = SimHost(self, name, len(self.hosts) + 1, founds_in=founds_in, votes=votes)
             founds_in = None
             self.hosts[name] = host
             host.power_on()

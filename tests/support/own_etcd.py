@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import grpc
 from poolclient import PoolClient
 from poolcore.model import TaskStatus
 from poolcore.replica import State, dump
+from poolmaster.layout import HEAD
 from poolmember.etcd.member import EtcdMember
 from poolmember.identity import Own
-from poolmember.state_dir import ETCD_FOLDER
+from poolmember.state_dir import ETCD_FOLDER, STORE_FILE
 from support.daemons import Cluster, ProcessHost
 from support.shared_pool import master_by
 from support.wholeness import at_rest, identity_of
@@ -95,13 +97,13 @@ class VotingPool:
         memberships = [identity_of(host).membership for host in self.hosts]
         shared = [m is not None and m.store is not None for m in memberships]
         alone = [isinstance(m, Own) and m.store is None for m in memberships]
-        files = [(host.state_dir / "store.db").exists() for host in self.hosts]
+        stores = list(map(has_store, self.hosts))
         if in_etcd:
-            return all(shared) and not any(files)
+            return all(shared) and not any(stores)
         return (
             not any(shared)
             and sum(alone) == 1
-            and files == alone
+            and stores == alone
             and not any(map(etcds, self.hosts))
         )
 
@@ -144,6 +146,15 @@ def _with_argument(beginning: bytes) -> Iterable[int]:
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
                 if any(argument.startswith(beginning) for argument in arguments):
                     yield int(entry.name)
+
+
+def has_store(host: ProcessHost) -> bool:
+    """Whether there is a store on the host's disk: a file that has a register."""
+    file = host.state_dir / STORE_FILE
+    if not file.exists():
+        return False
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT 1 FROM kv WHERE key = ?", (HEAD,)).fetchone() is not None
 
 
 def kill_etcd(host: ProcessHost) -> None:

@@ -208,9 +208,9 @@ class HostFacts(_message.Message):
     witness: _builtins.bool
     """Whether its daemon was started as a witness."""
     etcd_version: _builtins.str
-    """Of the etcd that it would vote with; absent if it has none."""
+    """Of the etcd that is installed there; absent also if the host is told not to vote."""
     etcd_problem: _builtins.str
-    """Why it has none to vote with, in a clause; absent if it has, or is told not to."""
+    """Why it would not vote with that, in a clause; absent if it would, or is told not to."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Address]:
         """How to reach it."""
@@ -928,9 +928,9 @@ class GetVoterResponse(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Of the etcd that it would run; absent if it has none."""
+    """Of the etcd that is installed there; absent also if the host is told not to vote."""
     problem: _builtins.str
-    """Why it would run none, in a clause; absent if it would, or is told not to."""
+    """Why it would not run that, in a clause; absent if it would, or is told not to vote."""
     token: _builtins.str
     """Which cluster it runs a member of; absent if of none."""
     def __init__(
