@@ -1,8 +1,9 @@
 """What may happen to a pool while clients use it.
 
 A fault is a context manager: entered, it does its harm and says in words what it did; left, the
-harm is over. Faults of different lanes happen at the same time, those of one lane never do. A new
-kind of harm, such as a network that is cut, is one more function in a lane, or one more lane.
+harm is over. A lane is a series of faults; lanes go on side by side, but whatever a lane harms is
+harmed by nobody else meanwhile. A new kind of harm, such as a network that is cut, is one more
+function in a lane, or a lane of its own.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from random import Random
 
 from poolclient import PoolClient, PoolClientError
@@ -34,6 +35,10 @@ class Field:
     etcd: EtcdCluster
     heads: Sequence[Head]
     """The values that the pool's register has had so far."""
+    harmed: Mapping[str, asyncio.Lock] = field(
+        default_factory=lambda: {"daemons": asyncio.Lock(), "etcd": asyncio.Lock()}
+    )
+    """Held by the lane that harms it."""
 
 
 Fault = Callable[[Field, Random], AbstractAsyncContextManager[str]]
@@ -139,22 +144,44 @@ async def members_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
     await asyncio.gather(*map(field.etcd.until_answers, members))
 
 
-LANES: Mapping[str, Sequence[Fault]] = {
-    "daemons": (daemon_killed, daemons_killed, daemon_ended, daemon_frozen, master_designated),
-    "etcd": (leader_killed, members_killed, members_frozen),
-}
+@asynccontextmanager
+async def machine_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
+    """A machine on which a daemon and a member of etcd run stands still; so does its time."""
+    host, member = _victim(field, chance), chance.choice(field.etcd.members)
+    member.freeze()
+    await field.pool.freeze(host)
+    yield f"the daemon of {host.name} and etcd's {member.name} are frozen"
+    host.signal(signal.SIGCONT)
+    member.thaw()
+    await field.etcd.until_answers(member)
 
 
-async def strike(
-    faults: Sequence[Fault], field: Field, chance: Random, tell: Callable[[str], None]
-) -> None:
-    """One fault after the other, until cancelled; the last one is over then, too."""
+@dataclass(frozen=True)
+class Lane:
+    """Faults that happen one after the other, and what they harm."""
+
+    faults: Sequence[Fault]
+    harms: frozenset[str]
+
+
+LANES = (
+    Lane(
+        (daemon_killed, daemons_killed, daemon_ended, daemon_frozen, master_designated),
+        frozenset({"daemons"}),
+    ),
+    Lane((leader_killed, members_killed, members_frozen), frozenset({"etcd"})),
+    Lane((machine_frozen,), frozenset({"daemons", "etcd"})),
+)
+
+
+async def strike(lane: Lane, field: Field, chance: Random, tell: Callable[[str], None]) -> None:
+    """One fault of a lane after the other, until cancelled; the last one is over then, too."""
     while True:
         await asyncio.sleep(chance.uniform(*CALM_SECONDS))
-        fault, held = chance.choice(faults), chance.uniform(*HELD_SECONDS)
+        fault, held = chance.choice(lane.faults), chance.uniform(*HELD_SECONDS)
         # Half a fault would be another one: a host that nobody starts again.
         striking = asyncio.ensure_future(  # noqa: TID251 - awaited below
-            _struck(fault(field, chance), held, tell)
+            _struck(lane, fault(field, chance), field, held, tell)
         )
         try:
             await asyncio.shield(striking)
@@ -164,9 +191,17 @@ async def strike(
 
 
 async def _struck(
-    fault: AbstractAsyncContextManager[str], held: float, tell: Callable[[str], None]
+    lane: Lane,
+    fault: AbstractAsyncContextManager[str],
+    field: Field,
+    held: float,
+    tell: Callable[[str], None],
 ) -> None:
-    async with fault as what:
-        tell(f"{what}, for {held:.1f} s")
-        await asyncio.sleep(held)
-    tell(f"over: {what}")
+    async with AsyncExitStack() as alone:
+        # In one order everywhere: two lanes never wait for each other.
+        for harmed in sorted(lane.harms):
+            await alone.enter_async_context(field.harmed[harmed])
+        async with fault as what:
+            tell(f"{what}, for {held:.1f} s")
+            await asyncio.sleep(held)
+        tell(f"over: {what}")

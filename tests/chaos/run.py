@@ -57,7 +57,6 @@ class Run:
     folder: Path
     history: History = field(default_factory=History)
     heads: list[Head] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
 
     async def play(self) -> None:
@@ -94,8 +93,8 @@ class Run:
             for number in range(CLIENTS):
                 tasks.create_task(clients.run(f"client{number}", Random(chance.random())))
             striking = [
-                tasks.create_task(strike(faults, field, Random(chance.random()), self._tell))
-                for faults in LANES.values()
+                tasks.create_task(strike(lane, field, Random(chance.random()), self._tell))
+                for lane in LANES
             ]
             await asyncio.sleep(self.seconds)
             for lane in striking:
