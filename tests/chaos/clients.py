@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 
-from poolclient import LockHeld, OutcomeUnknown, PoolClient, PoolClientError
+from poolclient import LockHeld, LockLost, OutcomeUnknown, PoolClient, PoolClientError
 from poolcore.errors import Reason
 from poolcore.model import Lock
 from poolcore.requests import request_id
@@ -151,24 +151,25 @@ class _Client:
         name, holder = f"lock{self.chance.randrange(LOCKS)}", self._mark()
         lock = self.pool.lock(name, ttl_seconds=NEVER_SECONDS, holder=holder)
         taking = self._begin(lock_key(name), Kind.SWAP, holder)
-        # Until it is given up.
-        self.common.orphans.add(holder)
         try:
             await lock.acquire()
         except LockHeld as held:
             taking.found(held.params["holder"])
-            self.common.orphans.discard(holder)
             if held.params["holder"] in self.common.orphans:
                 await self._break(name)
             return
         except PoolClientError as error:
             self._refused(taking, error)
+            self.common.orphans.add(holder)
             return
         taking.ok()
-        self.common.orphans.discard(holder)
         await asyncio.sleep(PAUSE_SECONDS)
         giving = self._begin(lock_key(name), Kind.SWAP, expected=holder)
-        await lock.release()
+        try:
+            await lock.release()
+        except LockLost:
+            giving.ok(matched=False)
+            return
         if lock.released:
             giving.ok()
         else:

@@ -12,7 +12,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as attribute
 from random import Random
 
 from poolclient import PoolClient, PoolClientError
@@ -35,7 +36,7 @@ class Field:
     etcd: EtcdCluster
     heads: Sequence[Head]
     """The values that the pool's register has had so far."""
-    harmed: Mapping[str, asyncio.Lock] = field(
+    harmed: Mapping[str, asyncio.Lock] = attribute(
         default_factory=lambda: {"daemons": asyncio.Lock(), "etcd": asyncio.Lock()}
     )
     """Held by the lane that harms it."""

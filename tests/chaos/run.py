@@ -5,7 +5,7 @@
 
 The same seed chooses the same faults and calls, not the same moments: processes are scheduled by
 the machine. A run that finds something prints the seed and what is wrong, and keeps the history,
-the chain's commits and all logs in a folder. `--history FILE` looks at a kept history again.
+all logs and what the hosts and etcd have on disk. `--history FILE` looks at a kept history again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -28,10 +29,10 @@ from typing import Any
 
 from chaos.clients import Clients
 from chaos.faults import LANES, Field, strike
-from chaos.verdict import findings
+from chaos.verdict import findings, of_answers
+from poolcore.errors import Reason
 from poolcore.replica import Head
 from poolmaster.store.contract import StoreUnavailable
-from support import linearizability
 from support.daemons import Loopback, running_cluster
 from support.etcd import EtcdCluster
 from support.history import History, load, save
@@ -123,6 +124,8 @@ class Run:
         seen = [watching.seen for watching in watchers]
         began = time.monotonic()
         self.findings += findings(operations, deltas, self.heads, seen)
+        if incidents := clients.refusals[Reason.INTERNAL_ERROR]:
+            self.findings.append(f"internal errors: {incidents}; the hosts' logs have them")
         took = time.monotonic() - began
         outcomes = Counter(f"{o.kind} {'stale' if o.stale else o.outcome}" for o in operations)
         print(f"operations: {len(operations)}; {_counted(outcomes)}")
@@ -155,10 +158,13 @@ def play(seed: int, minutes: float) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"seed {seed}, {minutes:g} min, in {folder}", flush=True)
     run = Run(seed, 60.0 * minutes, folder)
+    # What was started is ended whoever ends this; Python sees to it for SIGINT only.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(run.play())
     except Exception:  # whatever it is, it is what this run has found
         run.findings.append(traceback.format_exc())
+        run.findings += of_answers(run.history.operations)
     if not run.findings:
         shutil.rmtree(folder)
         print("nothing found")
@@ -173,9 +179,9 @@ def play(seed: int, minutes: float) -> int:
 
 def look_again(file: Path) -> int:
     """Whether a kept history is linearizable; the exit code."""
-    violations = linearizability.check(load(file))
-    print("\n\n".join(map(str, violations)) or "linearizable")
-    return 1 if violations else 0
+    found = of_answers(load(file))
+    print("\n\n".join(found) or "linearizable")
+    return 1 if found else 0
 
 
 def main() -> int:

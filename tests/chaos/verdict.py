@@ -1,4 +1,8 @@
-"""What is looked at when the faults are over: everything that clients were told, and the chain."""
+"""What is looked at when the faults are over: everything that clients were told, and the chain.
+
+Whether the answers fit together is found without the chain (`support.linearizability`), whether
+they are true and in order with it (`support.timeline`); the rest is about the chain itself.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,20 @@ def findings(
 ) -> list[str]:
     """What is wrong with a run, in words; `seen` is what each watcher was told, in order."""
     return [
-        *map(str, linearizability.check(operations)),
+        *of_answers(operations),
         *timeline.findings(operations, Timeline(deltas)),
         *of_masters(heads, deltas),
         *of_requests(deltas),
         *of_watchers(seen, deltas),
     ]
+
+
+def of_answers(operations: Iterable[Operation]) -> list[str]:
+    """At each register there is an order that explains all answers."""
+    try:
+        return [str(violation) for violation in linearizability.check(operations)]
+    except linearizability.Undecided as error:
+        return [f"not decided: {error}"]
 
 
 def of_masters(heads: Sequence[Head], deltas: Sequence[Delta]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, combinations, permutations
 from pathlib import Path
@@ -304,6 +304,9 @@ def test_what_has_happened_is_accepted(seed: int, processes: int) -> None:
     assert check(history) == []
 
 
+Mutation = Callable[[list[Operation], random.Random], list[Operation]]
+
+
 def stale_read(history: list[Operation], chance: random.Random) -> list[Operation]:
     """A read finds what it should not: what was there at some other time."""
     at = chance.choice([n for n, o in enumerate(history) if o.kind is Kind.READ])
@@ -328,17 +331,16 @@ def write_made_twice(history: list[Operation], chance: random.Random) -> list[Op
 
 
 @pytest.mark.parametrize("mutate", [stale_read, lost_write, write_made_twice])
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=150)
-def test_a_mutated_history_is_rejected_when_brute_force_rejects_it(
-    mutate: object, seed: int
-) -> None:
-    assert callable(mutate)
-    history = happened(seed, operations=6, processes=3)
-    if not {Kind.READ, Kind.WRITE} <= {o.kind for o in history}:
-        return
-    mutated = mutate(history, random.Random(seed))
-    assert (check(mutated) == []) is by_brute_force(mutated)
+def test_a_mutated_history_is_rejected_when_brute_force_rejects_it(mutate: Mutation) -> None:
+    rejected = 0
+    for seed in range(300):
+        history = happened(seed, operations=6, processes=3)
+        if {Kind.READ, Kind.WRITE} <= {operation.kind for operation in history}:
+            mutated = mutate(history, random.Random(seed))
+            linearizable = check(mutated) == []
+            assert linearizable is by_brute_force(mutated)
+            rejected += not linearizable
+    assert rejected > 30, "most mutations are no harm, but not all"
 
 
 # -- as long as a chaos test's --------------------------------------------------------------------
@@ -353,10 +355,9 @@ def test_ten_thousand_operations_are_checked_in_seconds() -> None:
 
 def test_one_stale_read_among_ten_thousand_operations_is_found() -> None:
     history = happened(2, operations=10_000, processes=16, keys=50)
-    before = check(history)
+    assert check(history) == []
     reads = [n for n, o in enumerate(history) if o.kind is Kind.READ and n > 5_000]
     values = [o.value for o in history if o.is_write and o.key == history[reads[0]].key]
     history[reads[0]] = replace(history[reads[0]], value=values[0])
     (violation,) = check(history)
-    assert before == []
     assert violation.stuck == history[reads[0]]
