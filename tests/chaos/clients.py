@@ -24,6 +24,8 @@ NEVER_SECONDS = 86_400
 """A lock's time to live: nobody but a client ends it."""
 TIMEOUT_SECONDS = (0.5, 6.0)
 """Of a call, at least and at most."""
+PATIENCE_SECONDS = 20.0
+"""Of a call of a client that waits for its host: longer than any fault."""
 PAUSE_SECONDS = 0.02
 """Of each client between two calls."""
 CONNECTED_CALLS = 200
@@ -44,6 +46,23 @@ class Clients:
     """Holders of locks that nobody will give up: it is not known that they have been taken."""
     over: bool = False
     """Whether each client is to end after the call that it makes."""
+
+    async def read_at(self, address: str, name: str, chance: Random) -> None:
+        """A client of one host that only reads, and waits for its answers, until the end.
+
+        It has a call at a host that stands still: that is what this host answers first when it
+        goes on, and may not know yet that it is not the master any more.
+        """
+        while not self.over:
+            try:
+                async with PoolClient.connect(address) as pool:
+                    client = _Client(self, name, pool, chance, count())
+                    while not self.over:
+                        await client.read(PATIENCE_SECONDS)
+                        await asyncio.sleep(PAUSE_SECONDS)
+            except PoolClientError as error:
+                self.refusals[error.reason] += 1
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def run(self, name: str, chance: Random) -> None:
         """One client, until the end: with hosts of its choice for a while, then with others."""
@@ -97,10 +116,14 @@ class _Client:
     # -- entries ----------------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        await self.read(self._timeout)
+
+    async def read(self, timeout_seconds: float) -> None:
+        """Read one register, with so much time."""
         host, entry = self.chance.choice(self.common.hosts), self._entry()
         call = self._begin(entry_key(host, entry), Kind.READ)
         try:
-            found, freshness = await self.pool.hosts.read(host, timeout_seconds=self._timeout)
+            found, freshness = await self.pool.hosts.read(host, timeout_seconds=timeout_seconds)
         except PoolClientError as error:
             self._refused(call, error)
             return

@@ -93,6 +93,9 @@ class Run:
         async with asyncio.TaskGroup() as tasks:
             for number in range(CLIENTS):
                 tasks.create_task(clients.run(f"client{number}", Random(chance.random())))
+            for host in field.pool.hosts:
+                name, own = f"client of {host.name}", Random(chance.random())
+                tasks.create_task(clients.read_at(host.endpoint, name, own))
             striking = [
                 tasks.create_task(strike(lane, field, Random(chance.random()), self._tell))
                 for lane in LANES

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from support.history import Kind, Operation, Outcome, Value
 
 CONFIGURATIONS = 2_000_000
-"""Of one register: a search that would look at more gives up. It takes about 10 s."""
+"""Of one register: a search that would look at more gives up."""
 SHOWN = 8
 """How many operations before the violation an explanation shows."""
 
