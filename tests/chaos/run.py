@@ -165,6 +165,10 @@ def play(seed: int, minutes: float) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(run.play())
+    except KeyboardInterrupt:
+        shutil.rmtree(folder)
+        print("told to end: nothing is known of this run")
+        return 130
     except Exception:  # whatever it is, it is what this run has found
         run.findings.append(traceback.format_exc())
         run.findings += of_answers(run.history.operations)
