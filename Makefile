@@ -7,6 +7,8 @@ PYTEST_ARGS ?=
 PYTEST_JOBS ?= auto
 SEEDS       ?= 200
 FIRST       ?= 0
+MINUTES     ?= 2
+SEED        ?=
 
 BIN   := .venv/bin
 STAMP := .venv/.setup-done
@@ -47,6 +49,11 @@ test-strain: $(STAMP) ## A master with too much to do is not replaced: STABILITY
 test-etcd: $(STAMP) ## Tests with real etcd clusters (installs Debian's etcd-server, as root, if there is none)
 	@scripts/install-etcd
 	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) -m etcd $(PYTEST_ARGS)
+
+.PHONY: chaos
+chaos: $(STAMP) ## A real pool on a real etcd under faults: MINUTES=10 SEED=42 make chaos
+	@scripts/install-etcd
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-real
 test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)
