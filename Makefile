@@ -1,4 +1,4 @@
-# Everything runs inside .venv; the only target that installs anything outside it is test-real.
+# Everything runs inside .venv; only test-etcd, test-net and test-real install anything outside it.
 # PYTHON=python3.12 make setup    uses another interpreter (3.11 or newer).
 # PYTEST_ARGS="-k join" make test  passes options on.
 
@@ -47,6 +47,11 @@ test-strain: $(STAMP) ## A master with too much to do is not replaced: STABILITY
 test-etcd: $(STAMP) ## Tests with real etcd clusters (installs Debian's etcd-server, as root, if there is none)
 	@scripts/install-etcd
 	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) -m etcd $(PYTEST_ARGS)
+
+.PHONY: test-net
+test-net: $(STAMP) ## Tests on a network that is cut, with hosts that vanish (needs root; installs Debian packages)
+	@scripts/install-net-deps
+	@$(BIN)/python -m pytest -m net $(PYTEST_ARGS) tests/net
 
 .PHONY: test-real
 test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)
