@@ -59,11 +59,12 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
 
     If that takes long it answers from its replica meanwhile, and follows whoever leads.
     """
+    failed = asyncio.Event()
     opening = asyncio.ensure_future(  # noqa: TID251 - awaited below
-        _open_insistently(parts, membership)
+        _open_insistently(parts, membership, failed)
     )
     following = asyncio.ensure_future(  # noqa: TID251 - awaited below
-        _follow_without(parts, membership, follower)
+        _follow_without(parts, membership, follower, failed)
     )
     try:
         await asyncio.wait([following, opening], return_when=asyncio.FIRST_COMPLETED)
@@ -74,18 +75,26 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
         await asyncio.gather(following, opening, return_exceptions=True)
 
 
-async def _open_insistently(parts: Parts, membership: Membership) -> Store:
+async def _open_insistently(parts: Parts, membership: Membership, failed: asyncio.Event) -> Store:
     while True:
         try:
             return await parts.files.open_store(membership)
         except StoreError as error:
             log.error("the store is not open yet: %s", error)
+        failed.set()
         await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
 
 
-async def _follow_without(parts: Parts, membership: Membership, follower: Follower) -> Change:
-    """Follow, until the host is ejected or is of a newer incarnation than the store was."""
-    await parts.clock.sleep(OPEN_SECONDS)
+async def _follow_without(
+    parts: Parts, membership: Membership, follower: Follower, failed: asyncio.Event
+) -> Change:
+    """Follow, until the host is ejected or is of a newer incarnation than the store was.
+
+    Begins when the store has not opened at the first attempt, or not in time.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(OPEN_SECONDS):
+            await failed.wait()
     life = None if follower.state is None else follower.state.incarnation
     known = membership.addresses if isinstance(membership, Member) else ()
 
