@@ -1,4 +1,4 @@
-# Everything runs inside .venv; the only target that installs anything outside it is test-real.
+# Everything runs inside .venv; only test-etcd, chaos, test-net and test-real install anything outside it.
 # PYTHON=python3.12 make setup    uses another interpreter (3.11 or newer).
 # PYTEST_ARGS="-k join" make test  passes options on.
 
@@ -54,6 +54,11 @@ test-etcd: $(STAMP) ## Tests with real etcd clusters (installs Debian's etcd-ser
 chaos: $(STAMP) ## A real pool on a real etcd under faults: MINUTES=10 SEED=42 make chaos
 	@scripts/install-etcd
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+.PHONY: test-net
+test-net: $(STAMP) ## Tests on a network that is cut, with hosts that vanish (needs root; installs Debian packages)
+	@scripts/install-net-deps
+	@$(BIN)/python -m pytest -m net $(PYTEST_ARGS) tests/net
 
 .PHONY: test-real
 test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)

@@ -25,6 +25,10 @@ from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
 
+OPEN_SECONDS = 1.5
+"""So long a host waits for its store before it does without: etcd takes a second to be opened while
+one of its members is down."""
+
 
 async def contend(parts: Parts, membership: Membership) -> Change:
     """Be master or member of the pool, until the host is ejected."""
@@ -53,16 +57,15 @@ async def contend(parts: Parts, membership: Membership) -> Change:
 async def _opened(parts: Parts, membership: Membership, follower: Follower) -> Store | Change:
     """The store; or what this host becomes while it cannot be opened: a person may go on without.
 
-    Meanwhile it follows whoever leads.
+    If that takes long it answers from its replica meanwhile, and follows whoever leads.
     """
-    try:
-        return await parts.files.open_store(membership)
-    except StoreError as error:
-        log.error("the store is not open yet: %s", error)
-    following = asyncio.ensure_future(  # noqa: TID251 - awaited below
-        _follow_without(parts, membership, follower)
+    failed = asyncio.Event()
+    opening = asyncio.ensure_future(  # noqa: TID251 - awaited below
+        _open_insistently(parts, membership, failed)
     )
-    opening = asyncio.ensure_future(_open_at_last(parts, membership))  # noqa: TID251 - as above
+    following = asyncio.ensure_future(  # noqa: TID251 - awaited below
+        _follow_without(parts, membership, follower, failed)
+    )
     try:
         await asyncio.wait([following, opening], return_when=asyncio.FIRST_COMPLETED)
         return following.result() if following.done() else opening.result()
@@ -72,17 +75,26 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
         await asyncio.gather(following, opening, return_exceptions=True)
 
 
-async def _open_at_last(parts: Parts, membership: Membership) -> Store:
+async def _open_insistently(parts: Parts, membership: Membership, failed: asyncio.Event) -> Store:
     while True:
-        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
         try:
             return await parts.files.open_store(membership)
         except StoreError as error:
-            log.error("the store is still not open: %s", error)
+            log.error("the store is not open yet: %s", error)
+        failed.set()
+        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
 
 
-async def _follow_without(parts: Parts, membership: Membership, follower: Follower) -> Change:
-    """Follow, until the host is ejected or is of a newer incarnation than the store was."""
+async def _follow_without(
+    parts: Parts, membership: Membership, follower: Follower, failed: asyncio.Event
+) -> Change:
+    """Follow, until the host is ejected or is of a newer incarnation than the store was.
+
+    Begins when the store has not opened at the first attempt, or not in time.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(OPEN_SECONDS):
+            await failed.wait()
     life = None if follower.state is None else follower.state.incarnation
     known = membership.addresses if isinstance(membership, Member) else ()
 

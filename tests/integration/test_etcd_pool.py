@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from poolcore.errors import PoolError, Reason
+from poolmaster.store.etcd.cluster import CALL_SECONDS
 from support.certificates import Authority
 from support.daemons import Cluster
 from support.etcd import EtcdCluster
@@ -88,6 +89,25 @@ async def test_without_a_quorum_of_etcd_the_pool_is_read_only_and_comes_back_by_
                         continue
                     break
             await pool.attached(await pool.one_master())
+
+
+async def test_a_host_that_starts_while_etcd_is_down_answers_from_its_replica_meanwhile(
+    cluster: Cluster, tmp_path: Path, etcd: EtcdCluster
+) -> None:
+    async with shared_pool(cluster, tmp_path, url=url(etcd)) as pool:
+        host = pool.hosts[2]
+        await asyncio.gather(*(host.kill() for host in pool.hosts))
+        etcd.kill()
+        # Long before it gives up its first attempt to open the store.
+        async with asyncio.timeout(CALL_SECONDS):
+            await host.start()
+        async with host.api() as api:
+            assert (await api.status()).freshness.stale
+        for member in etcd.members:
+            member.start()
+        for other in pool.hosts[:2]:
+            await other.start()
+        await pool.attached(await pool.one_master())
 
 
 async def test_a_cluster_that_wants_certificates_gets_them(

@@ -56,6 +56,16 @@ class DaemonEnded(Exception):
     """The daemon ended before it said what was waited for."""
 
 
+def stands_still(pid: int) -> bool:
+    """Whether no thread of a process runs: it was stopped, or has ended."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    try:
+        return all(stat.read_text().rpartition(")")[2].split()[0] in "TZ" for stat in threads)
+    except OSError:
+        # One that has just ended. The next look finds those that are left.
+        return False
+
+
 class Loopback:
     """Addresses 127.0.`net`.1, .2 … on one port, so that tests side by side do not meet.
 
@@ -222,12 +232,8 @@ class ProcessHost(Host):
     async def stopped(self) -> None:
         """Until no thread of the daemon runs any more: it was sent SIGSTOP, or stopped itself."""
         async with asyncio.timeout(WAIT_SECONDS):
-            while not self._stands_still():  # noqa: ASYNC110 - /proc tells nobody
+            while not stands_still(self.process.pid):  # noqa: ASYNC110 - /proc tells nobody
                 await asyncio.sleep(0.001)
-
-    def _stands_still(self) -> bool:
-        threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
-        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     async def ended(self) -> int:
         """Until the daemon has ended by itself; its exit code, negative for a signal."""

@@ -193,11 +193,21 @@ async def shared_pool(
     """A pool of three whose store is there, or `STORE_FILE` in `folder`; phantom is the master."""
     file = None if url else folder / STORE_FILE
     url = url or f"sqlite://{file}"
-    first, *others = (
+    hosts = [
         cluster.process(name, sim=sim, options=() if nth else [f"--store={url}"])
         for nth, (name, sim) in enumerate(zip(NAMES, sims, strict=True))
-    )
-    await cluster.start(first, *others)
+    ]
+    await cluster.start(*hosts)
+    async with pool_of(hosts, url, file=file) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def pool_of(
+    hosts: Sequence[ProcessHost], url: str, *, file: Path | None = None
+) -> AsyncIterator[SharedPool]:
+    """The pool that the first host founded at `url`, in `file` if that is one, takes all others."""
+    first, *others = hosts
     async with first.api() as api:
         for other in others:
             await api.join(other.endpoint)
