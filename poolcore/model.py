@@ -136,6 +136,18 @@ class FailoverTimings:
     """How long writes wait for the replica that is kept in step; then the master goes on alone."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSchedule:
+    """When each host writes a backup of the metadata from its replica, and how many it keeps."""
+
+    interval_minutes: int = 60
+    """How far apart they are at least; none is written where nothing has changed. 0: never."""
+    keep: int = 24
+    """How many of the newest are kept."""
+    keep_daily: int = 14
+    """For how many of the newest days, besides, the last one of the day is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ancestor:
     """An incarnation of the pool before the present one; its fields are those of `Incarnation`."""
@@ -174,6 +186,7 @@ class Pool(Described):
     nothing is lost with the host that has the store. None: there is no such host just now."""
     lineage: tuple[Ancestor, ...] = ()
     """The incarnations before the present one, the newest last; the oldest are dropped."""
+    backup: BackupSchedule = BackupSchedule()
 
 
 class AddressPurpose(StrEnum):
