@@ -31,9 +31,10 @@ _PATTERN = "metadata-*.backup"
 class BackupFolder:
     """Synchronous, and slow where a pool is large: to be used in a thread."""
 
-    def __init__(self, path: Path, replica: Path) -> None:
+    def __init__(self, path: Path, replica: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
         self._path = path
         self._replica = replica
+        self._reserve_bytes = reserve_bytes
 
     def all(self) -> list[StoredBackup]:
         """What there is, the newest first."""
@@ -68,8 +69,8 @@ class BackupFolder:
             self._path.mkdir(mode=0o700)
             sync_directory(self._path.parent)
         free = shutil.disk_usage(self._path).free
-        if free < RESERVE_BYTES + len(data):
-            raise OSError(f"only {free} bytes are free, and {RESERVE_BYTES} are left so")
+        if free < self._reserve_bytes + len(data):
+            raise OSError(f"{free} bytes are free, of which {self._reserve_bytes} are left alone")
         header = decode_header(data, name="the backup")
         place = f"{header.incarnation.counter}.{header.last.revision}"
         file = (

@@ -73,7 +73,10 @@ class Backup:
 def encode_backup(
     frames: Iterable[chain_pb2.SnapshotFrame], *, made: datetime, fresh: bool
 ) -> bytes:
-    """The content of a backup file that holds a complete snapshot; `made` is aware."""
+    """The content of a backup file that holds a complete snapshot; `made` is aware.
+
+    `MalformedMessage` if it has no header, or no pool in its first frame.
+    """
     packer = zlib.compressobj(wbits=GZIP_FORMAT)
     parts, about, objects = list[bytes](), dict[str, Any](), 0
     for frame in frames:
@@ -81,6 +84,8 @@ def encode_backup(
         if frame.HasField("header"):
             about = _about(frame)
         parts.append(packer.compress(serialize(frame)))
+    if not about:
+        raise MalformedMessage("a snapshot without a header")
     parts.append(packer.flush())
     header = {
         "format": FORMAT,
