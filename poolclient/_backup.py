@@ -17,7 +17,7 @@ from poolclient._writes import new_request_id
 from poolcore.difference import ObjectDifference
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import StoredBackup
-from poolcore.model import SR, VBD, VDI, VIF, VM, Host, Network, Object, Pool
+from poolcore.model import SR, VBD, VDI, VIF, VM, Host, Kind, Network, Object, Pool
 from poolcore.replica import State
 from poolcore.restoration import LeftAlone
 from poolcore.wire.backup import Backup, decode_backup, encode_backup
@@ -41,6 +41,11 @@ class RestorePlan:
     """What would be created or changed, from what to what."""
     left_alone: tuple[LeftAlone, ...]
     freshness: Freshness
+
+    @property
+    def vms_back(self) -> int:
+        """How many VMs would come back that the pool does not have any more."""
+        return sum(item.kind is Kind.VM and item.before is None for item in self.objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +138,14 @@ async def restore(
     request_id: str | None,
 ) -> Restored:
     """See `PoolClient.restore`."""
-    base = request_id or new_request_id(core.transport)
     asked = list(parts(backup.state))
     changed = commits = 0
     for number, part in enumerate(asked):
-        answer, _ = await _check(core, part, timeout_seconds)
-        if answer.objects:
+        answer, freshness = await _check(core, part, timeout_seconds)
+        # What a host without a master knows is no reason to leave a part out.
+        if answer.objects or freshness.stale:
             request = pb.RestoreObjectsRequest(
-                request_id=f"{base}p{number}",
+                request_id=_request_id(core, request_id, number),
                 pool=backup.header.pool,
                 accept_other_pool=accept_other_pool,
                 objects=part,
@@ -151,13 +156,22 @@ async def restore(
                     lambda c: c.pool.RestoreObjects, request, deadline, request.request_id
                 )
             except OutcomeUnknown as error:
-                # It is the restore as a whole that is repeated.
-                raise OutcomeUnknown(Reason.OUTCOME_UNKNOWN, request_id=base) from error
+                # It is the restore as a whole that is repeated, if with an id, then with its own.
+                whole = request_id or ""
+                raise OutcomeUnknown(Reason.OUTCOME_UNKNOWN, request_id=whole) from error
             await core.transport.written(done.incarnation, done.revision, deadline)
             changed, commits = changed + done.changed, commits + 1
         if on_progress is not None:
             on_progress((number + 1) / len(asked))
     return Restored(changed, commits, core.transport.horizon.revision)
+
+
+def _request_id(core: Core, whole: str | None, number: int) -> str:
+    """The id of a part: made of the whole restore's if it has one.
+
+    Otherwise a new one for each, as the pool may forget requests before the last part is asked for.
+    """
+    return new_request_id(core.transport) if whole is None else f"{whole}p{number}"
 
 
 async def _check(

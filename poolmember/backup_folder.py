@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -46,11 +46,12 @@ class BackupFolder:
         OSError when the disk refuses, or has no room; PoolError when the replica does. What is
         there then stays.
         """
-        schedule, pool = state.pool.backup, state.pool.uuid
-        if not is_due(self._of(pool), state, now=now):
+        pool = state.pool
+        if not is_due(self._of(pool.uuid), state, now=now):
             return None
         written = self._write(now)
-        for old in surplus(self._of(pool), schedule):
+        own = {state.incarnation.uuid, *(ancestor.uuid for ancestor in pool.lineage)}
+        for old in surplus(newest_first(self._of(pool.uuid), own), pool.backup):
             Path(old.path).unlink(missing_ok=True)
         for unfinished in self._path.glob(f"{_PATTERN}.tmp"):
             unfinished.unlink(missing_ok=True)
@@ -72,27 +73,24 @@ class BackupFolder:
         if free < self._reserve_bytes + len(data):
             raise OSError(f"{free} bytes are free, of which {self._reserve_bytes} are left alone")
         header = decode_header(data, name="the backup")
+        when = f"{header.made:%Y%m%dT%H%M%SZ}"
         place = f"{header.incarnation.counter}.{header.last.revision}"
-        file = (
-            self._path / f"metadata-{header.pool[:8]}-{header.made:%Y%m%dT%H%M%SZ}-{place}.backup"
-        )
+        file = self._path / f"metadata-{header.pool[:8]}-{when}-{place}.backup"
         replace_file(file, data)
         return file
 
 
-def is_due(stored: Sequence[StoredBackup], state: State, *, now: datetime) -> bool:
-    """Whether a pool at `state` is to be written, given its backups, the newest first."""
-    schedule = state.pool.backup
-    if schedule.interval_minutes == 0:
+def is_due(stored: Iterable[StoredBackup], state: State, *, now: datetime) -> bool:
+    """Whether a pool at `state` is to be written, given its backups."""
+    interval = timedelta(minutes=state.pool.backup.interval_minutes)
+    if not interval:
         return False
-    if not stored:
-        return True
-    newest = stored[0]
-    if (newest.incarnation, newest.revision) == (state.incarnation, state.revision):
-        return False
-    # A clock that was set back makes the last one lie ahead: that is no reason to wait for it.
-    passed = now - newest.made
-    return not timedelta(0) <= passed < timedelta(minutes=schedule.interval_minutes)
+    here = (state.incarnation, state.revision)
+    # A clock that was set back leaves backups of the future: those are no reason to wait.
+    return not any(
+        (found.incarnation, found.revision) == here or timedelta(0) <= now - found.made < interval
+        for found in stored
+    )
 
 
 def surplus(stored: Sequence[StoredBackup], schedule: BackupSchedule) -> list[StoredBackup]:
@@ -103,9 +101,17 @@ def surplus(stored: Sequence[StoredBackup], schedule: BackupSchedule) -> list[St
     return [found for found in stored if found not in kept]
 
 
-def newest_first(stored: Iterator[StoredBackup]) -> list[StoredBackup]:
-    """In the order of the pool's history, which does not go by clocks."""
-    return sorted(stored, key=lambda b: (b.incarnation.counter, b.revision, b.made), reverse=True)
+def newest_first(stored: Iterable[StoredBackup], own: Collection[str] = ()) -> list[StoredBackup]:
+    """In the order of the pool's history, which does not go by clocks.
+
+    `own`: uuids of the incarnations that the pool's present state came from. What is of another
+    one, of a master that did not prevail, comes after them.
+    """
+    return sorted(
+        stored,
+        key=lambda b: (b.incarnation.uuid in own, b.incarnation.counter, b.revision, b.made),
+        reverse=True,
+    )
 
 
 def _described(file: Path) -> StoredBackup | None:
@@ -114,7 +120,7 @@ def _described(file: Path) -> StoredBackup | None:
             header = decode_header(opened.read(HEADER_LIMIT_BYTES), name=str(file))
             size = os.fstat(opened.fileno()).st_size
     except (OSError, PoolError) as error:
-        log.warning("%s cannot be read: %s", file, error)
+        log.debug("%s cannot be read: %s", file, error)
         return None
     return StoredBackup(
         path=str(file),

@@ -48,19 +48,21 @@ class Backups:
 
     async def look(self) -> None:
         """Write a backup if one is due."""
-        state = self._state()
-        if state is None:
-            return
         problem = ""
         try:
-            now = self._clock.now()
-            written = await asyncio.to_thread(self._folder.look, state, now=now)
-            if written is not None:
-                log.info("the pool's metadata is backed up as %s", written)
+            state = self._state()
+            if state is not None:
+                now = self._clock.now()
+                written = await asyncio.to_thread(self._folder.look, state, now=now)
+                if written is not None:
+                    log.info("the pool's metadata is backed up as %s", written)
         except PoolError as error:
             problem = error.message
         except (OSError, MalformedMessage) as error:
             problem = str(error)
+        except Exception:
+            # What the daemon is for must not end with that.
+            log.exception("no backup of the pool's metadata")
         if problem and problem != self._problem:
             log.warning("no backup of the pool's metadata: %s", problem)
         self._problem = problem

@@ -13,7 +13,7 @@ from poolcore.clock import SystemClock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import StoredBackup
 from poolcore.model import BackupSchedule, Incarnation, PoolId
-from poolcore.replica import Put, changed, dump
+from poolcore.replica import Put, State, changed, dump
 from poolcore.wire.backup import decode_backup
 from poolcore.wire.chain import snapshot_frames
 from poolmember.backup_folder import BackupFolder, is_due, newest_first, surplus
@@ -101,7 +101,7 @@ def test_the_oldest_go_and_files_that_are_none_of_ours_stay(disk: Disk) -> None:
     for hours in range(30):
         disk.goes_on()
         assert disk.look(NOW + hours * HOUR) is not None
-    # 24 of them, and the last one of 1 March; that of 2 March is among the newest.
+    # The last ones of both days are among the newest 24.
     assert len(disk.folder.all()) == 24
     assert strange.exists()
     assert not unfinished.exists()
@@ -133,6 +133,18 @@ async def test_what_fails_is_told_once_and_tried_again(
     assert len(await backups.all()) == 1
 
 
+async def test_a_fault_in_it_ends_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(BackupFolder):
+        def look(self, state: State, *, now: datetime) -> Path | None:
+            raise RuntimeError("a fault")
+
+    folder = Faulty(tmp_path / "backups", tmp_path / "replica.db")
+    await Backups(folder, lambda: FOUNDED, SystemClock()).look()
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+
+
 async def test_a_host_without_a_replica_writes_none(tmp_path: Path) -> None:
     folder = BackupFolder(tmp_path / "backups", tmp_path / "replica.db")
     await Backups(folder, lambda: None, SystemClock()).look()
@@ -145,14 +157,16 @@ async def test_a_host_without_a_replica_writes_none(tmp_path: Path) -> None:
 # -- which are kept -------------------------------------------------------------------------------
 
 
-def _stored(revision: int, made: datetime, counter: int = 1) -> StoredBackup:
+def _stored(
+    revision: int, made: datetime, counter: int = 1, incarnation: str = INCARNATION.uuid
+) -> StoredBackup:
     return StoredBackup(
         path=str(revision),
         size_bytes=1,
         made=made,
         pool=PoolId(POOL),
         pool_name="",
-        incarnation=Incarnation(counter, INCARNATION.uuid),
+        incarnation=Incarnation(counter, incarnation),
         revision=revision,
     )
 
@@ -188,4 +202,10 @@ def test_the_newest_and_the_last_of_each_day_are_kept(
 
 def test_the_order_is_that_of_the_history_and_not_of_the_clocks() -> None:
     old, new = _stored(900, NOW + HOUR), _stored(12, NOW, counter=2)
-    assert newest_first(iter([old, new])) == [new, old]
+    assert newest_first([old, new]) == [new, old]
+
+
+def test_what_a_master_wrote_that_did_not_prevail_takes_no_newer_ones_place() -> None:
+    rival, own = _stored(900, NOW, incarnation="rival"), _stored(12, NOW + HOUR)
+    assert newest_first([rival, own], {INCARNATION.uuid}) == [own, rival]
+    assert surplus([own, rival], BackupSchedule(keep=1, keep_daily=0)) == [rival]

@@ -219,8 +219,8 @@ def test_a_host_that_left_is_not_conjured_up_nor_what_only_it_had() -> None:
 def gone(state: State, *names: str) -> State:
     """The pool when its host no longer has these VMs."""
     uuids = {vm.uuid for vm in state.all(VM) if vm.name_label in names}
-    parts = [p for cls in (VBD, VIF) for p in state.all(cls) if p.vm in uuids]
-    removals = [Remove(p.KIND, p.uuid) for p in parts] + [Remove(Kind.VM, u) for u in uuids]
+    own = [p for p in state.objects() if isinstance(p, VBD | VIF) and p.vm in uuids]
+    removals = [Remove(p.KIND, p.uuid) for p in own] + [Remove(Kind.VM, u) for u in uuids]
     return after(state, tuple(removals))
 
 
@@ -278,7 +278,7 @@ def test_of_two_vms_on_one_disk_only_one_comes_back() -> None:
 # -- laws -----------------------------------------------------------------------------------------
 
 texts = st.sampled_from(["", "a", "b", "production"])
-edits = st.fixed_dictionaries(
+edits: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "name_label": st.sampled_from(["a", "b"]),
@@ -368,7 +368,7 @@ def objects_of(part: Sequence[Any]) -> list[Object]:
 
 def test_a_backup_goes_in_parts_that_keep_a_vm_together() -> None:
     vdi = next(iter(THEN.all(VDI)))
-    many = [replace(vdi, uuid=f"00000000-0000-4000-8000-{n:012}") for n in range(250)]
+    many = [replace(vdi, uuid=VdiId(f"00000000-0000-4000-8000-{n:012}")) for n in range(250)]
     found = [objects_of(part) for part in parts(with_changed(THEN, *many))]
     assert len(found) > 2
     assert all(len(part) <= 100 for part in found)
