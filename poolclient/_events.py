@@ -17,7 +17,7 @@ import grpc
 
 from poolclient._connection import failure
 from poolclient._deadline import Deadline
-from poolclient._errors import NoHostAnswers
+from poolclient._errors import NoMaster
 from poolclient._freshness import Cursor
 from poolclient._transport import (
     FIRST_PAUSE_SECONDS,
@@ -208,7 +208,7 @@ async def events(
                             yield item
                     elif isinstance(item, Head):
                         incarnation = item.incarnation.uuid
-        except (StreamBroken, NoHostAnswers) as error:
+        except (StreamBroken, NoMaster) as error:
             if on_break is not None:
                 on_break(str(error))
         await pause.wait()

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from poolclient._core import Core
-from poolclient._errors import HistoryGone, NoHostAnswers, PoolClientError, StaleAnswer
+from poolclient._errors import HistoryGone, NoMaster, PoolClientError, StaleAnswer
 from poolclient._events import Event, Item, Pause, StreamBroken, watch
 from poolclient._owned import OwnedTasks
 from poolclient._picture import Picture
@@ -159,7 +159,7 @@ class Mirror(Tables):
                         self.connected, anew = True, False
                         pause.reset()
                         self._take(item)
-            except (StreamBroken, NoHostAnswers):
+            except (StreamBroken, NoMaster):
                 pass
             except HistoryGone:
                 anew = True

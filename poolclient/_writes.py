@@ -22,7 +22,14 @@ from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar
 
 from poolclient._deadline import Deadline
-from poolclient._errors import Failed, NoMaster, OutcomeUnknown, PoolClientError, client_error
+from poolclient._errors import (
+    Failed,
+    NoMaster,
+    OutcomeUnknown,
+    PoolClientError,
+    TimedOut,
+    client_error,
+)
 from poolclient._owned import OwnedTasks
 from poolclient._transport import FIRST_PAUSE_SECONDS, NOT_AT_THIS_HOST, UNCERTAIN, Transport
 from poolcore import requests
@@ -112,6 +119,9 @@ class UpdateQueue:
                 if error.reason not in NOT_AT_THIS_HOST or patience.passed:
                     raise unknown or error from None
                 until = patience
+            except TimedOut as error:
+                # This attempt was never sent; one before it may have been made.
+                raise unknown or error from None
             else:
                 await self._transport.written(done.incarnation, done.revision, deadline)
                 return done

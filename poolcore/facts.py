@@ -147,12 +147,13 @@ class EmergencyOutlook:
 
     @property
     def may_have_more(self) -> tuple[Peer, ...]:
-        """The hosts that may have commits that this one lacks: the silent, and those that say so.
+        """The hosts that may have commits that this one lacks, as they say, or as they do not say.
 
-        Of those that answer only a witness can: any other host would be the one to go on from.
+        Of those that say what they have only a witness can: any other host would be the one to go
+        on from.
         """
         own = (self.incarnation.counter, self.revision)
-        return tuple(peer for peer in self.peers if not peer.answers or peer.reach > own)
+        return tuple(p for p in self.peers if p.incarnation is None or p.reach > own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,6 +186,9 @@ class Pool(Described):
     nothing is lost with the host that has the store. None: there is no such host just now."""
     lineage: tuple[Ancestor, ...] = ()
     """The incarnations before the present one, the newest last; the oldest are dropped."""
+    was_in_step: HostId | None = None
+    """The host that was in step before the last handover, until it is known that it has heard of
+    that: its own replica may say that it is in step still."""
     backup: BackupSchedule = BackupSchedule()
 
 

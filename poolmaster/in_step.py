@@ -16,7 +16,13 @@ from poolcore.clock import Clock
 from poolcore.model import Host, HostId
 from poolcore.replica import State
 from poolmaster.batch import BATCH_WRITES, Decide, Decision
-from poolmaster.decide.in_step import candidate, in_step_with, without_step
+from poolmaster.decide.in_step import (
+    candidate,
+    has_heard,
+    in_step_with,
+    is_leaving,
+    without_step,
+)
 from poolmaster.ledger import Ledger
 from poolmaster.sessions import RECONNECT_SECONDS, Sessions
 
@@ -67,8 +73,10 @@ class InStep:
     def without(self, state: State) -> Decision:
         """The commit that says that the master goes on alone."""
         host = state.get(Host, state.pool.in_step)
-        name = "the host in step" if host is None else host.name_label
-        log.error("%s does not confirm commits: the master goes on alone", name)
+        if host is None or is_leaving(self._ledger.state, host.uuid):
+            log.info("the host in step leaves: the master goes on alone")
+        else:
+            log.error("%s does not confirm commits: the master goes on alone", host.name_label)
         self._given_up = True
         self._sessions.stir()
         return Decision(without_step(state, now=self._clock.now()))
@@ -76,7 +84,21 @@ class InStep:
     # -- coming and going -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Find a replica to be in step, and another one when it is lost, until cancelled."""
+        """Keep a replica in step, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_one())
+            tasks.create_task(self._until_it_has_heard())
+
+    async def _until_it_has_heard(self) -> None:
+        """Note when the host that was in step before a handover has what the handover led to."""
+        state = self._ledger.state
+        host = state.pool.was_in_step
+        if host is not None:
+            await self._sessions.attached_at(host, state.revision)
+            await self._ledger.insist(lambda state: Decision(has_heard(state, host)))
+
+    async def _keep_one(self) -> None:
+        """Find a replica to be in step, and another one when it is lost."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             host = self._ledger.state.pool.in_step
@@ -103,10 +125,10 @@ class InStep:
             await self._sessions.news()
 
     async def _until_lost(self, host: HostId) -> None:
-        """Until the host has not been attached for `in_step_seconds`, or has left the pool."""
+        """Until the host has not been attached for `in_step_seconds`, or leaves the pool."""
         while not self._given_up:
             state = self._ledger.state
-            if state.get(Host, host) is None:
+            if is_leaving(state, host):
                 return
             if self._sessions.get(host) is not None:
                 await self._sessions.news()

@@ -80,12 +80,15 @@ def succession(
 ) -> Delta:
     """The last commit before `incarnation`, in `term`.
 
-    `in_step`: the host that certainly has this very commit, besides the heir.
+    `in_step`: the host that certainly has this very commit, besides the heir; none if a person has
+    decided who goes on.
     """
-    before = state.incarnation
+    before, was_in_step = state.incarnation, state.pool.in_step
+    if in_step is None or was_in_step == heir:
+        was_in_step = None
     ancestor = Ancestor(before.counter, before.uuid, before.forked_at)
     lineage = (*state.pool.lineage, ancestor)[-LINEAGE_KEPT:]
-    pool: Pool = replace(state.pool, in_step=in_step, lineage=lineage)
+    pool: Pool = replace(state.pool, in_step=in_step, was_in_step=was_in_step, lineage=lineage)
     return Delta(
         incarnation=state.incarnation.uuid,
         commit=CommitId(term, state.revision + 1),

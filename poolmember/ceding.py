@@ -30,7 +30,8 @@ from poolmember.state_dir import STORE_FILE
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS, LOOK_ELSEWHERE_SECONDS = 0.02, 1.0
+"""How often the heir is asked whether it leads, and the others whether somebody does."""
 ASK_SECONDS = 0.5
 
 
@@ -68,7 +69,12 @@ class Ceding:
         parts.gateway.serve_locally(answers)
         parts.on_role(f"handing pool {name} over to {heir.name_label}")
         with suppress(_Settled):
-            await side_by_side(self._look_at(heir), self._until_settled())
+            elsewhere = (h for h in hosts.values() if h.uuid not in {host, heir.uuid})
+            await side_by_side(
+                self._look_at(heir, every=LOOK_SECONDS),
+                *(self._look_at(other, every=LOOK_ELSEWHERE_SECONDS) for other in elsewhere),
+                self._until_settled(),
+            )
         found = self._found.result()
         if found is None:
             return None
@@ -82,23 +88,23 @@ class Ceding:
         await self._found
         raise _Settled
 
-    async def _look_at(self, heir: Host) -> None:
-        """Until the heir says that it is of the next incarnation, or of a later one.
+    async def _look_at(self, other: Host, *, every: float) -> None:
+        """Until the host says that it is of the next incarnation, or of a later one.
 
         A later one may have been founded without it, by a person who took this host for lost.
         """
         while True:
             try:
                 standing = await self._parts.agents.standing(
-                    heir.address, self._own.pool, self._head.term, seconds=ASK_SECONDS
+                    other.address, self._own.pool, self._head.term, seconds=ASK_SECONDS
                 )
             except PoolError as error:
-                log.debug("%s does not say where it stands: %s", heir.name_label, error)
+                log.debug("%s does not say where it stands: %s", other.name_label, error)
             else:
                 found = standing.incarnation
                 if found is not None and found.counter >= self._head.incarnation.counter:
                     self._settle(found)
-            await self._parts.clock.sleep(LOOK_SECONDS)
+            await self._parts.clock.sleep(every)
 
     async def serve(self, requests: Requests, send: Send) -> None:
         """A session that another host opens; the heir's words tell what it has."""

@@ -29,7 +29,7 @@ from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership, Own
 from poolmember.leading import one_mastership
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
-from poolmember.returning import LeftBehind, compare, while_leading
+from poolmember.returning import LeftBehind, Other, compare, while_leading
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ class Contender:
         state, head = self._follower.state, self._head
         if state is None or head is None or state.incarnation.counter <= head.incarnation.counter:
             return
-        raise LeftBehind(state.host(self._host), state.incarnation)
+        own = state.host(self._host)
+        raise LeftBehind(Other(own.address, own.name_label), state.incarnation)
 
     # -- as member --------------------------------------------------------------------------------
 
@@ -275,7 +276,8 @@ class Contender:
             log.info("%s does not say where it stands: %s", host.name_label, error)
             return None
         if self._head is not None:
-            compare(self._life(self._head), host, found.incarnation)
+            other = Other(host.address, host.name_label, host.uuid)
+            compare(self._life(self._head), other, found.incarnation)
         return found
 
     async def _register_and_alive(self, seconds: float) -> bool | None:

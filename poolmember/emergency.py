@@ -63,8 +63,8 @@ class Emergency:
         """Make this host the master if that is `confirmed`; what it goes on from.
 
         Raises `ALREADY_MASTER`, `HOST_IS_WITNESS`, `MASTER_LIVES`, `QUORUM_LIVES`,
-        `REPLICA_MISSING`, `REPLICA_BEHIND`, `ANOTHER_IN_STEP` or, without `accept_loss`,
-        `LOSS_NOT_ACCEPTED`; nothing has happened then.
+        `REPLICA_MISSING`, `REPLICA_BEHIND`, `ANOTHER_IN_STEP`, `STATE_UNWRITABLE` or, without
+        `accept_loss`, `LOSS_NOT_ACCEPTED`; nothing has happened then.
         """
         async with self._one_at_a_time:
             while True:
@@ -92,8 +92,9 @@ class Emergency:
         while parts.clock.monotonic() < until:
             if parts.mastership is not None:
                 raise PoolError(Reason.ALREADY_MASTER, host=name)
-            if parts.follower is not None and parts.follower.state is not None:
-                return parts.follower.state
+            found = None if parts.follower is None else await parts.follower.durable()
+            if found is not None:
+                return found
             # It is being read.
             await parts.clock.sleep(LOOK_SECONDS)
         raise PoolError(Reason.REPLICA_MISSING, host=name)
@@ -103,7 +104,7 @@ class Emergency:
         host = state.get(Host, parts.identity.host)
         if host is None:
             raise PoolError(Reason.REPLICA_MISSING, host=parts.identity.name)
-        heir = await self._is_heir_of_a_master(state)
+        succeeded = await self._has_just_succeeded(state)
         others = sorted(
             (h for h in state.all(Host) if h.uuid != host.uuid), key=lambda h: h.name_label
         )
@@ -114,23 +115,28 @@ class Emergency:
             await parts.clock.sleep(2 * state.pool.failover.suspect_seconds)
             own, answers = await self._standings(state, others)
         membership = parts.identity.membership
-        if own.reaches_store and not (membership is not None and leads_always(membership)):
+        has_store = membership is not None and leads_always(membership)
+        if own.reaches_store and not has_store:
             raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         if own.hears_master:
             raise PoolError(Reason.MASTER_LIVES, host=host.name_label)
-        return outlook(state, host, list(zip(others, answers, strict=True)), heir=heir)
+        return outlook(
+            state,
+            host,
+            list(zip(others, answers, strict=True)),
+            succeeded=succeeded,
+            has_store=has_store,
+        )
 
-    async def _is_heir_of_a_master(self, state: State) -> bool:
-        """Whether the last commit of `state` hands this host the pool, which has not led since.
+    async def _has_just_succeeded(self, state: State) -> bool:
+        """Whether `state` ends with a master's last commit, which handed the pool over.
 
         Not if a person made it: what may have been missing then, may be missing now.
         """
-        follower, membership = self._parts.follower, self._parts.identity.membership
-        found = None if follower is None else await follower.inherits()
-        if found is None or found.incarnation != state.incarnation:
-            return False
-        leads = isinstance(membership, Own) and membership.incarnation == found.incarnation.uuid
-        return not leads and found.why is not Accession.EMERGENCY
+        follower = self._parts.follower
+        found = None if follower is None else await follower.ends_with()
+        same = found is not None and found.incarnation == state.incarnation
+        return same and found is not None and found.why is not Accession.EMERGENCY
 
     async def _standings(
         self, state: State, others: Sequence[Host]
@@ -167,10 +173,12 @@ class Emergency:
                 # A master's last words, its own or another's, or it lives: to be looked at again.
                 raise _Moved
             known = [p.incarnation.counter for p in found.peers if p.incarnation is not None]
+            # The next one may be that of a handover that the former master had begun.
+            after = max(known, default=state.incarnation.counter) + 1
+            incarnation = next_incarnation(state, after=after)
             last = succession(
                 state,
-                # The next one may be that of a handover that the former master had begun.
-                next_incarnation(state, after=max(known, default=state.incarnation.counter) + 1),
+                incarnation,
                 follower.host,
                 Accession.EMERGENCY,
                 term=max(follower.term, state.last.term),
@@ -181,6 +189,7 @@ class Emergency:
                 ),
             )
             await follower.store.append([(last, encode_delta(last))])
+            parts.just_inherited = incarnation.uuid
             log.warning("this host goes on without its former master, from %s", state.last)
             parts.reached("pool.emergency:decided")
             if leads_always(membership):

@@ -77,7 +77,7 @@ async def follow(parts: Parts, member: Member) -> Change:
         await follower.load()
         if await is_heir(follower, member):
             try:
-                await before_inheriting(parts, follower)
+                await before_inheriting(parts, follower, member.addresses)
                 return await inherit(parts, follower)
             except LeftBehind as left:
                 log.warning("%s: this host does not take over", left)
@@ -106,6 +106,8 @@ async def sessions(
             welcomes = follower.welcomes
             try:
                 if await follower.settle() and await is_heir(follower, parts.identity.membership):
+                    # Since when is not known: there was no answer from the disk.
+                    await before_inheriting(parts, follower, addresses)
                     raise Inherited
                 await _unless_directed(
                     _one_session(parts, follower, endpoint, handlers), directions, endpoint
@@ -119,8 +121,14 @@ async def sessions(
             except Inherited:
                 log.warning("this host takes over the store of pool %s", follower.pool)
                 follower.leaving = True
+                if follower.state is not None:
+                    parts.just_inherited = follower.state.incarnation.uuid
                 async with parts.preparing:
                     return await inherit(parts, follower)
+            except LeftBehind as left:
+                log.warning("%s: this host does not take over", left)
+                parts.gateway.serve_locally(handlers)
+                parts.on_role(alone)
             except (DeltaDoesNotFollow, MalformedMessage) as error:
                 log.warning("the replica starts over: %s", error)
                 follower.start_over()

@@ -64,7 +64,6 @@ async def _found(parts: Parts, follower: Follower, state: State) -> Change:
     except StoreError as error:
         raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
     log.warning("this host has the pool's store from revision %d on", state.revision)
-    parts.just_inherited = incarnation.uuid
     parts.reached("pool.succession:founded")
     return Change(
         Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)

@@ -8,7 +8,7 @@ import logging
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Accession
-from poolcore.replica import DeltaDoesNotFollow
+from poolcore.replica import DeltaDoesNotFollow, Head
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.codec import MalformedMessage
 from poolmaster.claiming import Claimed, claim
@@ -77,7 +77,7 @@ async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Cha
         head = await read_head(store)
         if head is not None and not succeeded(head, own.incarnation):
             await before_leading(parts, own, store, follower)
-            await _lead_once(parts, own, store, follower)
+            await _lead_once(parts, own, store, follower, head)
     except LeftBehind as left:
         return await come_back(store, own, follower, left)
     except SteppedDown as error:
@@ -90,10 +90,11 @@ async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Cha
     return await Ceding(parts, own, store, head, follower).settle()
 
 
-async def _lead_once(parts: Parts, own: Own, store: Store, follower: Follower) -> None:
+async def _lead_once(parts: Parts, own: Own, store: Store, follower: Follower, head: Head) -> None:
     succession = await read_succession(store)
-    # An heir has the state in memory; after a restart it is read from the store.
-    claimed = await claim(store, parts.identity.host, replica=follower.recalled())
+    # An heir has the state in memory; after a restart it is read from the store. A last commit of
+    # the mastership before, whose outcome was not known, must not have landed since.
+    claimed = await claim(store, parts.identity.host, of=head, replica=follower.recalled())
     await side_by_side(
         one_mastership(
             parts,

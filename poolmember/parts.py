@@ -88,7 +88,8 @@ class Parts:
     """The state of the replica when the last role ended."""
     follower: Follower | None = None
     just_inherited: str | None = None
-    """Uuid of the incarnation whose store this daemon has founded and not led with yet."""
+    """Uuid of the incarnation that this daemon has become the heir of and not led yet, and knew
+    that nobody else does."""
     prepared: Prepared | None = None
     preparing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever founds a store here: there is one file for it."""

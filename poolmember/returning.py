@@ -11,16 +11,18 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import reduce
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, HostId, Incarnation, Pool
 from poolcore.replica import DeltaDoesNotFollow, apply
+from poolcore.side_by_side import side_by_side
 from poolmaster.layout import read_head, read_hosts, read_log, read_pool
 from poolmaster.service.api import session_handlers
 from poolmaster.sessions import Requests, Send, first_hello
 from poolmaster.store.contract import Store, StoreError
-from poolmaster.succession import read_succession, succeeded
+from poolmaster.succession import succeeded
 from poolmember.identity import Member, Own
 from poolmember.parts import Change, Parts
 from poolmember.session import Follower
@@ -33,11 +35,22 @@ LOOK_SECONDS = 1.0
 LOG_PAGE = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another host of the pool, that is asked what it is of."""
+
+    address: str
+    """`host:port`."""
+    name: str
+    uuid: HostId | None = None
+    """None: only the address is known."""
+
+
 class LeftBehind(Exception):
     """The pool is of a newer incarnation, as the host `at` says."""
 
-    def __init__(self, at: Host, found: Incarnation) -> None:
-        super().__init__(f"{at.name_label} is of incarnation {found.counter} of this pool")
+    def __init__(self, at: Other, found: Incarnation) -> None:
+        super().__init__(f"{at.name} is of incarnation {found.counter} of this pool")
         self.at = at
 
 
@@ -46,139 +59,153 @@ async def before_leading(parts: Parts, own: Own, store: Store, follower: Followe
     just_inherited, parts.just_inherited = parts.just_inherited, None
     if just_inherited == own.incarnation:
         return  # It knew that it may go on before it founded the store.
-    await follower.load()
-    hosts = await read_hosts(store)
-    pool, succession = await read_pool(store), await read_succession(store)
-    awaited = _who_may_have_been_told(pool, hosts, just_succeeded=succession is not None)
-    await _until_they_answer(parts, own, follower, hosts, awaited)
+    pool, hosts = await read_pool(store), await read_hosts(store)
+    await _until_known(parts, own, follower, pool, hosts)
 
 
-async def before_inheriting(parts: Parts, follower: Follower) -> None:
-    """As `before_leading`, for a host that was down since it was made the heir."""
+async def before_inheriting(parts: Parts, follower: Follower, addresses: Iterable[str]) -> None:
+    """As `before_leading`, for a host that was down since it was made the heir.
+
+    `addresses`, `host:port` each: where the pool is, as somebody may have told it since.
+    """
     state = follower.state
     if state is None:
         raise RuntimeError("an heir without a replica")
     incarnation = state.incarnation
+    if parts.just_inherited == incarnation.uuid:
+        return  # A person has just said so.
     own = Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)
     hosts = tuple(state.all(Host))
-    awaited = _who_may_have_been_told(state.pool, hosts, just_succeeded=True)
-    await _until_they_answer(parts, own, follower, hosts, awaited)
+    await _until_known(parts, own, follower, state.pool, hosts, addresses=addresses)
+    parts.just_inherited = incarnation.uuid
 
 
-def _who_may_have_been_told(
-    pool: Pool, hosts: Collection[Host], *, just_succeeded: bool
-) -> set[HostId]:
-    """The hosts that a person may have made master while this one was down, nothing being lost.
-
-    That is the one in step. After a handover, until something was committed, it is also the one
-    that was in step before, and only the former master knew which.
-    """
-    if pool.in_step is None:
-        return set()
-    return {h.uuid for h in hosts if not h.witness} if just_succeeded else {pool.in_step}
-
-
-async def _until_they_answer(
-    parts: Parts, own: Own, follower: Follower, hosts: Collection[Host], awaited: set[HostId]
+async def _until_known(
+    parts: Parts,
+    own: Own,
+    follower: Follower,
+    pool: Pool,
+    hosts: Collection[Host],
+    *,
+    addresses: Iterable[str] = (),
 ) -> None:
-    """Return when those hosts have said that they are of nothing newer, or raise `LeftBehind`.
+    """Return when nobody else can lead the pool; raises `LeftBehind` when somebody does.
 
-    Who never answers keeps this host from leading until a person says who goes on.
+    A host that was in step may have been made master while this one was down. So it has to answer
+    first, and so has the one that was in step before a handover and may not know of that. Who
+    never answers keeps this host from leading until a person says who goes on.
     """
-    others = {host.uuid: host for host in hosts if host.uuid != parts.identity.host}
-    missing = {uuid: others[uuid] for uuid in awaited if uuid in others}
-
-    def answered(uuids: Iterable[HostId]) -> bool:
-        for uuid in uuids:
-            missing.pop(uuid, None)
-        return not missing
-
-    if answered(await _ask(parts, own, others.values())):
+    others = [
+        Other(host.address, host.name_label, host.uuid)
+        for host in hosts
+        if host.uuid != parts.identity.host
+    ]
+    told = {host.uuid for host in hosts if not host.witness} & {pool.in_step, pool.was_in_step}
+    awaited = [other for other in others if other.uuid in told]
+    known = {parts.agent.addresses[0].endpoint, *(other.address for other in others)}
+    others += [Other(address, address) for address in addresses if address not in known]
+    answered = await _ask(parts, own, others)
+    missing = [other for other in awaited if other.uuid not in answered]
+    if not missing:
         return
-    came = _serve_until_they_come(parts, own, follower, missing)
-    while not answered(await _ask(parts, own, others.values())):
+    await follower.load()
+    coming = _Coming(parts, own, missing)
+    coming.serve(follower)
+    while missing:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
-                await came.wait()
-        came.clear()
+                await coming.news.wait()
+        coming.news.clear()
+        answered = await _ask(parts, own, others)
+        missing = [o for o in awaited if o.uuid not in answered and o.uuid not in coming.came]
+        coming.missing = missing
 
 
-def _serve_until_they_come(
-    parts: Parts, own: Own, follower: Follower, missing: dict[HostId, Host]
-) -> asyncio.Event:
-    """Say whom this host waits for; set when one of them comes, which is then missing no more.
+class _Coming:
+    """Hosts that are waited for, and that may come by themselves, from another address perhaps."""
 
-    It may be found at another address than this host knows.
-    """
-    came = asyncio.Event()
+    def __init__(self, parts: Parts, own: Own, missing: Collection[Other]) -> None:
+        self.missing = missing
+        self.came: set[HostId] = set()
+        """Those that came and were of nothing newer."""
+        self.news = asyncio.Event()
+        self._parts = parts
+        self._own = own
 
-    def names() -> str:
-        return " and ".join(sorted(host.name_label for host in missing.values()))
+    def serve(self, follower: Follower) -> None:
+        """Say who is waited for, and look who comes."""
+        log.warning("this host does not lead yet: %s", self._problem())
+        answers = self._parts.answer_from_replica(follower, self._problem)
+        answers |= session_handlers(self._session, host=self._parts.identity.name)
+        self._parts.gateway.serve_locally(answers)
+        self._parts.on_role(
+            f"waiting for {self._names()}: another host may have been made master meanwhile"
+        )
 
-    def problem() -> str:
-        if len(missing) > 1:
-            return f"{names()} do not answer; one of them may have been made master meanwhile"
-        return f"{names()} does not answer; it may have been made master meanwhile"
-
-    async def serve(requests: Requests, _: Send) -> None:
+    async def _session(self, requests: Requests, _: Send) -> None:
         hello = await first_hello(requests)
-        same = hello.HasField("incarnation") and hello.incarnation.uuid == own.incarnation
-        if same and missing.pop(HostId(hello.host), None) is not None:
-            came.set()
-        raise PoolError(Reason.NO_MASTER, host=parts.identity.name, problem="it is about to lead")
+        if hello.HasField("incarnation") and hello.incarnation.uuid == self._own.incarnation:
+            self.came.add(HostId(hello.host))
+            self.news.set()
+        name = self._parts.identity.name
+        raise PoolError(Reason.NO_MASTER, host=name, problem="it is about to lead")
 
-    log.warning("this host does not lead yet: %s", problem())
-    answers = parts.answer_from_replica(follower, problem)
-    answers |= session_handlers(serve, host=parts.identity.name)
-    parts.gateway.serve_locally(answers)
-    parts.on_role(f"waiting for {names()}: another host may have been made master meanwhile")
-    return came
+    def _names(self) -> str:
+        return " and ".join(sorted(other.name for other in self.missing))
+
+    def _problem(self) -> str:
+        if len(self.missing) > 1:
+            return f"{self._names()} do not answer; one of them may have been made master meanwhile"
+        return f"{self._names()} does not answer; it may have been made master meanwhile"
 
 
 async def while_leading(parts: Parts, own: Own) -> None:
     """As long as the mastership lasts; raises `LeftBehind` when the pool goes on without it."""
     while True:
-        await parts.clock.sleep(LOOK_SECONDS)
         master = parts.mastership
         if master is not None:
-            away = [h for h in master.state.all(Host) if master.sessions.get(h.uuid) is None]
-            await _ask(parts, own, away)
+            away = (h for h in master.state.all(Host) if master.sessions.get(h.uuid) is None)
+            others = [Other(h.address, h.name_label, h.uuid) for h in away]
+            await _ask(parts, own, [o for o in others if o.uuid != parts.identity.host])
+        await parts.clock.sleep(LOOK_SECONDS)
 
 
-async def _ask(parts: Parts, own: Own, hosts: Iterable[Host]) -> set[HostId]:
-    """Ask hosts what they are of; the uuids of those that could tell."""
+async def _ask(parts: Parts, own: Own, others: Collection[Other]) -> set[HostId]:
+    """Ask hosts what they are of; the uuids of those that could tell.
+
+    Raises `LeftBehind` as soon as one says that it is of something newer.
+    """
     answered: set[HostId] = set()
+    if not others:
+        return answered
 
-    async def ask(host: Host) -> Incarnation | None:
+    async def ask(other: Other) -> None:
         try:
-            found = await parts.agents.standing(host.address, own.pool, 0, seconds=ASK_SECONDS)
+            found = await parts.agents.standing(other.address, own.pool, 0, seconds=ASK_SECONDS)
         except PoolError as error:
-            log.debug("%s does not say where it stands: %s", host.name_label, error)
-            if error.reason is Reason.HOST_NOT_IN_POOL:
-                # It has not been told yet that it was taken in, or has left: it is of nothing.
-                answered.add(host.uuid)
-            return None
-        if found.incarnation is not None:  # one that is only just starting cannot say yet
-            answered.add(host.uuid)
-        return found.incarnation
+            log.debug("%s does not say where it stands: %s", other.name, error)
+            return
+        if found.incarnation is None:
+            return  # One that is only just starting cannot say yet.
+        compare(own, other, found.incarnation)
+        # The address may be another host's by now.
+        answered.add(found.host)
 
-    asked = list(hosts)
-    for host, incarnation in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
-        compare(own, host, incarnation)
+    await side_by_side(*map(ask, others))
     return answered
 
 
-def compare(own: Own, host: Host, found: Incarnation | None) -> None:
-    """Raise `LeftBehind` if `host` is of a newer incarnation than the store of this one."""
+def compare(own: Own, other: Other, found: Incarnation | None) -> None:
+    """Raise `LeftBehind` if `other` is of a newer incarnation than the store of this host."""
     if found is None or found.uuid == own.incarnation:
         return
     if found.counter > own.counter:
-        raise LeftBehind(host, found)
+        raise LeftBehind(other, found)
     if found.counter == own.counter:
         log.error(
             "%s and this host are of two incarnations that were founded without each other: "
             "a person has to reset one of them",
-            host.name_label,
+            other.name,
         )
 
 
@@ -187,8 +214,8 @@ async def come_back(store: Store, own: Own, follower: Follower, left: LeftBehind
     log.warning("%s: this host becomes a member again", left)
     pool, hosts = await read_pool(store), await read_hosts(store)
     await take_log(store, follower)
-    others = sorted(h.address for h in hosts if h.uuid not in {follower.host, left.at.uuid})
-    addresses = (left.at.address, *others)
+    others = sorted(h.address for h in hosts if h.uuid != follower.host)
+    addresses = tuple(dict.fromkeys((left.at.address, *others)))
     member = Member(pool=own.pool, pool_name=pool.name_label, addresses=addresses)
     return Change(member, retire=(STORE_FILE,))
 

@@ -163,17 +163,28 @@ class Follower:
         """
         if not self.in_doubt:
             return False
-        self.state, _ = await self.store.load()
+        self.state = await self.durable()
         self.in_doubt = False
         return True
 
-    async def inherits(self) -> Succession | None:
-        """The succession that this host's replica ends with, if this host is the heir."""
+    async def durable(self) -> State | None:
+        """What the durable replica holds; also while that is in doubt, but for a disk that fails.
+
+        Raises `STATE_UNWRITABLE` then.
+        """
+        return (await self.store.load())[0] if self.in_doubt else self.state
+
+    async def ends_with(self) -> Succession | None:
+        """The succession that this host's replica ends with; none if it ends like any other."""
         last = self.store.head.last
         if last is None or not last.revision:
             return None
         newest = await self.store.read_log(last.revision - 1, 1)
-        found = decode_delta(newest[0]).succession if newest else None
+        return decode_delta(newest[0]).succession if newest else None
+
+    async def inherits(self) -> Succession | None:
+        """That succession, if this host is the heir."""
+        found = await self.ends_with()
         return found if found is not None and found.heir == self.host else None
 
     def hello(self) -> pb.SessionRequest:

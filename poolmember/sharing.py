@@ -115,16 +115,16 @@ async def _come_back(
     with suppress(StoreError, TimeoutError):
         async with asyncio.timeout(LONGEST_PAUSE_SECONDS):
             await take_log(store, follower)
-    return _member_without_store(membership, follower, at=left.at)
+    return _member_without_store(membership, follower, at=left.at.address)
 
 
 def _member_without_store(
-    membership: Membership, follower: Follower, *, at: Host | None = None
+    membership: Membership, follower: Follower, *, at: str | None = None
 ) -> Change:
     """A member that looks for its master at `at` first, and shares no store with it."""
     state = follower.state
     hosts = [] if state is None else [h for h in state.all(Host) if h.uuid != follower.host]
-    known = [] if at is None else [at.address]
+    known = [] if at is None else [at]
     known += sorted(h.address for h in hosts)
     name = "" if state is None else state.pool.name_label
     addresses = tuple(dict.fromkeys(known))

@@ -2,8 +2,13 @@
 
 Pure. What the hosts that do not answer had can only be told from what was promised: that a host
 was in step. Whoever was in step when it last heard of its master has every commit that was
-acknowledged until then (design §4.3). So has the heir of a handover, until it leads: the commit
-that makes it the heir is the last one of the store before it (design §5).
+acknowledged until then (design §4.3).
+
+After a handover it takes a while until everybody knows of it, and until then several hosts have
+everything: the former master, which is in step with the next one, the heir itself, and the host
+that was in step before and may not know of the handover. Were each of them made master without a
+word, one after the other, what the first was told would be lost. So of those who know of the
+handover only the former master counts, and only if the one that was in step before answers.
 """
 
 from __future__ import annotations
@@ -21,11 +26,13 @@ def outlook(
     host: Host,
     answers: Sequence[tuple[Host, Standing | None]],
     *,
-    heir: bool = False,
+    succeeded: bool = False,
+    has_store: bool = False,
 ) -> EmergencyOutlook:
     """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
 
-    `heir`: the master's last commit is in that replica, and made `host` the one to go on.
+    `succeeded`: that state ends with a master's last commit, which handed the pool over.
+    `has_store`: the host has the pool's store, and waits for somebody to tell it that it may lead.
 
     Raises `MASTER_LIVES` when one hears a master that is not left behind, `QUORUM_LIVES` when one
     has the store, `REPLICA_BEHIND` when one that could lead has more than this host, and
@@ -34,9 +41,11 @@ def outlook(
     """
     peers = tuple(_peer(other, standing) for other, standing in answers)
     for other, standing in answers:
-        if standing is None or standing.incarnation is None:
+        if standing is None:
             continue
-        newer = standing.incarnation.counter >= state.incarnation.counter
+        found = standing.incarnation
+        # One that is only just starting cannot say of what it is.
+        newer = found is None or found.counter >= state.incarnation.counter
         if newer and (standing.leads or standing.hears_master):
             raise PoolError(Reason.MASTER_LIVES, host=other.name_label)
         if newer and standing.reaches_store and not other.witness:
@@ -55,10 +64,12 @@ def outlook(
             newer=str(best.revision),
             address=best.address,
         )
-    in_step = host if heir else state.get(Host, state.pool.in_step)
-    missing = any(not peer.answers for peer in peers)
-    partner = next((p for p in peers if in_step is not None and p.uuid == in_step.uuid), None)
-    if missing and partner is not None and partner.uuid not in witnesses and partner.reach >= own:
+    in_step = state.get(Host, state.pool.in_step)
+    silent = {peer.uuid for peer in peers if peer.incarnation is None}
+    counts = in_step is not None and in_step.uuid not in witnesses
+    partner = next((p for p in peers if counts and p.uuid == state.pool.in_step), None)
+    waits = succeeded or has_store
+    if silent and partner is not None and partner.reach >= own and not waits:
         raise PoolError(
             Reason.ANOTHER_IN_STEP,
             host=host.name_label,
@@ -66,6 +77,9 @@ def outlook(
             address=partner.address,
         )
     ahead = any(peer.reach > own for peer in peers)
+    missing = bool(silent)
+    if in_step is not None and in_step.uuid == host.uuid:
+        missing = succeeded and state.pool.was_in_step in silent
     return EmergencyOutlook(
         host=host.uuid,
         name_label=host.name_label,
@@ -73,7 +87,7 @@ def outlook(
         incarnation=state.incarnation,
         revision=state.revision,
         in_step=None if in_step is None else in_step.name_label,
-        may_lack=ahead or (missing and (in_step is None or in_step.uuid != host.uuid)),
+        may_lack=ahead or missing,
         peers=peers,
     )
 

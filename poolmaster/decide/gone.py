@@ -136,6 +136,8 @@ def forgotten(pool: State, host: HostId, *, now: datetime) -> Forgotten:
     steps: list[Put] = [Put(_given_up(vm)) for vm in kept]
     if pool.pool.in_step == host:
         steps.append(Put(replace(pool.pool, in_step=None)))
+    elif pool.pool.was_in_step == host:
+        steps.append(Put(replace(pool.pool, was_in_step=None)))
     # As if they were still on the host, so that they go with it.
     last_home = [Put(replace(vm, resident_on=host)) for vm in lost]
     between = replace(pool, tables=changed(pool.tables, (*steps, *last_home)))

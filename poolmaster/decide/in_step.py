@@ -13,17 +13,28 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from poolcore.model import Host, HostId, Kind
+from poolcore.model import Host, HostId, Kind, Task
 from poolcore.replica import Change, Put, State
 from poolmaster.decide.messages import noted
 
+EJECT = "host.eject"
+"""The operation that lets a host go."""
 LOST_STEP = "REPLICA_OUT_OF_STEP"
 IN_STEP = "REPLICA_IN_STEP"
 
 
+def is_leaving(state: State, host: HostId) -> bool:
+    """Whether the host is being ejected, or has left."""
+    if state.get(Host, host) is None:
+        return True
+    tasks = (t for t in state.all(Task) if not t.status.is_final and t.operation == EJECT)
+    return any(task.params.get("host") == host for task in tasks)
+
+
 def candidate(state: State, hosts: Iterable[HostId]) -> HostId | None:
     """Which of `hosts`, that have everything there is, is to be in step: the likeliest master."""
-    found = [host for uuid in hosts if (host := state.get(Host, uuid)) is not None]
+    staying = (uuid for uuid in hosts if not is_leaving(state, uuid))
+    found = [host for uuid in staying if (host := state.get(Host, uuid)) is not None]
     best = min(found, key=_likelihood, default=None)
     return None if best is None else best.uuid
 
@@ -45,6 +56,12 @@ def in_step_with(state: State, host: HostId, *, now: datetime) -> tuple[Change, 
     )
 
 
+def has_heard(state: State, host: HostId) -> tuple[Change, ...]:
+    """The change that records that a host knows of the handover since which it is not in step."""
+    pool = state.pool
+    return (Put(replace(pool, was_in_step=None)),) if pool.was_in_step == host else ()
+
+
 def without_step(state: State, *, now: datetime) -> tuple[Change, ...]:
     """The changes that record that no replica is in step from this commit on."""
     host = state.pool.in_step
@@ -52,7 +69,7 @@ def without_step(state: State, *, now: datetime) -> tuple[Change, ...]:
         return ()
     alone = Put(replace(state.pool, in_step=None))
     found = state.get(Host, host)
-    if found is None:
+    if found is None or is_leaving(state, host):
         return (alone,)
     body = (
         f"{found.name_label} does not confirm changes. Those that are made from now on until it "

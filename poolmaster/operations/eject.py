@@ -13,6 +13,7 @@ its replica; the task ends when the host says that it belongs to another pool.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from immutables import Map
@@ -27,6 +28,7 @@ from poolmaster.operations.steps import Pool, Recovery, Step, at, current, ended
 from poolmaster.sessions import RECONNECT_SECONDS, Sessions
 
 SHOWN_VMS = 5
+LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,13 @@ class Eject:
         """Take the task from its recorded step to its end."""
         host = HostId(task.params["host"])
         if task.step == "started":
-            await self._until_attached(host)
+            await self._until_ready(pool, host)
 
             def evict(state: State) -> Decision:
                 found = current(state, task)
                 self._check(state, host)
+                if state.pool.in_step == host:
+                    raise PoolError(Reason.HOST_OFFLINE, host=state.host(host).name_label)
                 after = at(self, found, "evicted")
                 return Decision((*departed(state, host)[0], Put(after)), result=after)
 
@@ -109,14 +113,20 @@ class Eject:
         if self.sessions.get(host) is None:
             raise PoolError(Reason.HOST_OFFLINE, host=found.name_label)
 
-    async def _until_attached(self, host: HostId) -> None:
-        """Give a host the time to come back to a master that has just started."""
-        try:
+    async def _until_ready(self, pool: Pool, host: HostId) -> None:
+        """Until the host is attached, and its replica does not say that it is in step.
+
+        A host that is cut off before it hears that it has left must not take itself for the one to
+        go on from. One that does not come is refused by the decision.
+        """
+        with suppress(TimeoutError):
             async with asyncio.timeout(RECONNECT_SECONDS):
                 await self.sessions.attached_at(host, 0)
-        except TimeoutError:
-            # The decision refuses it, with the reason.
-            return
+                # Whoever keeps a replica in step finds the task.
+                self.sessions.stir()
+                while pool.state.pool.in_step == host:
+                    await pool.sleep(LOOK_SECONDS)
+                await self.sessions.attached_at(host, pool.state.revision)
 
     async def _until_gone(self, pool: Pool, host: HostId, endpoint: str) -> None:
         """Until the host leads, or is in, another pool; it may be away for long."""

@@ -18,7 +18,10 @@ counts the time it is suspended; a reboot ends them all. An ended lease's keys a
 and removed by the next transaction, or by a watch that notices.
 
 What is not promised: a process that is frozen between BEGIN and COMMIT makes the others' calls
-raise `StoreUnavailable` (after `busy_seconds`) until it goes on or ends.
+raise `StoreUnavailable` (after `busy_seconds`) until it goes on or ends. And SQLite before 3.51.3
+can damage a file, rarely enough that its authors had to provoke it, when two processes move the WAL
+into it at the same time as one of them commits (“WAL-reset”); a file that one daemon has to itself
+is written by one connection only.
 """
 
 from __future__ import annotations

@@ -129,6 +129,8 @@ async def _designations(pool: SharedPool) -> Spread:
             told = [at for at in book.told_at if at > began - SETTLE_SECONDS]
             pauses.append(max(b - a for a, b in pairwise(told) if b > began))
             await pool.chain.read_on()
+            # Reading takes this process a while, too; that is no pause of the pool's.
+            await book.goes_on(WRITERS)
     await pool.chain.read_on()
     book.check(pool.chain.requests)
     if book.refused or book.unknown:

@@ -9,6 +9,7 @@ import pytest
 from poolclient import Conflict, Cursor, Event, HistoryGone, PoolClient
 from poolcore.model import SR, VM, Kind
 from poolcore.replica import Put, Remove
+from support.fake_server import Fault
 from support.fakes import fake_hosts
 from support.small_pool import INCARNATION, NFS, WEB1
 
@@ -96,6 +97,24 @@ async def test_a_break_is_told_with_its_reason() -> None:
             host.pool.put(host.pool.find(Kind.SR, NFS), name_label="x")
             await first
     assert breaks == ["the host ended the stream"]
+
+
+async def test_a_host_that_starts_again_is_waited_for() -> None:
+    breaks: asyncio.Queue[str] = asyncio.Queue()
+    async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
+        events = pool.events(since=10, on_break=breaks.put_nowait)
+        async with aclosing(events), asyncio.TaskGroup() as group, asyncio.timeout(10):
+            first = group.create_task(take(events, 1))
+            await host.until_called("Watch")
+            await host.stop()
+            while "ended the stream" in await breaks.get():
+                pass
+            host.fault("GetStatus", Fault.NO_MASTER)
+            await host.start()
+            while "it was told so" not in await breaks.get():
+                pass
+            host.pool.put(host.pool.find(Kind.SR, NFS), name_label="x")
+            await first
 
 
 async def test_a_gap_is_an_error_not_silence() -> None:

@@ -16,6 +16,7 @@ from poolclient import (
     StaleAnswer,
     TimedOut,
 )
+from poolclient._writes import MAX_CALLS
 from poolcore.model import VM, Incarnation, PoolId
 from poolcore.replica import CommitId, State, snapshot
 from support.fake_pool import FakePool
@@ -209,6 +210,28 @@ async def test_a_write_that_may_have_been_made_is_not_called_refused_for_want_of
         host.fault("item", *[Fault.NO_MASTER] * 1000)
         with pytest.raises(OutcomeUnknown):
             await pool.vms.set("web1", name_label="x")
+
+
+async def test_a_repetition_that_is_never_sent_leaves_the_outcome_unknown() -> None:
+    async with fake_hosts() as [host], PoolClient.connect(host.address) as pool:
+
+        async def write() -> None:
+            with pytest.raises(OutcomeUnknown):
+                await pool.vms.set("web1", name_label="x", timeout_seconds=0.5)
+
+        host.fault("item", Fault.UNKNOWN_AFTER)
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(write())
+            await host.until_called("BatchUpdate")
+            # All calls that there may be at a time are taken by others before it is sent again.
+            host.fault("BatchUpdate", *[Fault.SILENT] * 2 * MAX_CALLS)
+            others = []
+            for number in range(MAX_CALLS):
+                others.append(tasks.create_task(pool.vms.set("web1", name_label=f"{number}")))
+                await host.until_called("BatchUpdate", 2 + number)
+            await writing
+            for other in others:
+                other.cancel()
 
 
 async def test_a_stale_answer_is_marked_and_told() -> None:

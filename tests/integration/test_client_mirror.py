@@ -7,6 +7,7 @@ import pytest
 
 from poolclient import Ambiguous, NotFound, PoolClient, StaleAnswer, TimedOut
 from poolcore.model import Incarnation, Kind
+from support.fake_server import Fault
 from support.fakes import fake_hosts
 from support.small_pool import LOCAL_1, NFS, WEB1, small_pool
 
@@ -92,6 +93,21 @@ async def test_the_copy_goes_on_after_a_break_without_a_snapshot() -> None:
             host.pool.put(host.pool.find(Kind.SR, LOCAL_1), name_label=f"n{n}")
         await mirror.barrier()
         assert mirror.state.tables == hosts[0].pool.state.tables
+
+
+async def test_the_copy_goes_on_when_its_host_starts_again() -> None:
+    async with (
+        fake_hosts() as [host],
+        PoolClient.connect(host.address) as pool,
+        pool.mirror() as mirror,
+    ):
+        host.fault("GetStatus", Fault.NO_MASTER, Fault.NO_MASTER)
+        await host.stop()
+        await host.start()
+        host.pool.put(host.pool.find(Kind.SR, LOCAL_1), name_label="afterwards")
+        await host.until_called("Watch", 2)
+        await mirror.barrier()
+        assert mirror.state.tables == host.pool.state.tables
 
 
 async def test_beyond_the_history_the_copy_starts_anew() -> None:

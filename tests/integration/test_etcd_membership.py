@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from poolcore.clock import SystemClock
-from poolmaster.store.contract import StoreUnavailable
+from poolmaster.store.contract import OutcomeUnknown, StoreUnavailable
 from poolmaster.store.etcd.cluster import Cluster
 from poolmaster.store.etcd.membership import (
     ClusterMember,
@@ -101,7 +101,16 @@ async def when(cluster: Cluster, *names: str) -> tuple[ClusterMember, ...]:
 
 async def grown(there: Hosts, cluster: Cluster, name: str, *present: str) -> None:
     """Take a host in as a voter."""
-    added = await insisted(lambda: add_learner(cluster, there.peers[name]))
+
+    async def add() -> ClusterMember:
+        # What an attempt without an answer has come to, the members tell.
+        known = (m for m in await members(cluster) if m.peer == there.peers[name])
+        try:
+            return next(known, None) or await add_learner(cluster, there.peers[name])
+        except OutcomeUnknown as error:
+            raise StoreUnavailable(str(error)) from error
+
+    added = await insisted(add)
     there.start(name, *present, joins=True)
     await insisted(lambda: promote(cluster, added.id))
     await when(cluster, *present, name)

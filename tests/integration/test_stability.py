@@ -6,11 +6,9 @@ alone: beside other tests it would have less than the processors that it keeps b
 
 import asyncio
 import os
-import sqlite3
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 
 from poolcore.model import VM, Host, Kind
 from poolcore.replica import Delta, Put, Remove
+from support import disk_staller
 from support.daemons import Cluster
 from support.marked_writes import writers
 from support.shared_pool import SharedPool, shared_pool
@@ -49,33 +48,24 @@ async def busy_processors() -> AsyncIterator[None]:
             await process.wait()
 
 
-@contextmanager
-def stalling_disks(files: list[Path]) -> Iterator[None]:
+@asynccontextmanager
+async def stalling_disks(files: list[Path]) -> AsyncIterator[None]:
     """Let no commit to these SQLite files end for 300 ms, again and again.
 
-    Somebody else holds the write lock of each for so long, whatever keeps this process busy
-    meanwhile. To who commits, that is what a disk is that takes 300 ms for an fsync: a thread waits
-    inside SQLite, and reads go on. A real disk can be made slow only with the rights of root, and
-    for everybody.
+    Somebody else holds the write lock of each for so long. To who commits, that is what a disk is
+    that takes 300 ms for an fsync: a thread waits inside SQLite, and reads go on. A real disk can
+    be made slow only with the rights of root, and for everybody.
     """
-    over = threading.Event()
-    threads = [threading.Thread(target=_stall, args=(file, over)) for file in files]
-    for thread in threads:
-        thread.start()
+    seconds = (str(STALL_SECONDS), str(BETWEEN_STALLS_SECONDS))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, disk_staller.__file__, *seconds, *files, stdin=asyncio.subprocess.PIPE
+    )
     try:
         yield
     finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
-def _stall(file: Path, over: threading.Event) -> None:
-    with closing(sqlite3.connect(file, isolation_level=None, timeout=60.0)) as connection:
-        while not over.wait(BETWEEN_STALLS_SECONDS):
-            connection.execute("BEGIN IMMEDIATE")
-            over.wait(STALL_SECONDS)
-            connection.execute("ROLLBACK")
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
 
 
 async def vms_come_and_go(pool: SharedPool) -> None:
@@ -120,7 +110,7 @@ async def test_no_master_is_replaced_for_having_much_to_do(
         files = [pool.file, *(host.state_dir / "replica.db" for host in pool.hosts)]
         async with busy_processors(), writers([pool.endpoints] * CLIENTS) as book:
             async with asyncio.TaskGroup() as tasks:
-                with stalling_disks(files):
+                async with stalling_disks(files):
                     loading = tasks.create_task(vms_come_and_go(pool))
                     await asyncio.sleep(STABILITY_SECONDS)
                 loading.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,6 +12,7 @@ from typing import Protocol
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
+from poolcore.replica import State
 from poolmaster.store.contract import Compare, ReadResult, Store, StoreUnavailable, Write
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
 from poolmember.identity import Identity, Membership, Own
@@ -43,6 +44,8 @@ class Disk:
     """Whether replicas and stores cannot be written any more."""
     failed_syncs: int = 0
     """So many writes of the replica are told as failed from now on, although they got there."""
+    silent: bool = False
+    """Whether what the replica holds cannot be read."""
     store: StoreOnDisk | None = None
     replica: ReplicaContent | None = None
 
@@ -110,6 +113,26 @@ class PoweredStore(StoreAround):
         result = await super().read(start, end, limit=limit, linearizable=linearizable)
         self._power.ensure()
         return result
+
+
+class DiskReplica(MemoryReplica):
+    """A replica on a disk that may not say what it holds."""
+
+    def __init__(
+        self,
+        content: ReplicaContent,
+        disk: Disk,
+        *,
+        sync: Callable[[], Awaitable[None]],
+        changed: Callable[[ReplicaContent], None],
+    ) -> None:
+        super().__init__(content, sync=sync, changed=changed)
+        self._disk = disk
+
+    async def load(self) -> tuple[State | None, int]:
+        if self._disk.silent:
+            raise _unwritable("disk I/O error")
+        return await super().load()
 
 
 class DiskFiles:
@@ -213,7 +236,7 @@ class DiskFiles:
                 self._disk.failed_syncs -= 1
                 raise _unwritable("disk I/O error")
 
-        replica = MemoryReplica(content, sync=sync, changed=changed)
+        replica = DiskReplica(content, self._disk, sync=sync, changed=changed)
         self._replicas.append(replica)
         return replica
 

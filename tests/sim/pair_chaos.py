@@ -28,6 +28,7 @@ from poolmember.standing import hand_over
 from sim.host import SimHost
 from sim.misfortunes import MISHAPS, Misfortune, Misfortunes
 from sim.pairs import pair, tell_to_lead
+from sim.register import Register
 from sim.world import ANSWER_SECONDS, World, is_refused, play
 
 NOT_NOW = (
@@ -124,7 +125,7 @@ class PairChaos(Misfortunes):
             return
         lost.cut_power()
         self._kept_off.add(lost.name)
-        heir = self._in_step(lost)
+        heir = self._in_step()
         if heir is not None and heir is not lost:
             if self.dice.random() < 0.3:
                 heir.cut_power()
@@ -165,25 +166,34 @@ class PairChaos(Misfortunes):
         hosts = self.world.hosts.values()
         return next((h for h in hosts if h.disk.store and h.disk.store.data is data), None)
 
-    def _in_step(self, lost: SimHost) -> SimHost | None:
+    def _in_step(self) -> SimHost | None:
         """The host that has everything that was acknowledged, by the chain's own record."""
         register = self.world.rules.registers[self._pool]
         state: State = register.state
         if state.revision in register.raw:
-            # The last commit of the store that was lost says who is in step with the next one.
             last = decode_delta(register.raw[state.revision])
-            if last.succession is not None and last.succession.heir != lost.uuid:
-                state = register.states.get(state.revision - 1, state)
+            if last.succession is not None:
+                # Whoever knows of a handover that has led to nothing yet, asks for more than one
+                # command. The host that was in step before may not know of it.
+                state = register.states[state.revision - 1]
         uuid: HostId | None = state.pool.in_step
         host = next((h for h in self.world.hosts.values() if h.uuid == uuid), None)
         replica = None if host is None or host.disk.replica is None else host.disk.replica.state
         if replica is None or register.states.get(replica.revision) != replica:
             # Nothing, or what is of no store yet: a person has made it go on.
             return None
+        if replica.revision > state.revision or self._waits_for_another(replica, register):
+            return None
         # Without a break since what it has: it may not have heard yet that it fell out of step, or
         # that it is to be in step again.
         since = range(replica.revision, state.revision + 1)
         return host if all(register.states[r].pool.in_step == uuid for r in since) else None
+
+    def _waits_for_another(self, replica: State, register: Register) -> bool:
+        """Whether all that a host knows is a handover that a third one may not have heard of."""
+        raw = register.raw.get(replica.revision)
+        succeeded = raw is not None and decode_delta(raw).succession is not None
+        return succeeded and replica.pool.was_in_step is not None
 
     async def _end(self) -> None:
         """A daemon is told to end, as by SIGTERM; it has not long."""

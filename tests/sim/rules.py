@@ -87,9 +87,10 @@ class Rules:
 
     def _goes_on(self, register: Register) -> None:
         """A pool's chain goes on in another store."""
-        assert register.parent is not None
-        pool = next(p for p, r in self.registers.items() if r is register.parent)
-        self.registers[pool] = register
+        pools = [p for p, r in self.registers.items() if r is register.parent]
+        self.expect(pools != [], f"{register.name} goes on from one that has another successor")
+        for pool in pools:
+            self.registers[pool] = register
 
     def committed(self, register: Register, before: State, delta: Delta) -> None:
         """A commit has been applied."""

@@ -186,7 +186,7 @@ class World:
         self.network.heal()
         self.network.losses = 0.0
         for host in self.hosts.values():
-            host.disk.full, host.disk.failed_syncs = False, 0
+            host.disk.full, host.disk.silent, host.disk.failed_syncs = False, False, 0
             host.clock.ahead = timedelta()
             host.power_on()
             host.thaw()
@@ -287,6 +287,15 @@ class World:
             answered = call.lost or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
             told = f"{at.name} has neither become master nor refused to"
             self.rules.expect(answered, f"{told} within {ANSWER_SECONDS:g} s")
+            raise error_from_rpc(error, endpoint=at.endpoint) from error
+
+    async def reset_master(self, at: SimHost, master: SimHost) -> None:
+        """A person tells a host where its master is."""
+        stub = agent_service_pb2_grpc.AgentServiceStub(self._connection(at.endpoint))
+        request = agent_pb.ResetMasterRequest(address=master.endpoint)
+        try:
+            await stub.ResetMaster(request, timeout=ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, endpoint=at.endpoint) from error
 
     async def cancel(self, pool: SimHost, task: Task) -> Task:

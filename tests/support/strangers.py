@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
+TURNS = 5
+
 Stranger = Callable[[str], AbstractAsyncContextManager[None]]
 """Listens at a `host:port` while its context lasts."""
 
@@ -35,9 +37,13 @@ async def _tcp(
         yield
     finally:
         server.close()
+        # A connection that was accepted a moment ago is known some turns of the loop later.
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         for writer in writers:
             writer.close()
-        await server.wait_closed()
+        # Before Python 3.12 the server itself does not wait for them.
+        await asyncio.gather(*(w.wait_closed() for w in writers), return_exceptions=True)
 
 
 def web_server(endpoint: str) -> AbstractAsyncContextManager[None]:

@@ -78,13 +78,52 @@ def test_nothing_is_missing_where_every_host_answers() -> None:
     assert (found.may_lack, found.to_be_off) == (False, ())
 
 
-def test_nothing_is_missing_where_the_master_has_handed_over() -> None:
-    # The host in step is then the one that has handed over, and does not answer any more.
+@pytest.mark.parametrize("host", [PHANTOM, IGNITE])
+def test_after_a_handover_the_former_master_counts(host: HostId) -> None:
+    # Phantom has handed over to ignite.
     state = pool(in_step=PHANTOM)
-    silent = [(state.host(uuid), None) for uuid in (PHANTOM, SPECTER)]
-    assert outlook(state, state.host(IGNITE), silent).may_lack
-    found = outlook(state, state.host(IGNITE), silent, heir=True)
-    assert (found.may_lack, found.in_step) == (False, "ignite")
+    others = [(h, None) for h in state.all(Host) if h.uuid != host]
+    found = outlook(state, state.host(host), others, succeeded=True)
+    assert (found.may_lack, found.in_step) == (host != PHANTOM, "phantom")
+
+
+@pytest.mark.parametrize("host", [PHANTOM, IGNITE])
+def test_after_a_handover_nobody_counts_without_the_one_that_was_in_step(host: HostId) -> None:
+    # Specter was in step before, and may not know of it.
+    state = pool(in_step=PHANTOM)
+    state = replace(state, tables=changed(state.tables, [was_in_step(state, SPECTER)]))
+    others = [h for h in state.all(Host) if h.uuid != host]
+    there = [(h, None if h.uuid == SPECTER else standing(state, h.uuid)) for h in others]
+    assert outlook(state, state.host(host), there, succeeded=True).may_lack
+    all_there = [(h, standing(state, h.uuid)) for h in others]
+    assert not outlook(state, state.host(host), all_there, succeeded=True).may_lack
+
+
+def was_in_step(state: State, uuid: HostId) -> Put:
+    return Put(replace(state.pool, was_in_step=uuid))
+
+
+def test_a_host_that_does_not_say_what_it_has_may_have_more() -> None:
+    state = pool(in_step=SPECTER)
+    starting = replace(standing(state, SPECTER), incarnation=None, revision=0)
+    found = seen(state, phantom=standing(state, PHANTOM), specter=starting)
+    assert found.may_lack
+    assert [p.name_label for p in found.may_have_more] == ["specter"]
+
+
+def test_a_host_that_has_the_store_leads_though_it_is_only_just_starting() -> None:
+    state = pool()
+    starting = replace(standing(state, PHANTOM), incarnation=None, revision=0, reaches_store=True)
+    assert refusal(state, phantom=starting).reason is Reason.QUORUM_LIVES
+
+
+def test_a_host_with_the_store_is_not_sent_to_the_one_in_step() -> None:
+    state = pool(in_step=IGNITE)
+    answers = [
+        (state.host(IGNITE), standing(state, IGNITE)),
+        (state.host(SPECTER), None),
+    ]
+    assert outlook(state, state.host(PHANTOM), answers, has_store=True).may_lack
 
 
 # -- who may not ----------------------------------------------------------------------------------

@@ -569,6 +569,7 @@ class Pool(_message.Message):
     FAILOVER_FIELD_NUMBER: _builtins.int
     IN_STEP_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
+    WAS_IN_STEP_FIELD_NUMBER: _builtins.int
     BACKUP_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
@@ -586,6 +587,10 @@ class Pool(_message.Message):
     """How many deltas and request ids are kept."""
     in_step: _builtins.str
     """Uuid of the host whose replica has every commit before it is acknowledged; absent if none has."""
+    was_in_step: _builtins.str
+    """Uuid of the host that was in step before the last handover, until it is known that it has heard
+    of that; absent once it is.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels without a value, in sorted order."""
@@ -626,11 +631,12 @@ class Pool(_message.Message):
         failover: Global___FailoverTimings | None = ...,
         in_step: _builtins.str | None = ...,
         lineage: _abc.Iterable[Global___Ancestor] | None = ...,
+        was_in_step: _builtins.str | None = ...,
         backup: Global___BackupSchedule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid", "was_in_step", b"was_in_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid", "was_in_step", b"was_in_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
@@ -648,6 +654,8 @@ class Pool(_message.Message):
     _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
     _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
     _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    _WhichOneofReturnType__was_in_step: _TypeAlias = _typing.Literal["was_in_step"]  # noqa: Y015
+    _WhichOneofArgType__was_in_step: _TypeAlias = _typing.Literal["_was_in_step", b"_was_in_step"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_sr) -> _WhichOneofReturnType__default_sr | None: ...
     @_typing.overload
@@ -664,6 +672,8 @@ class Pool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__was_in_step) -> _WhichOneofReturnType__was_in_step | None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
 
