@@ -29,6 +29,7 @@ from poolmanager.v1 import agent_service_pb2 as pb
 from poolmaster.layout import NONCE
 from poolmaster.store import urls
 from poolmaster.store.contract import StoreError
+from poolmember.backups import Backups, backup_functions
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.home import GrpcNetwork, Home, Network
 from poolmember.identity import Member, Membership, leads_always
@@ -51,6 +52,7 @@ class Agent:
         clock: Clock,
         network: Network | None = None,
         recoveries: Recoveries | None = None,
+        backups: Backups | None = None,
     ) -> None:
         self._home = home
         self._driver = driver
@@ -58,6 +60,7 @@ class Agent:
         self._clock = clock
         self._network = network or GrpcNetwork()
         self._recoveries = recoveries
+        self._backups = backups
         self.reserving = Reserving(home, self._network, clock)
         self.addresses = (Address(purpose=AddressPurpose.MANAGEMENT, endpoint=endpoint),)
 
@@ -77,6 +80,7 @@ class Agent:
             "ResetMaster": self._reset_master,
             "RecoverMembers": self._recover_members,
             **recovery_functions(self._recoveries, lambda: self._home.identity.name),
+            **backup_functions(self._backups),
         }
 
     # -- facts ------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ TIMINGS = tuple(
     f"failover.{name}_seconds" for name in ("heartbeat", "suspect", "vote", "confirm", "alive")
 )
 """How soon a silent master is replaced."""
-SETTINGS = ("default_sr", "host_limit", *TIMINGS)
+BACKUPS = ("backup.interval_minutes", "backup.keep", "backup.keep_daily")
+"""When hosts write backups of the metadata, and how many they keep."""
+SETTINGS = ("default_sr", "host_limit", *TIMINGS, *BACKUPS)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,7 +41,11 @@ async def set_(
         typer.Argument(
             metavar="KEY=VALUE",
             help=FORMS + ", default_sr=SR (empty for none), host_limit=NUMBER, and how soon a "
-            "silent master is replaced: " + ", ".join(f"{name}=NUMBER" for name in TIMINGS) + ".",
+            "silent master is replaced: "
+            + ", ".join(f"{name}=NUMBER" for name in TIMINGS)
+            + ", and when each host writes a backup of the metadata and how many it keeps: "
+            + ", ".join(f"{name}=NUMBER" for name in BACKUPS)
+            + ".",
         ),
     ],
     request_id: RequestId = None,
@@ -59,6 +65,13 @@ async def set_(
     }
     if timings:
         own["failover"] = timings
+    schedule = {
+        name.removeprefix("backup."): number(name, settings[name])
+        for name in BACKUPS
+        if name in settings
+    }
+    if schedule:
+        own["backup"] = schedule
     async with session.pool() as pool:
         done = await pool.set(request_id=request_id, **own, **parsed)
     tell_change(session, "pool", done)
