@@ -9,6 +9,8 @@ SEEDS       ?= 200
 FIRST       ?= 0
 MINUTES     ?= 2
 SEED        ?=
+HOSTS       ?= 3
+PLANTED     ?=
 
 BIN   := .venv/bin
 STAMP := .venv/.setup-done
@@ -51,9 +53,10 @@ test-etcd: $(STAMP) ## Tests with real etcd clusters (installs Debian's etcd-ser
 	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) -m etcd $(PYTEST_ARGS)
 
 .PHONY: chaos
-chaos: $(STAMP) ## A real pool on a real etcd under faults: MINUTES=10 SEED=42 make chaos
-	@scripts/install-etcd
-	@PYTHONPATH=tests $(BIN)/python -m chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+chaos: $(STAMP) ## A pool in a network lab under faults (needs root): make chaos MINUTES=10 HOSTS=5 SEED=42
+	@scripts/install-net-deps
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run --minutes $(MINUTES) --hosts $(HOSTS) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted $(PLANTED))
 
 .PHONY: test-net
 test-net: $(STAMP) ## Tests on a network that is cut, with hosts that vanish (needs root; installs Debian packages)

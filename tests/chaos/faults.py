@@ -2,15 +2,15 @@
 
 A fault is a context manager: entered, it does its harm and says in words what it did; left, the
 harm is over. A lane is a series of faults; lanes go on side by side, but whatever a lane harms is
-harmed by nobody else meanwhile. A new kind of harm, such as a network that is cut, is one more
-function in a lane, or a lane of its own.
+harmed by nobody else meanwhile. A new kind of harm is one more function in a lane, or a lane of its
+own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from dataclasses import field as attribute
@@ -18,8 +18,8 @@ from random import Random
 
 from poolclient import PoolClient, PoolClientError
 from poolcore.replica import Head
-from support.daemons import ProcessHost
-from support.etcd import EtcdCluster, EtcdMember
+from support.netlab.host import NetHost
+from support.netlab.lab import NetLab
 from support.shared_pool import SharedPool
 
 HELD_SECONDS = (0.1, 4.0)
@@ -32,32 +32,49 @@ CALM_SECONDS = (0.5, 4.0)
 class Field:
     """What faults happen to."""
 
+    lab: NetLab
     pool: SharedPool
-    etcd: EtcdCluster
     heads: Sequence[Head]
     """The values that the pool's register has had so far."""
     harmed: Mapping[str, asyncio.Lock] = attribute(
-        default_factory=lambda: {"daemons": asyncio.Lock(), "etcd": asyncio.Lock()}
+        default_factory=lambda: {what: asyncio.Lock() for what in ("daemons", "etcd", "network")}
     )
     """Held by the lane that harms it."""
+
+    @property
+    def hosts(self) -> Sequence[NetHost]:
+        """All of them."""
+        return self.lab.hosts
+
+    def victim(self, chance: Random) -> NetHost:
+        """A host, every other time the master."""
+        other = chance.choice(self.hosts)
+        if chance.random() < 0.5:
+            return other
+        return self.lab.known(self.pool.master_in(self.heads[-1]))
+
+    def some(self, chance: Random, *, least: int = 1) -> Sequence[NetHost]:
+        """At least so many hosts, in any order; most often few."""
+        sizes = range(least, len(self.hosts) + 1)
+        (size,) = chance.choices(sizes, [1 / (1 + size - least) for size in sizes])
+        return chance.sample(self.hosts, size)
 
 
 Fault = Callable[[Field, Random], AbstractAsyncContextManager[str]]
 
 
-def _victim(field: Field, chance: Random) -> ProcessHost:
-    """A host, every other time the master."""
-    other = chance.choice(field.pool.hosts)
-    if chance.random() < 0.5:
-        return other
-    return field.pool.master_in(field.heads[-1])
+def _names(hosts: Iterable[NetHost]) -> str:
+    return " and ".join(host.name for host in hosts)
+
+
+# -- daemons --------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def daemon_killed(field: Field, chance: Random) -> AsyncIterator[str]:
     """A daemon dies."""
-    host = _victim(field, chance)
-    await host.kill()
+    host = field.victim(chance)
+    await host.kill_daemon()
     yield f"the daemon of {host.name} is killed"
     await host.start()
 
@@ -65,9 +82,9 @@ async def daemon_killed(field: Field, chance: Random) -> AsyncIterator[str]:
 @asynccontextmanager
 async def daemons_killed(field: Field, chance: Random) -> AsyncIterator[str]:
     """All daemons but one die at once."""
-    survivor = chance.choice(field.pool.hosts)
-    dying = field.pool.others(survivor)
-    await asyncio.gather(*(host.kill() for host in dying))
+    survivor = chance.choice(field.hosts)
+    dying = field.lab.others(survivor)
+    await asyncio.gather(*(host.kill_daemon() for host in dying))
     yield f"all daemons but that of {survivor.name} are killed"
     await asyncio.gather(*(host.start() for host in dying))
 
@@ -75,7 +92,7 @@ async def daemons_killed(field: Field, chance: Random) -> AsyncIterator[str]:
 @asynccontextmanager
 async def daemon_ended(field: Field, chance: Random) -> AsyncIterator[str]:
     """A daemon is told to end, as for an update."""
-    host = _victim(field, chance)
+    host = field.victim(chance)
     await host.stop()
     yield f"the daemon of {host.name} is ended"
     await host.start()
@@ -84,8 +101,8 @@ async def daemon_ended(field: Field, chance: Random) -> AsyncIterator[str]:
 @asynccontextmanager
 async def daemon_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
     """A daemon stands still."""
-    host = _victim(field, chance)
-    await field.pool.freeze(host)
+    host = field.victim(chance)
+    host.signal(signal.SIGSTOP)
     yield f"the daemon of {host.name} is frozen"
     host.signal(signal.SIGCONT)
 
@@ -93,7 +110,7 @@ async def daemon_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
 @asynccontextmanager
 async def master_designated(field: Field, chance: Random) -> AsyncIterator[str]:
     """A person designates a host; how that ends depends on what else happens."""
-    host = chance.choice(field.pool.hosts)
+    host = chance.choice(field.hosts)
     try:
         async with PoolClient.connect(*field.pool.endpoints) as client:
             await (await client.designate_master(host.name))
@@ -103,58 +120,140 @@ async def master_designated(field: Field, chance: Random) -> AsyncIterator[str]:
         yield f"{host.name} is designated"
 
 
-def _members(field: Field, chance: Random, *, lost: int) -> Sequence[EtcdMember]:
-    return chance.sample(field.etcd.members, lost)
-
-
-async def _back(field: Field, members: Sequence[EtcdMember]) -> None:
-    for member in members:
-        member.start()
-    for member in members:
-        await field.etcd.until_answers(member)
+# -- etcd -----------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def leader_killed(field: Field, _chance: Random) -> AsyncIterator[str]:
     """The leader of etcd dies."""
-    leader = await field.etcd.leader()
-    leader.kill()
-    yield f"etcd's leader {leader.name} is killed"
-    await _back(field, [leader])
+    leader = await field.lab.etcd_leader()
+    leader.kill_etcd()
+    yield f"etcd's leader on {leader.name} is killed"
+    leader.start_etcd()
 
 
 @asynccontextmanager
 async def members_killed(field: Field, chance: Random) -> AsyncIterator[str]:
-    """One or two members of etcd die; with two, there is no quorum."""
-    members = _members(field, chance, lost=chance.choice([1, 1, 2]))
-    for member in members:
-        member.kill()
-    yield f"etcd's {' and '.join(m.name for m in members)} are killed"
-    await _back(field, members)
+    """Some members of etcd die, and perhaps the quorum with them."""
+    hosts = field.some(chance)
+    for host in hosts:
+        host.kill_etcd()
+    yield f"etcd on {_names(hosts)} is killed"
+    for host in hosts:
+        host.start_etcd()
 
 
 @asynccontextmanager
 async def members_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
-    """One, two or all members of etcd stand still."""
-    members = _members(field, chance, lost=chance.choice([1, 1, 2, 3]))
-    for member in members:
-        member.freeze()
-    yield f"etcd's {' and '.join(m.name for m in members)} are frozen"
-    for member in members:
-        member.thaw()
-    await asyncio.gather(*map(field.etcd.until_answers, members))
+    """Some members of etcd stand still."""
+    hosts = field.some(chance)
+    for host in hosts:
+        host.signal_etcd(signal.SIGSTOP)
+    yield f"etcd on {_names(hosts)} is frozen"
+    for host in hosts:
+        host.signal_etcd(signal.SIGCONT)
+
+
+# -- hosts with everything on them ----------------------------------------------------------------
 
 
 @asynccontextmanager
-async def machine_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
-    """A machine on which a daemon and a member of etcd run stands still; so does its time."""
-    host, member = _victim(field, chance), chance.choice(field.etcd.members)
-    member.freeze()
-    await field.pool.freeze(host)
-    yield f"the daemon of {host.name} and etcd's {member.name} are frozen"
-    host.signal(signal.SIGCONT)
-    member.thaw()
-    await field.etcd.until_answers(member)
+async def host_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
+    """A host stands still."""
+    host = field.victim(chance)
+    await host.freeze()
+    yield f"{host.name} is frozen"
+    host.thaw()
+
+
+@asynccontextmanager
+async def hosts_killed(field: Field, chance: Random) -> AsyncIterator[str]:
+    """Some or all hosts lose their power, and start in any order."""
+    hosts = field.some(chance)
+    await asyncio.gather(*(host.kill() for host in hosts))
+    yield f"{_names(hosts)} lost power"
+    await asyncio.gather(*(host.start() for host in chance.sample(hosts, len(hosts))))
+
+
+@asynccontextmanager
+async def disk_filled(field: Field, chance: Random) -> AsyncIterator[str]:
+    """A host's disk is full; its etcd may end of that."""
+    host = field.victim(chance)
+    host.fill_disk()
+    yield f"the disk of {host.name} is full"
+    host.free_disk()
+    host.start_etcd()
+
+
+# -- the network ----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def host_isolated(field: Field, chance: Random) -> AsyncIterator[str]:
+    """A host hears and is heard by clients only."""
+    host = field.victim(chance)
+    field.lab.isolate(host)
+    yield f"{host.name} is cut off from the other hosts"
+    field.lab.heal()
+
+
+@asynccontextmanager
+async def hosts_parted(field: Field, chance: Random) -> AsyncIterator[str]:
+    """Two groups of hosts do not hear each other."""
+    hosts = chance.sample(field.hosts, chance.randrange(1, len(field.hosts)))
+    field.lab.isolate(*hosts)
+    yield f"{_names(hosts)} and {_names(field.lab.others(*hosts))} are cut off from each other"
+    field.lab.heal()
+
+
+@asynccontextmanager
+async def all_parted(field: Field, _chance: Random) -> AsyncIterator[str]:
+    """No host hears another one."""
+    for host in field.hosts:
+        field.lab.isolate(host)
+    yield "no host hears another one"
+    field.lab.heal()
+
+
+@asynccontextmanager
+async def link_cut(field: Field, chance: Random) -> AsyncIterator[str]:
+    """Two hosts do not hear each other; others hear both."""
+    one, other = chance.sample(field.hosts, 2)
+    field.lab.cut(one, other)
+    yield f"{one.name} and {other.name} are cut off from each other"
+    field.lab.heal()
+
+
+@asynccontextmanager
+async def host_deaf(field: Field, chance: Random) -> AsyncIterator[str]:
+    """A host hears no other one, and is heard."""
+    host = field.victim(chance)
+    for other in field.lab.others(host):
+        field.lab.cut_one_way(other, host)
+    yield f"{host.name} hears no other host"
+    field.lab.heal()
+
+
+@asynccontextmanager
+async def host_mute(field: Field, chance: Random) -> AsyncIterator[str]:
+    """A host is heard by no other one, and hears them."""
+    host = field.victim(chance)
+    for other in field.lab.others(host):
+        field.lab.cut_one_way(host, other)
+    yield f"{host.name} is heard by no other host"
+    field.lab.heal()
+
+
+@asynccontextmanager
+async def cable_pulled(field: Field, chance: Random) -> AsyncIterator[str]:
+    """Not even clients reach a host."""
+    host = field.victim(chance)
+    field.lab.link_down(host)
+    yield f"the cable of {host.name} is pulled"
+    field.lab.link_up(host)
+
+
+# -- all of them ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -171,7 +270,11 @@ LANES = (
         frozenset({"daemons"}),
     ),
     Lane((leader_killed, members_killed, members_frozen), frozenset({"etcd"})),
-    Lane((machine_frozen,), frozenset({"daemons", "etcd"})),
+    Lane((host_frozen, hosts_killed, disk_filled), frozenset({"daemons", "etcd"})),
+    Lane(
+        (host_isolated, hosts_parted, all_parted, link_cut, host_deaf, host_mute, cable_pulled),
+        frozenset({"network"}),
+    ),
 )
 
 

@@ -1,7 +1,9 @@
-"""A pool of three daemons on three members of etcd, used by clients while faults happen to both.
+"""A pool in a network lab, used by clients while faults happen to its hosts and its network.
 
     make chaos MINUTES=10              with faults by chance; prints the seed
     make chaos MINUTES=10 SEED=42      with the same faults again
+    make chaos MINUTES=10 HOSTS=5      with five hosts instead of three
+    make chaos PLANTED=sent-again      with a bug (`chaos.planted`): it is a success to find it
 
 The same seed chooses the same faults and calls, not the same moments: processes are scheduled by
 the machine. A run that finds something prints the seed and what is wrong, and keeps the history,
@@ -33,18 +35,21 @@ from chaos.verdict import findings, of_answers
 from poolcore.errors import Reason
 from poolcore.replica import Head
 from poolmaster.store.contract import StoreUnavailable
-from support.daemons import Loopback, running_cluster
-from support.etcd import EtcdCluster
 from support.history import History, load, save
-from support.shared_pool import NAMES, SharedPool, shared_pool
+from support.lab_network import LabUnavailable
+from support.netlab.lab import NetLab, running_lab
+from support.shared_pool import SharedPool
 from support.watching import WATCH_SECONDS, Watcher, watcher
 from support.wholeness import same_replicas
 
 CLIENTS = 8
-LOOPBACK_NET = 250
-"""Behind those that the processes of the integration tests have."""
+DISK_MIB = 1_024
+"""Of each host: etcd keeps a log of what it was told."""
 READ_ON_SECONDS = 2.0
 """How often what was committed is read: the pool keeps 10,000 commits."""
+PLANTED = ("head-not-compared", "answered-before-commit", "read-from-one-member", "sent-again")
+EXIT_OF_PLANTED = {0: 1, 1: 0}
+"""With a bug, to find nothing is the failure."""
 SHOWN = 10
 """How many findings are printed; the others are in the folder."""
 
@@ -56,32 +61,44 @@ class Run:
     seed: int
     seconds: float
     folder: Path
+    hosts: int
+    """How many."""
+    planted: str = ""
+    """The bug that the daemons have."""
     history: History = field(default_factory=History)
     heads: list[Head] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
     async def play(self) -> None:
         """Faults and clients side by side, then peace, then the verdict."""
-        etcd = EtcdCluster(_made(self.folder / "etcd"), size=3)
-        loopback = Loopback(net=LOOPBACK_NET)
         async with AsyncExitStack() as stack:
-            stack.callback(etcd.kill)
-            await etcd.start()
-            hosts = _made(self.folder / "hosts")
-            cluster = await stack.enter_async_context(running_cluster(hosts, loopback))
-            url = f"etcd:{','.join(etcd.addresses)}"
-            pool = await stack.enter_async_context(shared_pool(cluster, self.folder, url=url))
+            running = running_lab(self.folder, size=self.hosts, disk_mib=DISK_MIB)
+            lab = await stack.enter_async_context(running)
+            stack.push_async_callback(self._kept, lab)
+            if self.planted:
+                for host in lab.hosts:
+                    host.command = (sys.executable, "-m", "chaos.planted", self.planted)
+            pool = await stack.enter_async_context(lab.pool())
             known = [pool.endpoints, *((endpoint,) for endpoint in pool.endpoints)]
             watchers = [await stack.enter_async_context(watcher(pool, *k)) for k in known]
             async with asyncio.TaskGroup() as tasks:
                 following = tasks.create_task(self._follow(pool))
                 reading = tasks.create_task(_read_on(pool))
-                clients = Clients(self.history, pool.endpoints, NAMES)
-                await self._strike(Field(pool, etcd, self.heads), clients)
+                names = [host.name for host in lab.hosts]
+                clients = Clients(self.history, pool.endpoints, names)
+                await self._strike(Field(lab, pool, self.heads), clients)
                 reading.cancel()
                 await self._settle(pool, watchers)
                 following.cancel()
             self._judge(pool, clients, watchers)
+
+    async def _kept(self, lab: NetLab) -> None:
+        """Save what is on the hosts' disks, which end with the lab, if it may tell something."""
+        if self.findings or sys.exc_info()[0] is not None:
+            await asyncio.gather(*(host.kill() for host in lab.hosts))
+            for host in lab.hosts:
+                left_out = shutil.ignore_patterns("filler", "*.sock")
+                shutil.copytree(host.disk, self.folder / f"{host.name}.disk", ignore=left_out)
 
     async def _follow(self, pool: SharedPool) -> None:
         async for head in pool.chain.heads():
@@ -142,11 +159,6 @@ def _counted(counter: Mapping[Any, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counter.items())) or "none"
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 async def _read_on(pool: SharedPool) -> None:
     while True:
         try:
@@ -156,31 +168,34 @@ async def _read_on(pool: SharedPool) -> None:
         await asyncio.sleep(READ_ON_SECONDS)
 
 
-def play(seed: int, minutes: float) -> int:
+def play(run: Run) -> int:
     """One run; the exit code."""
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    print(f"seed {seed}, {minutes:g} min, in {folder}", flush=True)
-    run = Run(seed, 60.0 * minutes, folder)
+    print(f"seed {run.seed}, {run.hosts} hosts, {run.seconds:g} s, in {run.folder}", flush=True)
     # What was started is ended whoever ends this; Python sees to it for SIGINT only.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(run.play())
     except KeyboardInterrupt:
-        shutil.rmtree(folder)
+        shutil.rmtree(run.folder)
         print("told to end: nothing is known of this run")
         return 130
+    except LabUnavailable as reason:
+        shutil.rmtree(run.folder)
+        print(f"no network lab can be made here: {reason}", file=sys.stderr)
+        return 2
     except Exception:  # whatever it is, it is what this run has found
         run.findings.append(traceback.format_exc())
         run.findings += of_answers(run.history.operations)
     if not run.findings:
-        shutil.rmtree(folder)
+        shutil.rmtree(run.folder)
         print("nothing found")
         return 0
-    save(run.history.operations, folder / "history.jsonl")
-    (folder / "findings").write_text("\n\n".join(run.findings) + "\n")
+    save(run.history.operations, run.folder / "history.jsonl")
+    (run.folder / "findings").write_text("\n\n".join(run.findings) + "\n")
     print("\n\n".join(["", *run.findings[:SHOWN]]), end="\n\n")
-    print(f"{len(run.findings)} findings; history, findings and logs are kept in {folder}")
-    print(f"the same faults again: make chaos MINUTES={minutes:g} SEED={seed}")
+    print(f"{len(run.findings)} findings; history, findings and logs are kept in {run.folder}")
+    again = f"MINUTES={run.seconds / 60:g} HOSTS={run.hosts} SEED={run.seed}"
+    print(f"the same faults again: make chaos {again}")
     return 1
 
 
@@ -195,13 +210,17 @@ def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=2.0, help="how long faults happen")
+    parser.add_argument("--hosts", type=int, choices=(3, 5), default=3, help="how many hosts")
     parser.add_argument("--seed", type=int, help="of the faults; by chance if none is given")
+    parser.add_argument("--planted", choices=PLANTED, default="", help="a bug that is to be found")
     parser.add_argument("--history", type=Path, help="look at this kept history, and do no more")
     options = parser.parse_args()
     if options.history is not None:
         return look_again(options.history)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-    return play(seed, options.minutes)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    found = play(Run(seed, 60.0 * options.minutes, folder, options.hosts, options.planted))
+    return found if not options.planted else EXIT_OF_PLANTED.get(found, found)
 
 
 if __name__ == "__main__":

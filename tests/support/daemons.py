@@ -194,6 +194,8 @@ class ProcessHost(Host):
         super().__init__(name, endpoint, folder, sim=sim, options=options)
         self.inside: tuple[str, ...] = ()
         """A command that runs the daemon, such as `unshare`, in its own process."""
+        self.command: tuple[str, ...] = (POOLMEMBER,)
+        """The daemon itself; another one may have a bug planted."""
         self._log_file = folder / "log"
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -213,7 +215,7 @@ class ProcessHost(Host):
         flags = [f"--{key.replace('_', '-')}={value}" for key, value in self.flags().items()]
         with self._log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.inside, POOLMEMBER, "run", *flags, *self.options,
+                *self.inside, *self.command, "run", *flags, *self.options,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 env=os.environ | {"NOTIFY_SOCKET": self.manager.address},
             )  # fmt: skip

@@ -15,7 +15,7 @@ from support.lab_network import ip, run
 from support.service_manager import ServiceManager
 
 DISK_MIB = 320
-"""etcd alone takes 128 MiB from the start: it has the space for its log beforehand."""
+"""Enough for a test; etcd alone takes 128 MiB from the start, the space for its log."""
 
 _RULES = """
 table ip faults {
@@ -34,10 +34,18 @@ class NetHost(ProcessHost):
     """A host: `start` and `kill` are of all that is on it, `signal` and `stop` of its daemon."""
 
     def __init__(
-        self, name: str, address: str, folder: Path, *, etcd: EtcdMember, options: tuple[str, ...]
+        self,
+        name: str,
+        address: str,
+        folder: Path,
+        *,
+        etcd: EtcdMember,
+        options: tuple[str, ...],
+        disk_mib: int = DISK_MIB,
     ) -> None:
         super().__init__(name, f"{address}:7443", folder, sim="", options=options)
         self.address = address
+        self._disk_mib = disk_mib
         self.etcd = etcd
         self.disk = folder / "disk"
         """A file system in memory that can be filled; it keeps its content when all is killed."""
@@ -55,7 +63,7 @@ class NetHost(ProcessHost):
         ip("netns", "add", self.name)
         self._nft("-f", "-", given=_RULES)
         self.disk.mkdir()
-        run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(self.disk))
+        run("mount", "-t", "tmpfs", "-o", f"size={self._disk_mib}m", "tmpfs", str(self.disk))
         self._etcd_folder.mkdir()
 
     def remove(self) -> None:
@@ -78,6 +86,18 @@ class NetHost(ProcessHost):
                 stderr=log,
                 env={k: v for k, v in os.environ.items() if not k.startswith("ETCD_")},
             )
+
+    def signal_etcd(self, number: signal.Signals) -> None:
+        """Send etcd alone a signal, if it runs."""
+        if self.etcd_runs:
+            assert self._etcd is not None
+            self._etcd.send_signal(number)
+
+    def kill_etcd(self) -> None:
+        """End etcd alone, if it runs, frozen or not."""
+        self.signal_etcd(signal.SIGKILL)
+        if self._etcd is not None:
+            self._etcd.wait()
 
     @property
     def etcd_runs(self) -> bool:
@@ -106,6 +126,10 @@ class NetHost(ProcessHost):
         return found
 
     # -- what happens to it -----------------------------------------------------------------------
+
+    async def kill_daemon(self) -> None:
+        """End the daemon alone."""
+        await super().kill()
 
     async def freeze(self) -> None:
         """Stop everything on it; nobody is told, and its kernel goes on taking connections."""

@@ -26,7 +26,7 @@ from support.daemons import ProcessHost
 from support.etcd import leading
 from support.lab_network import Switch
 from support.netlab import own_namespaces
-from support.netlab.host import NetHost
+from support.netlab.host import DISK_MIB, NetHost
 from support.shared_pool import SharedPool, pool_of
 
 NAMES = ("phantom", "ignite", "specter", "revenant", "wraith")
@@ -45,7 +45,7 @@ done
 class NetLab:
     """`size` hosts that are wired up and switched off; see `running_lab`."""
 
-    def __init__(self, folder: Path, *, size: int) -> None:
+    def __init__(self, folder: Path, *, size: int, disk_mib: int = DISK_MIB) -> None:
         names = NAMES[:size]
         addresses = {name: f"10.7.0.{number}" for number, name in enumerate(names, start=1)}
         peers = tuple((name, f"{address}:2380") for name, address in addresses.items())
@@ -65,6 +65,7 @@ class NetLab:
                     joins=False,
                 ),
                 options=("--insecure",) if nth else ("--insecure", f"--store={self.store_url}"),
+                disk_mib=disk_mib,
             )
             for nth, (name, address) in enumerate(addresses.items())
         )
@@ -156,13 +157,15 @@ class NetLab:
 
 
 @asynccontextmanager
-async def running_lab(folder: Path, *, size: int = 3) -> AsyncIterator[NetLab]:
+async def running_lab(
+    folder: Path, *, size: int = 3, disk_mib: int = DISK_MIB
+) -> AsyncIterator[NetLab]:
     """A lab whose hosts are switched off; whatever is in it ends with the block.
 
     `LabUnavailable` where there can be none. From the first one on the process is in namespaces
     of its own.
     """
     own_namespaces.enter()
-    lab = NetLab(folder, size=size)
+    lab = NetLab(folder, size=size, disk_mib=disk_mib)
     async with lab.wired():
         yield lab
