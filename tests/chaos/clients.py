@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 
+import grpc
+
 from poolclient import LockHeld, LockLost, OutcomeUnknown, PoolClient, PoolClientError
 from poolcore.errors import Reason
 from poolcore.model import Lock
 from poolcore.requests import request_id
+from poolcore.wire.channels import open_channel
+from poolcore.wire.status import error_from_rpc
+from poolmanager.v1 import host_service_pb2, host_service_pb2_grpc, patch_pb2
 from support.history import Call, History, Kind
 from support.timeline import entry_key, lock_key
 
@@ -28,6 +33,13 @@ PATIENCE_SECONDS = 20.0
 """Of a call of a client that waits for its host: longer than any fault."""
 PAUSE_SECONDS = 0.02
 """Of each client between two calls."""
+MAY_BE_MADE = {
+    Reason.OUTCOME_UNKNOWN,
+    Reason.DEADLINE_PASSED,
+    Reason.NO_HOST_ANSWERS,
+    Reason.INTERNAL_ERROR,
+}
+"""What a call without the client library may end with although it was made, or is made later."""
 CONNECTED_CALLS = 200
 """How many calls a client makes, at most, before it connects to other hosts."""
 
@@ -63,6 +75,32 @@ class Clients:
             except PoolClientError as error:
                 self.refusals[error.reason] += 1
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    async def write_plainly(self, name: str, chance: Random) -> None:
+        """A script without this project's library and without request ids, until the end.
+
+        Nobody can repeat such a write without knowing what became of it, so each refusal is told.
+        """
+        for number in count():
+            if self.over:
+                return
+            address, host = chance.choice(self.addresses), chance.choice(self.hosts)
+            entry, mark = f"register{chance.randrange(ENTRIES)}", f"{name} {number}"
+            call = self.history.begin(name, entry_key(host, entry), Kind.WRITE, mark)
+            patch = patch_pb2.MetadataPatch(set_other_config={entry: mark})
+            request = host_service_pb2.UpdateHostRequest(host=host, patch=patch)
+            async with open_channel(address) as channel:
+                stub = host_service_pb2_grpc.HostServiceStub(channel)
+                try:
+                    done = await stub.UpdateHost(request, timeout=chance.uniform(*TIMEOUT_SECONDS))
+                except grpc.aio.AioRpcError as error:
+                    reason = error_from_rpc(error).reason
+                    self.refusals[reason] += 1
+                    if reason not in MAY_BE_MADE:
+                        call.failed()
+                else:
+                    call.ok(revision=done.revision)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def run(self, name: str, chance: Random) -> None:
         """One client, until the end: with hosts of its choice for a while, then with others."""

@@ -43,6 +43,8 @@ from support.watching import WATCH_SECONDS, Watcher, watcher
 from support.wholeness import same_replicas
 
 CLIENTS = 8
+SCRIPTS = 4
+"""Of clients that write without the client library."""
 DISK_MIB = 1_024
 """Of each host: etcd keeps a log of what it was told."""
 READ_ON_SECONDS = 2.0
@@ -113,6 +115,8 @@ class Run:
             for host in field.pool.hosts:
                 name, own = f"client of {host.name}", Random(chance.random())
                 tasks.create_task(clients.read_at(host.endpoint, name, own))
+            for number in range(SCRIPTS):
+                tasks.create_task(clients.write_plainly(f"script{number}", Random(chance.random())))
             striking = [
                 tasks.create_task(strike(lane, field, Random(chance.random()), self._tell))
                 for lane in LANES
