@@ -10,8 +10,10 @@ from bench.commits import VMS, library_writes
 from bench.failover import BETWEEN_SECONDS, designations, kill, start, trials
 from bench.figures import Aim, Section, Spread, Table, milliseconds, per_second
 from bench.loads import Load, closed
+from bench.processes import memory_bytes
 from bench.progress import tell
 from bench.references import bare_etcd, echo
+from bench.scale import vms
 from poolclient import PoolClient
 from support.daemons import Loopback, running_cluster
 from support.etcd import EtcdCluster
@@ -22,12 +24,16 @@ ROUNDS = 3
 SECONDS = 2.0
 KILLS = 50
 DESIGNATIONS = 100
+VMS_OF_A_LARGE_POOL = 10_000
+KILLS_WITH_VMS = 5
 AIM_WRITES_PER_SECOND = 4_000
 AIM_SHARE_OF_ETCD = 0.5
 AIM_ONE_WRITER = 2.5
 AIM_READS_PER_SECOND = 5_000
 AIM_KILL_P50_SECONDS, AIM_KILL_LONGEST_SECONDS = 0.5, 1.0
 AIM_PAUSE_SECONDS = 0.2
+AIM_LARGE_SECONDS = 1.0
+AIM_LARGE_BYTES = 300e6
 
 METHOD = f"""\
 Three daemons with simulated hypervisors on a cluster of three etcd, all on this machine's loopback
@@ -37,7 +43,8 @@ new key, over one connection with gRPC's Python library, at the same cluster in 
 *Fresh reads*: `pool.hosts.read(...)` at the master, each confirmed by etcd that it is the newest;
 *empty calls*: a gRPC server in Python that does nothing, over one connection. Medians of {ROUNDS}
 rounds of {SECONDS:g} s. *Killed* and *Designated* are measured as in the part on failover, at least
-{BETWEEN_SECONDS:g} s apart."""
+{BETWEEN_SECONDS:g} s apart; *with VMs*: in a second pool, with {VMS_OF_A_LARGE_POOL:,} VMs, whose
+daemons' memory is measured afterwards, the largest counts."""
 
 
 @asynccontextmanager
@@ -68,7 +75,12 @@ async def on_etcd(folder: Path) -> Section:
         tell(f"etcd: killed, {killed}")
         designated = await designations(pool, DESIGNATIONS)
         tell(f"etcd: designated, {designated}")
-    return _section(loads, killed, designated)
+    (folder / "large").mkdir()
+    async with pool_on_etcd(folder / "large", 7, sim=vms(VMS_OF_A_LARGE_POOL)) as (pool, _):
+        large = await trials(pool, KILLS_WITH_VMS, kill, start)
+        memory = max(memory_bytes(host.process.pid)[1] for host in pool.hosts)
+        tell(f"etcd: killed with {VMS_OF_A_LARGE_POOL:,} VMs, {large}")
+    return _section(loads, killed, designated, large, memory)
 
 
 async def _loads(pool: SharedPool, etcd: EtcdCluster) -> dict[tuple[str, int], Load]:
@@ -99,7 +111,13 @@ async def _loads(pool: SharedPool, etcd: EtcdCluster) -> dict[tuple[str, int], L
     return {key: Load.median(rounds) for key, rounds in found.items()}
 
 
-def _section(loads: dict[tuple[str, int], Load], killed: Spread, designated: Spread) -> Section:
+def _section(
+    loads: dict[tuple[str, int], Load],
+    killed: Spread,
+    designated: Spread,
+    large: Spread,
+    memory: int,
+) -> Section:
     many, bare = loads["Client library", MANY], loads["Bare etcd", MANY]
     one, bare_one = loads["Client library", 1].latency, loads["Bare etcd", 1].latency
     reads = loads["Fresh reads", MANY]
@@ -111,6 +129,7 @@ def _section(loads: dict[tuple[str, int], Load], killed: Spread, designated: Spr
         (what, str(number), *spread.extremes())
         for what, number, spread in (
             ("Killed", KILLS, killed),
+            ("Killed, with VMs", KILLS_WITH_VMS, large),
             ("Designated", DESIGNATIONS, designated),
         )
     )
@@ -139,5 +158,10 @@ def _section(loads: dict[tuple[str, int], Load], killed: Spread, designated: Spr
             Aim("On etcd: pause of writes in a designation under load, longest",
                 f"≤ {milliseconds(AIM_PAUSE_SECONDS)}",
                 milliseconds(designated.longest), designated.longest <= AIM_PAUSE_SECONDS),
+            Aim(f"On etcd: kill with {VMS_OF_A_LARGE_POOL:,} VMs, p50 above that with few",
+                f"≤ {milliseconds(AIM_LARGE_SECONDS)}", milliseconds(large.p50 - killed.p50),
+                large.p50 - killed.p50 <= AIM_LARGE_SECONDS),
+            Aim(f"On etcd: memory of a daemon with {VMS_OF_A_LARGE_POOL:,} VMs, at most",
+                "≤ 300 MB", f"{memory / 1e6:.0f} MB", memory <= AIM_LARGE_BYTES),
         ],
     )  # fmt: skip

@@ -58,7 +58,7 @@ async def bare_etcd(address: str, writers: int, seconds: float) -> Load:
             request_serializer=TXN.request.SerializeToString,
             response_deserializer=TXN.response.FromString,
         )
-        numbers = count()
+        numbers = count(time.monotonic_ns())  # none that an earlier round has had
 
         async def transact(writer: int) -> None:
             key = f"bench/{writer}/{next(numbers)}".encode()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.commits import commits
 from bench.failover import failover
-from bench.feeding import feeding
+from bench.feeding import feeding, feeding_on_etcd
 from bench.figures import Section
 from bench.host_loss import host_loss
 from bench.joining import joining
@@ -35,6 +35,7 @@ PARTS: dict[str, Callable[[Path], Awaitable[Section]]] = {
     "two-hosts": two_hosts,
     "scale": scale,
     "etcd": on_etcd,
+    "etcd-feeding": feeding_on_etcd,
     "host-loss": host_loss,
 }
 REPORT = Path(__file__).parents[2] / "docs" / "benchmarks.md"

@@ -8,7 +8,7 @@ Two kinds of registers: an entry of a host's `other_config`, whose key is `HOST/
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from poolcore.model import Host, Kind, Lock
@@ -57,9 +57,9 @@ class Timeline:
         found = bisect_right(self._revisions.get(key, ()), revision)
         return self._values[key][found - 1] if found else None
 
-    def became(self, key: str) -> Sequence[Value]:
-        """What a register has been, one after the other; in the beginning it is nothing."""
-        return self._values.get(key, ())
+    def made(self, key: str) -> Sequence[tuple[Value, int]]:
+        """What a register has become, and at which revision; in the beginning it is nothing."""
+        return list(zip(self._values.get(key, ()), self._revisions.get(key, ()), strict=True))
 
 
 def findings(operations: Iterable[Operation], timeline: Timeline) -> list[str]:
@@ -74,15 +74,25 @@ def findings(operations: Iterable[Operation], timeline: Timeline) -> list[str]:
 
 
 def _of_writes(told: Sequence[Operation], timeline: Timeline) -> Iterator[str]:
-    """An acknowledged write is made once, one of unknown outcome at most once, no other at all."""
-    made = Counter((key, value) for key in {o.key for o in told} for value in timeline.became(key))
+    """An acknowledged write is made once, one of unknown outcome at most once, no other at all.
+
+    One that is made a second time while its value is there still changes nothing; but then the
+    answer speaks of another revision than the first.
+    """
+    made: dict[tuple[str, Value], list[int]] = defaultdict(list)
+    for key in {operation.key for operation in told}:
+        for value, revision in timeline.made(key):
+            made[key, value].append(revision)
     for operation in told:
         if not operation.is_write or operation.value is None:
             continue
-        times = made[operation.key, operation.value]
+        revisions = made[operation.key, operation.value]
+        times = len(revisions)
         match operation.outcome:
             case Outcome.OK if times != 1:
                 yield f"acknowledged, and made {times} times:\n  {operation}"
+            case Outcome.OK if operation.revision not in {None, *revisions}:
+                yield f"made at revision {revisions[0]} already:\n  {operation}"
             case Outcome.FAILED if times:
                 yield f"refused, and made:\n  {operation}"
             case Outcome.UNKNOWN if times > 1:

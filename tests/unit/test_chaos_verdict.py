@@ -100,6 +100,11 @@ def test_an_acknowledged_write_that_is_not_in_the_chain() -> None:
     assert lost.startswith("acknowledged, and made 0 times")
 
 
+def test_a_write_that_was_made_twice_with_nothing_in_between() -> None:
+    (repeated,) = of([wrote("1", 4, 3)])
+    assert repeated.startswith("made at revision 2 already")
+
+
 def test_a_write_that_was_made_twice_with_another_in_between() -> None:
     again = Timeline([*CHAIN, commit(7, entry("1"))])
     (repeated,) = timeline.findings([wrote("1", 4, 2)], again)
