@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from poolclient import PoolClient
 from poolcore.errors import PoolError, Reason
 from poolmaster.store.etcd.cluster import CALL_SECONDS
 from support.certificates import Authority
@@ -21,6 +22,8 @@ from support.wholeness import same_replicas
 pytestmark = pytest.mark.etcd
 
 CLIENTS = 16
+MANY = 2_000
+MANY_VMS = f'[[vm]]\nname = "vm"\ncount = {MANY}\n[[vm.disk]]\n[[vm.nic]]\n'
 
 
 @pytest.fixture
@@ -108,6 +111,19 @@ async def test_a_host_that_starts_while_etcd_is_down_answers_from_its_replica_me
         for other in pool.hosts[:2]:
             await other.start()
         await pool.attached(await pool.one_master())
+
+
+async def test_a_host_with_more_than_etcd_takes_at_once_founds_its_pool(
+    cluster: Cluster, etcd: EtcdCluster
+) -> None:
+    host = cluster.process("phantom", sim=MANY_VMS, options=[f"--store={url(etcd)}", "--insecure"])
+    await host.start()
+    async with PoolClient.connect(host.endpoint) as pool:
+        async with asyncio.timeout(20):
+            while len(await pool.vms.list()) < MANY:  # noqa: ASYNC110 - they come by and by
+                await asyncio.sleep(0.1)
+        vdis = {vdi.uuid for vdi in await pool.vdis.list()}
+        assert {vbd.vdi for vbd in await pool.vbds.list()} <= vdis
 
 
 async def test_a_cluster_that_wants_certificates_gets_them(
