@@ -225,6 +225,16 @@ async def link_cut(field: Field, chance: Random) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def answers_lost(field: Field, chance: Random) -> AsyncIterator[str]:
+    """A host is heard by another one, and does not hear that."""
+    host = field.victim(chance)
+    other = chance.choice(field.lab.others(host))
+    field.lab.cut_one_way(other, host)
+    yield f"{host.name} does not hear {other.name}"
+    field.lab.heal()
+
+
+@asynccontextmanager
 async def host_deaf(field: Field, chance: Random) -> AsyncIterator[str]:
     """A host hears no other one, and is heard."""
     host = field.victim(chance)
@@ -272,7 +282,16 @@ LANES = (
     Lane((leader_killed, members_killed, members_frozen), frozenset({"etcd"})),
     Lane((host_frozen, hosts_killed, disk_filled), frozenset({"daemons", "etcd"})),
     Lane(
-        (host_isolated, hosts_parted, all_parted, link_cut, host_deaf, host_mute, cable_pulled),
+        (
+            host_isolated,
+            hosts_parted,
+            all_parted,
+            link_cut,
+            answers_lost,
+            host_deaf,
+            host_mute,
+            cable_pulled,
+        ),
         frozenset({"network"}),
     ),
 )
