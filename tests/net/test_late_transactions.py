@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from random import Random
 
 import pytest
 
+from chaos.clients import Clients
 from net.misfortunes import PATIENCE_SECONDS, go_on, in_use, whole
+from poolclient import PoolClient
 from poolmaster.store.contract import Compare, OutcomeUnknown, StoreError, Write
+from poolmaster.store.etcd.cluster import SEND_SECONDS
 from poolmaster.store.etcd.store import EtcdOptions, EtcdStore
+from support.history import History, Outcome
 from support.netlab.lab import NetLab
+from support.timeline import Timeline, findings
 
 pytestmark = pytest.mark.net
 
 TRIALS = 5
+SCRIPTS = 8
 KEY = b"\xfe/late"
 """Behind all keys of the pool."""
 
@@ -54,6 +61,32 @@ async def test_what_a_frozen_leader_was_sent_lands_before_every_other_or_never(
                 assert await value(late) == await value(other) == after
                 await late.close()
                 await other.close()
+
+
+async def test_a_write_whose_answer_from_etcd_is_lost_is_not_told_as_refused(lab: NetLab) -> None:
+    asked, other, _ = lab.hosts
+    async with lab.pool() as pool:
+        clients = Clients(History(), pool.endpoints, [host.name for host in lab.hosts])
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(SCRIPTS):
+                tasks.create_task(clients.write_plainly(f"script{number}", Random(number)))
+            for _ in range(TRIALS):
+                master = lab.known(await pool.master())
+                if master is asked:
+                    # On one host there is no network between a daemon and etcd.
+                    async with PoolClient.connect(*pool.endpoints) as client:
+                        await (await client.designate_master(other.name))
+                    master = other
+                # Every daemon asks the first member that the store's URL names.
+                lab.cut_one_way(asked, master)
+                await asyncio.sleep(SEND_SECONDS + 0.5)
+                lab.heal()
+                await whole(pool)
+            clients.over = True
+        await pool.chain.read_on()
+        told = clients.history.operations
+        assert sum(o.outcome is Outcome.OK for o in told) > TRIALS
+        assert findings(told, Timeline(pool.chain.deltas)) == []
 
 
 async def opened(pool: str, *addresses: str) -> EtcdStore:
