@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def side_by_side(*parts: Coroutine[Any, Any, object]) -> None:
@@ -26,6 +29,26 @@ async def side_by_side(*parts: Coroutine[Any, Any, object]) -> None:
         failures = await _end(tasks)
     for failure in failures:
         raise failure
+
+
+async def accompanied(main: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, object]) -> T:
+    """The result of `main`; the others run beside it, and end with it.
+
+    Raises what any of them raises, as `side_by_side` does.
+    """
+    result: list[T] = []
+
+    async def to_its_end() -> None:
+        result.append(await main)
+        raise _Ended
+
+    with suppress(_Ended):
+        await side_by_side(to_its_end(), *others)
+    return result[0]
+
+
+class _Ended(Exception):
+    """What the others run beside has ended."""
 
 
 async def _end(tasks: Sequence[asyncio.Future[object]]) -> list[BaseException]:

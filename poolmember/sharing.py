@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from poolcore.model import Host
-from poolcore.side_by_side import side_by_side
+from poolcore.side_by_side import accompanied
 from poolmaster.store.contract import Store, StoreError, StoreFailed
 from poolmember.contending import Contender
 from poolmember.following import Directions, sessions
@@ -103,16 +103,10 @@ async def _follow_without(
             await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
         raise _OfNewerLife
 
-    change: list[Change] = []
-
-    async def follow() -> None:
-        change.append(await sessions(parts, follower, known, Directions()))
-
     try:
-        await side_by_side(follow(), newer())
+        return await accompanied(sessions(parts, follower, known, Directions()), newer())
     except _OfNewerLife:
         return _member_without_store(membership, follower)
-    return change[0]
 
 
 class _OfNewerLife(Exception):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from poolcore.side_by_side import side_by_side
+from poolcore.side_by_side import accompanied, side_by_side
 
 
 class Part:
@@ -79,4 +79,24 @@ async def test_it_waits_for_its_parts_however_often_it_is_cancelled() -> None:
         assert not whole.done()
         part.may_end.set()
     assert whole.cancelled()
+    assert part.ended
+
+
+async def test_what_runs_beside_ends_with_what_it_accompanies() -> None:
+    part = Part()
+    part.may_end.set()
+
+    async def main() -> str:
+        await asyncio.sleep(0)
+        return "its result"
+
+    assert await accompanied(main(), part.run()) == "its result"
+    assert part.ended
+
+
+async def test_a_failure_beside_ends_what_is_accompanied() -> None:
+    part = Part()
+    part.may_end.set()
+    with pytest.raises(ValueError, match="beside"):
+        await accompanied(part.run(), fails("beside"))
     assert part.ended
