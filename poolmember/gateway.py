@@ -5,10 +5,10 @@ with what is left of its deadline, and passes the answer or the error back. A ho
 answers reads from its replica, marked as stale, and refuses the rest.
 
 A call is passed on once: a host that gets one and is not the master says so. It neither passes it
-further nor answers a read from its own replica: the host that was asked has one, too, and what one
-host shows never goes back. A write whose connection broke after it was sent ends as *outcome
-unknown*, never as failed. Where hosts elect their master, a write that certainly was not done for
-want of one is held for a moment and goes to the next.
+further nor, but for streams, answers a read from its own replica: the host that was asked has one,
+too, and what one host shows never goes back. A write whose connection broke after it was sent ends
+as *outcome unknown*, never as failed. Where hosts elect their master, a write that certainly was
+not done for want of one is held for a moment and goes to the next.
 """
 
 from __future__ import annotations
