@@ -1,4 +1,4 @@
-# Everything runs inside .venv; the only target that installs anything outside it is test-real.
+# Everything runs inside .venv; only test-etcd, chaos, test-net and test-real install anything outside it.
 # PYTHON=python3.12 make setup    uses another interpreter (3.11 or newer).
 # PYTEST_ARGS="-k join" make test  passes options on.
 
@@ -7,6 +7,10 @@ PYTEST_ARGS ?=
 PYTEST_JOBS ?= auto
 SEEDS       ?= 200
 FIRST       ?= 0
+MINUTES     ?= 2
+SEED        ?=
+HOSTS       ?= 3
+PLANTED     ?=
 
 BIN   := .venv/bin
 STAMP := .venv/.setup-done
@@ -47,6 +51,17 @@ test-strain: $(STAMP) ## A master with too much to do is not replaced: STABILITY
 test-etcd: $(STAMP) ## Tests with real etcd clusters (installs Debian's etcd-server, as root, if there is none)
 	@scripts/install-etcd
 	@$(BIN)/python -m pytest -n $(PYTEST_JOBS) -m etcd $(PYTEST_ARGS)
+
+.PHONY: chaos
+chaos: $(STAMP) ## A pool in a network lab under faults (needs root): make chaos MINUTES=10 HOSTS=5 SEED=42
+	@scripts/install-net-deps
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run --minutes $(MINUTES) --hosts $(HOSTS) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted $(PLANTED))
+
+.PHONY: test-net
+test-net: $(STAMP) ## Tests on a network that is cut, with hosts that vanish (needs root; installs Debian packages)
+	@scripts/install-net-deps
+	@$(BIN)/python -m pytest -m net $(PYTEST_ARGS) tests/net
 
 .PHONY: test-real
 test-real: $(STAMP) ## Tests on real libvirt hosts (needs root; installs Debian packages)

@@ -9,6 +9,7 @@ The objects are those of `poolcore.model`. Everything public is named here.
 """
 
 from poolclient._address import DEFAULT_PORT, normal_address
+from poolclient._backup import Restored, RestorePlan, read_backup
 from poolclient._blocking import (
     BlockingCollection,
     BlockingHostCollection,
@@ -63,11 +64,13 @@ from poolclient._status import (
 )
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed
+from poolcore.wire.backup import Backup
 
 __all__ = [
     "DEFAULT_PORT",
     "Ambiguous",
     "AskedHost",
+    "Backup",
     "BlockingCollection",
     "BlockingEmergencyHost",
     "BlockingHostCollection",
@@ -116,6 +119,8 @@ __all__ = [
     "RecoveredChange",
     "Recoveries",
     "Reign",
+    "RestorePlan",
+    "Restored",
     "Role",
     "StaleAnswer",
     "StatusWarning",
@@ -127,4 +132,5 @@ __all__ = [
     "ViewTable",
     "WritableCollection",
     "normal_address",
+    "read_backup",
 ]

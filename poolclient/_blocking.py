@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Generic, Self, TypeVar, Unpack
 
+from poolclient._backup import Restored, RestorePlan
 from poolclient._blocking_lock import BlockingPoolLock
 from poolclient._client import PoolClient
 from poolclient._core import Options
@@ -29,8 +30,10 @@ from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tables import Tables
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed
+from poolcore.facts import StoredBackup
 from poolcore.model import SR, Described, Finding, Host, Kind, Lock, Object, Pool, Task, TaskId
 from poolcore.outlook import HostRef, Outlook
+from poolcore.wire.backup import Backup
 
 R = TypeVar("R")
 T = TypeVar("T", bound=Object)
@@ -301,6 +304,7 @@ class BlockingPoolClient:
         default_sr: str | SR | None = None,
         host_limit: int | None = None,
         failover: Mapping[str, float] | None = None,
+        backup: Mapping[str, int] | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
         **changes: Unpack[Changes],
@@ -311,6 +315,7 @@ class BlockingPoolClient:
                 default_sr=default_sr,
                 host_limit=host_limit,
                 failover=failover,
+                backup=backup,
                 timeout_seconds=timeout_seconds,
                 request_id=request_id,
                 **changes,
@@ -330,6 +335,38 @@ class BlockingPoolClient:
     ) -> tuple[RecoveredChange, ...]:
         """Such commits of one host, in order; `name` is that of a `poolcore.facts.Recovery`."""
         return self._thread.run(self._client.recovery(host, name, timeout_seconds=timeout_seconds))
+
+    def backup(self, *, timeout_seconds: float | None = None) -> Backup:
+        """The whole metadata at one revision; its `data` is the content of a backup file."""
+        return self._thread.run(self._client.backup(timeout_seconds=timeout_seconds))
+
+    def stored_backups(self, *, timeout_seconds: float | None = None) -> tuple[StoredBackup, ...]:
+        """The backups that the host at `address` has written by itself, the newest first."""
+        return self._thread.run(self._client.stored_backups(timeout_seconds=timeout_seconds))
+
+    def check_restore(self, backup: Backup, *, timeout_seconds: float | None = None) -> RestorePlan:
+        """What `restore` would change, and what it would leave alone; changes nothing."""
+        return self._thread.run(self._client.check_restore(backup, timeout_seconds=timeout_seconds))
+
+    def restore(
+        self,
+        backup: Backup,
+        *,
+        accept_other_pool: bool = False,
+        on_progress: Callable[[float], None] | None = None,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> Restored:
+        """Bring what people have set back to what a backup says, in commits of this pool."""
+        return self._thread.run(
+            self._client.restore(
+                backup,
+                accept_other_pool=accept_other_pool,
+                on_progress=on_progress,
+                timeout_seconds=timeout_seconds,
+                request_id=request_id,
+            )
+        )
 
     def if_lost(
         self, *hosts: str | Host, timeout_seconds: float | None = None

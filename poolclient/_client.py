@@ -8,6 +8,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, Unpack
 
+from poolclient._backup import (
+    Restored,
+    RestorePlan,
+    check_restore,
+    restore,
+    stored_backups,
+    take_backup,
+)
 from poolclient._core import Core, Options
 from poolclient._difference import Difference, difference
 from poolclient._drill import DrillReport, check_drill, drill_failover
@@ -27,6 +35,7 @@ from poolclient._recovery import (
 from poolclient._status import HostCheck, HostReport, PoolStatus
 from poolclient._tasks import TaskHandle
 from poolclient._writes import Changes, Committed, metadata_patch, new_request_id
+from poolcore.facts import StoredBackup
 from poolcore.model import (
     PBD,
     PIF,
@@ -50,6 +59,7 @@ from poolcore.model import (
     Tunnel,
 )
 from poolcore.outlook import HostRef, Outlook
+from poolcore.wire.backup import Backup
 from poolcore.wire.codec import from_proto
 from poolmanager.v1 import agent_service_pb2, host_service_pb2, pool_service_pb2, resources_pb2
 
@@ -146,13 +156,15 @@ class PoolClient:
         default_sr: str | SR | None = None,
         host_limit: int | None = None,
         failover: Mapping[str, float] | None = None,
+        backup: Mapping[str, int] | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
         **changes: Unpack[Changes],
     ) -> Committed[Pool]:
         """Change the pool's own settings; `default_sr=""` for none.
 
-        `failover`: seconds by the names of `poolcore.model.FailoverTimings`.
+        `failover`: seconds by the names of `poolcore.model.FailoverTimings`; `backup`: numbers by
+        those of `BackupSchedule`.
         """
         deadline = self._core.deadline(timeout_seconds)
         request = pool_service_pb2.UpdatePoolRequest(
@@ -161,6 +173,7 @@ class PoolClient:
             default_sr=None if default_sr is None else reference(default_sr),
             host_limit=host_limit,
             failover=None if failover is None else resources_pb2.FailoverTimings(**failover),
+            backup=None if backup is None else resources_pb2.BackupSchedule(**backup),
         )
         answer = await self._core.transport.write(
             lambda c: c.pool.UpdatePool, request, deadline, request.request_id
@@ -213,6 +226,52 @@ class PoolClient:
         """
         return await read_recovery(
             self._core, reference(host), name, timeout_seconds=timeout_seconds
+        )
+
+    # -- backups ----------------------------------------------------------------------------------
+
+    async def backup(self, *, timeout_seconds: float | None = None) -> Backup:
+        """The whole metadata at one revision; its `data` is the content of a backup file.
+
+        From a host without a master it is as stale as every answer there: `header.fresh` tells.
+        """
+        return await take_backup(self._core, timeout_seconds=timeout_seconds)
+
+    async def stored_backups(
+        self, *, timeout_seconds: float | None = None
+    ) -> tuple[StoredBackup, ...]:
+        """The backups that the host at `address` has written by itself, the newest first."""
+        return await stored_backups(self._core, timeout_seconds=timeout_seconds)
+
+    async def check_restore(
+        self, backup: Backup, *, timeout_seconds: float | None = None
+    ) -> RestorePlan:
+        """What `restore` would change, and what it would leave alone; changes nothing."""
+        return await check_restore(self._core, backup, timeout_seconds=timeout_seconds)
+
+    async def restore(
+        self,
+        backup: Backup,
+        *,
+        accept_other_pool: bool = False,
+        on_progress: Callable[[float], None] | None = None,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> Restored:
+        """Bring what people have set back to what a backup says, in commits of this pool.
+
+        A large one takes several commits, and `on_progress` is told how far it is, from 0 to 1.
+        Interrupted, it is done again as a whole: what is restored already is left as it is.
+        `timeout_seconds` is for each call. `Conflict` for a backup of another pool unless that is
+        accepted.
+        """
+        return await restore(
+            self._core,
+            backup,
+            accept_other_pool=accept_other_pool,
+            on_progress=on_progress,
+            timeout_seconds=timeout_seconds,
+            request_id=request_id,
         )
 
     async def master_history(self, *, timeout_seconds: float | None = None) -> tuple[Reign, ...]:

@@ -121,6 +121,10 @@ class Reason(StrEnum):
     # locks
     LOCK_HELD = "LOCK_HELD"
     LOCK_LOST = "LOCK_LOST"
+    # backups
+    BACKUP_DAMAGED = "BACKUP_DAMAGED"
+    BACKUP_TOO_NEW = "BACKUP_TOO_NEW"
+    BACKUP_OF_ANOTHER_POOL = "BACKUP_OF_ANOTHER_POOL"
     # state on disk and start
     STATE_CORRUPT = "STATE_CORRUPT"
     STATE_MISSING = "STATE_MISSING"
@@ -456,6 +460,23 @@ CATALOG: Mapping[Reason, Entry] = {
         Status.NOT_FOUND, Exit.FAILED,
         "Lock “{lock}” is lost: {problem}.",
         "Stop what was done under it: somebody else may hold it by now. Then take it anew.",
+    ),
+    Reason.BACKUP_DAMAGED: Entry(
+        Status.DATA_LOSS, Exit.FAILED,
+        "{name} cannot be used as a backup: {problem}.",
+        "Take another backup: every host keeps its own, and `pool metadata list` at a host names "
+        "them.",
+    ),
+    Reason.BACKUP_TOO_NEW: Entry(
+        Status.FAILED_PRECONDITION, Exit.FAILED,
+        "{name} was written by a newer release, {release}: its {what} is {found}, this release "
+        "knows up to {known}.",
+        "Use that release, or a newer one.",
+    ),
+    Reason.BACKUP_OF_ANOTHER_POOL: Entry(
+        Status.FAILED_PRECONDITION, Exit.CONFLICT,
+        "The backup is of pool {found}, and this is pool {expected}.",
+        "If that is meant, look at what `--dry-run` shows, then say --accept-other-pool.",
     ),
     Reason.STATE_CORRUPT: Entry(
         Status.DATA_LOSS, Exit.USAGE,

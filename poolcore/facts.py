@@ -226,3 +226,18 @@ class Recovery:
     last_revision: int
     commits: int
     saved: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBackup:
+    """A backup of its pool's metadata that a host has written by itself."""
+
+    path: str
+    """Of the file, on that host."""
+    size_bytes: int
+    made: datetime
+    pool: PoolId
+    """The pool that it is of; the host may be in another one by now."""
+    pool_name: str
+    incarnation: Incarnation
+    revision: int

@@ -1,9 +1,13 @@
-"""On which kind of file system a path is, as far as SQLite's locks depend on it."""
+"""Files: on which kind of file system a path is, and replacing a file durably.
+
+The kind matters as far as SQLite's locks depend on it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 # Between machines, or between processes on one, their locks and shared memory are not reliable.
@@ -40,3 +44,33 @@ def _contains(point: str, place: str) -> bool:
 
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def sync_directory(path: Path) -> None:
+    """Make durable which files a directory has."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """The file is this content, or after a crash still the old one; durable on return.
+
+    Readable to its owner only. OSError when the disk refuses: the old one is there then, and
+    nothing beside it.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(temporary, path)
+    except OSError:
+        with suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)

@@ -138,6 +138,18 @@ class FailoverTimings:
     """A voter of the pool's own etcd that was silent for so long is replaced by another host."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSchedule:
+    """When each host writes a backup of the metadata from its replica, and how many it keeps."""
+
+    interval_minutes: int = 60
+    """How far apart they are at least; none is written where nothing has changed. 0: never."""
+    keep: int = 24
+    """How many of the newest are kept."""
+    keep_daily: int = 14
+    """For how many of the newest days, besides, the last one of the day is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ancestor:
     """An incarnation of the pool before the present one; its fields are those of `Incarnation`."""
@@ -191,6 +203,7 @@ class Pool(Described):
     was_in_step: HostId | None = None
     """The host that was in step before the last handover, until it is known that it has heard of
     that: its own replica may say that it is in step still."""
+    backup: BackupSchedule = BackupSchedule()
     voters: Voters | None = None
     """Where the pool's own etcd is. None: the store is the master's alone, or elsewhere."""
 

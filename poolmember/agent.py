@@ -30,6 +30,7 @@ from poolmaster.layout import NONCE
 from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store import urls
 from poolmaster.store.contract import StoreError
+from poolmember.backups import Backups, backup_functions
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.etcd.member import EtcdMember, problem_with
 from poolmember.home import GrpcNetwork, Home, Network
@@ -54,6 +55,7 @@ class Agent:
         clock: Clock,
         network: Network | None = None,
         recoveries: Recoveries | None = None,
+        backups: Backups | None = None,
     ) -> None:
         self._home = home
         self._driver = driver
@@ -62,6 +64,7 @@ class Agent:
         self._network = network or GrpcNetwork()
         self._recoveries = recoveries
         self._listen = listen
+        self._backups = backups
         self.reserving = Reserving(home, self._network, clock)
         self.addresses = (Address(purpose=AddressPurpose.MANAGEMENT, endpoint=endpoint),)
 
@@ -84,6 +87,7 @@ class Agent:
             "ResetMaster": self._reset_master,
             "RecoverMembers": self._recover_members,
             **recovery_functions(self._recoveries, lambda: self._home.identity.name),
+            **backup_functions(self._backups),
         }
 
     # -- facts ------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from poolcore.clock import SystemClock
 from poolcore.errors import Exit, PoolError, Reason
 from poolcore.facts import Standing
 from poolcore.model import Accession
-from poolcore.replica import Head
+from poolcore.replica import Head, State
 from poolcore.wire.channels import SERVER_OPTIONS
 from poolcore.wire.serving import Handlers, handlers
 from poolmanager.v1 import agent_service_pb2
@@ -27,6 +27,8 @@ from poolmaster.mastership import Mastership
 from poolmaster.service.api import SERVICES
 from poolmember import config_values
 from poolmember.agent import Agent
+from poolmember.backup_folder import BackupFolder
+from poolmember.backups import Backups
 from poolmember.config import Config, pool_file_path
 from poolmember.drivers.contract import Driver
 from poolmember.emergency import Emergency
@@ -45,7 +47,7 @@ from poolmember.recovery_folder import RecoveryFolder
 from poolmember.roles import Roles
 from poolmember.session import Follower
 from poolmember.standing import hand_over, standing, take_over
-from poolmember.state_dir import ETCD_FOLDER, RECOVERY_FOLDER, StateDir
+from poolmember.state_dir import BACKUP_FOLDER, ETCD_FOLDER, RECOVERY_FOLDER, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +104,8 @@ class Daemon:
         self._gateway.serve_locally(handlers_while_starting(config.name))
         endpoint = str(config.advertise)
         recoveries = RecoveryFolder(state_dir.path / RECOVERY_FOLDER)
+        backup_folder = BackupFolder(state_dir.path / BACKUP_FOLDER, state_dir.replica_path)
+        self._backups = Backups(backup_folder, self._replica_state, self._clock)
         self._agent = Agent(
             self,
             self._driver,
@@ -110,6 +114,7 @@ class Daemon:
             listen=config.listen.ip,
             clock=self._clock,
             recoveries=recoveries,
+            backups=self._backups,
         )
         self._voter = EtcdVoter(state_dir.path / ETCD_FOLDER, config.name, votes=config.voter)
         self._uplinks = Uplinks()
@@ -204,15 +209,17 @@ class Daemon:
             voter = asyncio.ensure_future(self._voter.run())  # noqa: TID251 - awaited below
             roles = asyncio.ensure_future(self._roles.run())  # noqa: TID251 - awaited below
             stopping = asyncio.ensure_future(stop.wait())  # noqa: TID251 - awaited below
+            backups = asyncio.ensure_future(self._backups.run())  # noqa: TID251 - awaited below
             try:
                 await asyncio.wait({roles, stopping, voter}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._notifier.stopping()
                 if stopping.done():
                     await hand_over(self._parts)
-                for task in (roles, stopping, voter):
+                tasks = (roles, stopping, voter, backups)
+                for task in tasks:
                     task.cancel()
-                ended = await asyncio.gather(roles, stopping, voter, return_exceptions=True)
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
                 await self._uplinks.close()
                 await server.stop(GRACE_SECONDS)
                 # Last, so that a hook that takes its time holds nobody up who calls this host.
@@ -261,6 +268,10 @@ class Daemon:
     def _place(self) -> Place | None:
         parts = self._parts
         return place_of(parts.identity, parts.mastership, parts.follower, now=self._clock.now())
+
+    def _replica_state(self) -> State | None:
+        follower = self._parts.follower
+        return None if follower is None else follower.state
 
     def _on_role(self, words: str) -> None:
         log.info("%s is %s", self.identity.name, words)

@@ -179,9 +179,9 @@ class Emergency:
             if state is None or state.last != seen.last:
                 # A master's last words, its own or another's, or it lives: to be looked at again.
                 raise _Moved
-            known = [p.incarnation.counter for p in found.peers if p.incarnation is not None]
+            known = [p.incarnation for p in found.peers if p.incarnation is not None]
             # The next one may be that of a handover that the former master had begun.
-            after = max(known, default=state.incarnation.counter) + 1
+            after = max(i.counter for i in (state.incarnation, *known)) + 1
             incarnation = next_incarnation(state, after=after)
             last = succession(
                 state,

@@ -8,18 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Host, Incarnation, PoolId
+from poolcore.model import Host, HostId, Incarnation, Kind, PoolId
 from poolmaster.decide.inventory import departed
 from poolmaster.decide.masters import founding_record
 from poolmaster.layout import read_head
 from poolmaster.mastership import found, founding_objects
-from poolmaster.store.contract import StoreError
+from poolmaster.store.contract import Store, StoreError, TransactionTooLarge
 from poolmember.identity import Own
 from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts
 from poolmember.session import Follower
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
 
 log = logging.getLogger(__name__)
+
+_MANY = frozenset({Kind.VM, Kind.VBD, Kind.VIF, Kind.VDI})
+"""Of these a host may have more than a store takes in one transaction; nothing else names them."""
 
 
 async def found_pool(parts: Parts, shared: str | None) -> Change:
@@ -67,9 +70,20 @@ async def _found_store(
         store, incarnation = await parts.files.found_store(pool, shared)
         try:
             if await read_head(store) is None:
-                await found(store, Incarnation(1, incarnation), parts.identity.host, objects)
+                await _found_in(store, Incarnation(1, incarnation), parts.identity.host, objects)
         finally:
             await store.close()
     except StoreError as error:
         raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
     return Own(pool=pool, incarnation=incarnation, store=shared)
+
+
+async def _found_in(
+    store: Store, incarnation: Incarnation, host: HostId, objects: tuple[Any, ...]
+) -> None:
+    try:
+        await found(store, incarnation, host, objects)
+    except TransactionTooLarge:
+        # The host's first report brings the rest, in several steps.
+        few = tuple(obj for obj in objects if obj.KIND not in _MANY)
+        await found(store, incarnation, host, few)

@@ -4,10 +4,11 @@ The host that is master answers; any other passes the call on to the master, una
 with what is left of its deadline, and passes the answer or the error back. A host without a master
 answers reads from its replica, marked as stale, and refuses the rest.
 
-A call is passed on once: a host that gets one and is not the master says so instead of passing it
-further. A write whose connection broke after it was sent ends as *outcome unknown*, never as
-failed. Where hosts elect their master, a write that certainly was not done for want of one is held
-for a moment and goes to the next.
+A call is passed on once: a host that gets one and is not the master says so. It neither passes it
+further nor, but for streams, answers a read from its own replica: the host that was asked has one,
+too, and what one host shows never goes back. A write whose connection broke after it was sent ends
+as *outcome unknown*, never as failed. Where hosts elect their master, a write that certainly was
+not done for want of one is held for a moment and goes to the next.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Gateway(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self._local: Handlers = {}
+        self._leads = False
         self._upstream: Upstream | None = None
         self._changed = asyncio.Event()
         self._lost_at: float | None = None
@@ -69,6 +71,7 @@ class Gateway(grpc.GenericRpcHandler):
     def serve_locally(self, handlers: Handlers, *, leads: bool = False) -> None:
         """Answer every call here: as the master if this host `leads`, or as a host without one."""
         self._local = handlers
+        self._leads = leads
         self._upstream = None
         if leads:
             self._lost_at = None
@@ -79,6 +82,7 @@ class Gateway(grpc.GenericRpcHandler):
     def pass_on(self, upstream: Upstream, fallback: Handlers) -> None:
         """Pass calls on to the master; `fallback` answers reads when it does not."""
         self._local = fallback
+        self._leads = False
         self._upstream = upstream
         self._lost_at = None
         self._ring()
@@ -96,10 +100,13 @@ class Gateway(grpc.GenericRpcHandler):
         upstream = self._upstream
         if self.hold_seconds and self._may_be_held(handler_call_details, method):
             return grpc.unary_unary_rpc_method_handler(self._held(path))
-        if upstream is None:
-            return self._local.get(path) or _refusal(method, _starting())
         metadata = handler_call_details.invocation_metadata or ()
-        if path == SESSION or any(key == FORWARDED for key, _ in metadata):
+        passed_on = any(key == FORWARDED for key, _ in metadata)
+        if upstream is None:
+            if passed_on and not self._leads and not method.server_streaming:
+                return _refusal(method, _no_master())
+            return self._local.get(path) or _refusal(method, _starting())
+        if path == SESSION or passed_on:
             return _refusal(method, not_master(upstream.endpoint))
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(_stream(upstream, path, self._local[path]))
@@ -183,6 +190,13 @@ def _starting() -> PoolError:
     return PoolError(Reason.NO_MASTER, host="this host", problem="its daemon is just starting")
 
 
+def _no_master() -> PoolError:
+    problem = "it is not the master any more"
+    return PoolError(
+        Reason.NO_MASTER, host="the host that was taken for the master", problem=problem
+    )
+
+
 def _refusal(method: Any, error: PoolError) -> Any:
     async def refuse(_: Any, context: Context) -> None:
         await abort(context, error)
@@ -212,7 +226,8 @@ def _unary(
                 passed: bytes = await passing
                 return passed
         except grpc.aio.AioRpcError as error:
-            if not _is_connection_loss(error):
+            not_done = _is_read(path) and error_from_rpc(error).reason in NOT_DONE
+            if not (not_done or _is_connection_loss(error)):
                 await _pass_back(context, error)
                 return None
         except grpc.aio.UsageError:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from poolcore.facts import Recovery
+from poolcore.filesystem import sync_directory
 from poolcore.model import HostId, Incarnation, PoolId
-from poolmember.state_dir import replace_file, sync_directory, unwritable
+from poolmember.state_dir import replace_file, unwritable
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from poolcore.replica import (
     snapshot,
 )
 from poolcore.requests import RequestRecord
-from poolcore.wire.chain import SnapshotAssembler
+from poolcore.wire.chain import SnapshotAssembler, frames
 from poolcore.wire.codec import MalformedMessage, decode_object, parse, serialize
 from poolmanager.v1 import chain_pb2, resources_pb2
 from poolmember.replica_schema import (
@@ -138,6 +138,33 @@ class ReplicaFile:
         except sqlite3.Error as error:
             raise refusal(self._path, error, writing=False) from error
         return snapshot(head.incarnation, head.last, objects, requests)
+
+    def frames(self) -> Iterator[chain_pb2.SnapshotFrame]:
+        """The frames of a snapshot of everything, nothing of it decoded further than need be.
+
+        `STATE_MISSING` before the first snapshot, `MalformedMessage` for what is none of ours.
+        """
+        self._settle()
+        head = self.head
+        if head.incarnation is None or head.last is None:
+            raise PoolError(Reason.STATE_MISSING, path=str(self._path))
+        try:
+            yield from frames(head.incarnation, head.last, self._objects(), self._requests())
+        except sqlite3.Error as error:
+            raise refusal(self._path, error, writing=False) from error
+
+    def _objects(self) -> Iterator[resources_pb2.Object]:
+        for kind in Kind:
+            for (body,) in self._connection.execute(
+                "SELECT body FROM objects WHERE kind = ? ORDER BY uuid", (kind,)
+            ):
+                yield parse(resources_pb2.Object, body)
+
+    def _requests(self) -> Iterator[chain_pb2.RequestRecord]:
+        for id_, payload_hash, revision in self._connection.execute(
+            "SELECT id, payload_hash, revision FROM requests ORDER BY revision"
+        ):
+            yield chain_pb2.RequestRecord(id=id_, payload_hash=payload_hash, revision=revision)
 
     def log_after(self, revision: int) -> list[bytes]:
         """Every delta after `revision`, serialized, in order; `HISTORY_GONE` if one is missing."""

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 TOUCH_SECONDS = 0.5
 """How often it is looked whether the pool's own etcd has moved."""
+OPEN_SECONDS = 1.5
+"""So long a host waits for its store before it does without: etcd takes a second to be opened while
+one of its members is down."""
 
 
 async def contend(parts: Parts, membership: Membership) -> Change:
@@ -80,17 +83,14 @@ async def _keep_in_touch(store: Store, parts: Parts, follower: Follower) -> NoRe
 async def _opened(parts: Parts, membership: Membership, follower: Follower) -> Store | Change:
     """The store; or what this host becomes while it cannot be opened: a person may go on without.
 
-    Meanwhile it follows whoever leads.
+    If that takes long it answers from its replica meanwhile, and follows whoever leads.
     """
-    try:
-        return await _open(parts, follower)
-    except StoreError as error:
-        log.error("the store is not open yet: %s", error)
-    following = asyncio.ensure_future(  # noqa: TID251 - awaited below
-        _follow_without(parts, membership, follower)
+    failed = asyncio.Event()
+    opening = asyncio.ensure_future(  # noqa: TID251 - awaited below
+        _open_insistently(parts, follower, failed)
     )
-    opening = asyncio.ensure_future(  # noqa: TID251 - as above
-        _open_at_last(parts, follower)
+    following = asyncio.ensure_future(  # noqa: TID251 - awaited below
+        _follow_without(parts, membership, follower, failed)
     )
     try:
         await asyncio.wait([following, opening], return_when=asyncio.FIRST_COMPLETED)
@@ -99,6 +99,17 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
         for task in (following, opening):
             task.cancel()
         await asyncio.gather(following, opening, return_exceptions=True)
+
+
+async def _open_insistently(parts: Parts, follower: Follower, failed: asyncio.Event) -> Store:
+    while True:
+        try:
+            return await _open(parts, follower)
+        except StoreError as error:
+            log.error("the store is not open yet: %s", error)
+        failed.set()
+        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+        moved_store(parts, follower)
 
 
 async def _open(parts: Parts, follower: Follower) -> Store:
@@ -113,18 +124,16 @@ async def _open(parts: Parts, follower: Follower) -> Store:
         raise StoreUnavailable(error.message) from error
 
 
-async def _open_at_last(parts: Parts, follower: Follower) -> Store:
-    while True:
-        await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
-        moved_store(parts, follower)
-        try:
-            return await _open(parts, follower)
-        except StoreError as error:
-            log.error("the store is still not open: %s", error)
+async def _follow_without(
+    parts: Parts, membership: Membership, follower: Follower, failed: asyncio.Event
+) -> Change:
+    """Follow, until the host is ejected or is of a newer incarnation than the store was.
 
-
-async def _follow_without(parts: Parts, membership: Membership, follower: Follower) -> Change:
-    """Follow, until the host is ejected or is of a newer incarnation than the store was."""
+    Begins when the store has not opened at the first attempt, or not in time.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(OPEN_SECONDS):
+            await failed.wait()
     life = None if follower.state is None else follower.state.incarnation
     known = membership.addresses if isinstance(membership, Member) else ()
 

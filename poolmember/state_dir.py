@@ -9,6 +9,7 @@
     hooks.d       their hooks (below /etc for the default directory)
     *.retired-N   databases of earlier memberships, the last three of each
     recovery/     commits that the pool has not; never deleted, not by a reset either
+    backups/      backups of the pool's metadata, the newest of each pool; a reset leaves them
 
 **Membership and databases change together.** `write_identity(..., retire=...)` writes down which
 databases the new membership no longer uses before it renames them, and opening the directory
@@ -31,8 +32,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from poolcore import filesystem
 from poolcore.errors import PoolError, Reason
-from poolcore.filesystem import network_filesystem
+from poolcore.filesystem import network_filesystem, sync_directory
 from poolmember.config import socket_path
 from poolmember.identity import Document, Identity, Own, corrupt, decode, encode
 
@@ -42,6 +44,7 @@ STORE_FILE: Final = "store.db"
 REPLICA_FILE: Final = "replica.db"
 RECOVERY_FOLDER: Final = "recovery"
 ETCD_FOLDER: Final = "etcd"
+BACKUP_FOLDER: Final = "backups"
 DATABASES: Final = (STORE_FILE, REPLICA_FILE)
 KEPT_RETIRED: Final = 3
 
@@ -55,25 +58,9 @@ def unwritable(path: Path, error: OSError) -> PoolError:
     return PoolError(Reason.STATE_UNWRITABLE, path=str(path), problem=problem)
 
 
-def sync_directory(path: Path) -> None:
-    """Make durable which files a directory has."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def replace_file(path: Path, text: str) -> None:
     """The file is this text, or after a crash still the old one; durable on return."""
-    temporary = path.with_name(path.name + ".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    os.rename(temporary, path)
-    sync_directory(path.parent)
+    filesystem.replace_file(path, text.encode())
 
 
 def _load(path: Path) -> Document | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,11 +67,12 @@ def difference_json(found: Difference) -> dict[str, Any]:
         "until": found.until,
         "incarnation_uuid": found.freshness.incarnation,
         "fresh": not found.freshness.stale,
-        "objects": [_object_json(item) for item in found.objects],
+        "objects": [object_json(item) for item in found.objects],
     }
 
 
-def _object_json(item: ObjectDifference) -> dict[str, Any]:
+def object_json(item: ObjectDifference) -> dict[str, Any]:
+    """What became of an object, as scripts get it."""
     from poolcore.replica import plain
 
     return {
@@ -90,7 +92,12 @@ def show_difference(found: Difference) -> None:
     """The difference as people get it: a paragraph for each object."""
     if not found.objects:
         note(f"Nothing differs between revisions {found.since} and {found.until}.")
-    for number, item in enumerate(found.objects):
+    show_objects(found.objects)
+
+
+def show_objects(objects: Sequence[ObjectDifference]) -> None:
+    """A paragraph for each object: what became of it, by which commits, field by field."""
+    for number, item in enumerate(objects):
         if number:
             write("")
         name = f"{safe(item.name_label)}  " if item.name_label else ""

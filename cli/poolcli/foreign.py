@@ -22,7 +22,8 @@ _ELSEWHERE = {
     "pool-param-list": "show",
     "pool-param-get": "show",
     "pool-param-set": "set",
-    "pool-dump-database": "show -o json",
+    "pool-dump-database": "metadata backup FILE",
+    "pool-restore-database": "metadata restore FILE",
     "host-forget": "host forget",
     "host-declare-dead": "host declare-dead",
     "host-disable": "host maintenance HOST",
@@ -42,6 +43,8 @@ _ELSEWHERE = {
     "del-host": "eject-host",
     "node-maintenance": "host maintenance HOST",
     # what people try
+    "backup": "metadata backup FILE",
+    "restore": "metadata restore FILE",
     "emergency-transition": "emergency-transition-to-master",
     "recover-slaves": "recover-members",
     "reset-master": "emergency-reset-master ADDRESS",

@@ -33,6 +33,7 @@ def build() -> Callable[..., object]:
         mastership,
         membership,
         message,
+        metadata,
         network,
         pbd,
         pif,
@@ -75,6 +76,7 @@ def build() -> Callable[..., object]:
     app.add_typer(master.app, name="master")
     app.add_typer(drill.app, name="drill")
     app.add_typer(recovery.app, name="recovery")
+    app.add_typer(metadata.app, name="metadata")
     command(app, "wait")(wait.wait)
     app.add_typer(context.app, name="context")
     command(app, "doctor")(doctor.doctor)

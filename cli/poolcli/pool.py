@@ -19,7 +19,9 @@ TIMINGS = tuple(
     )
 )  # fmt: skip
 """How soon a silent master is replaced, and what else waits for a silent host."""
-SETTINGS = ("default_sr", "host_limit", *TIMINGS)
+BACKUPS = ("backup.interval_minutes", "backup.keep", "backup.keep_daily")
+"""When hosts write backups of the metadata, and how many they keep."""
+SETTINGS = ("default_sr", "host_limit", *TIMINGS, *BACKUPS)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,6 +46,8 @@ async def set_(
             help=FORMS + ", default_sr=SR (empty for none), host_limit=NUMBER, and how soon a "
             "silent master or voter is replaced: "
             + ", ".join(f"{name}=NUMBER" for name in TIMINGS)
+            + ", and when each host writes a backup of the metadata and how many it keeps: "
+            + ", ".join(f"{name}=NUMBER" for name in BACKUPS)
             + ".",
         ),
     ],
@@ -64,6 +68,13 @@ async def set_(
     }
     if timings:
         own["failover"] = timings
+    schedule = {
+        name.removeprefix("backup."): number(name, settings[name])
+        for name in BACKUPS
+        if name in settings
+    }
+    if schedule:
+        own["backup"] = schedule
     async with session.pool() as pool:
         done = await pool.set(request_id=request_id, **own, **parsed)
     tell_change(session, "pool", done)

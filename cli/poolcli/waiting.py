@@ -1,8 +1,10 @@
-"""Waiting for a task, with a progress bar where there is somebody to look at it."""
+"""Waiting for what takes long, with a progress bar where there is somebody to look at it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poolcli.output import Format, note
@@ -27,6 +29,28 @@ async def ended(session: Session, handle: TaskHandle) -> Task:
 async def _watched(session: Session, handle: TaskHandle) -> None:
     import asyncio
 
+    with _bar(handle.task.name_label) as advanced:
+        try:
+            async with asyncio.timeout(session.remaining):
+                async for task in handle.progress:
+                    advanced(task.progress, task.step)
+        except TimeoutError:
+            return  # waiting for the handle says it in the words of the catalog
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[float], None] | None]:
+    """A bar to be told how far it is, from 0 to 1; none where nobody would see it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with _bar(label) as advanced:
+        yield lambda progress: advanced(progress, "")
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar to be told how far it is, from 0 to 1, and what is being done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -38,13 +62,8 @@ async def _watched(session: Session, handle: TaskHandle) -> None:
     )
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, transient=True) as progress:
-        shown = progress.add_task(safe(handle.task.name_label), total=1.0, step="")
-        try:
-            async with asyncio.timeout(session.remaining):
-                async for task in handle.progress:
-                    progress.update(shown, completed=task.progress, step=safe(task.step))
-        except TimeoutError:
-            return  # waiting for the handle says it in the words of the catalog
+        shown = progress.add_task(safe(label), total=1.0, step="")
+        yield lambda completed, step: progress.update(shown, completed=completed, step=safe(step))
 
 
 def started(session: Session, task: Task) -> None:

@@ -7,7 +7,8 @@ very bytes on. A snapshot travels in frames of about 256 KiB, with a digest in t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from poolcore.model import Incarnation, Kind, Object
 from poolcore.replica import Change, CommitId, Delta, Put, Remove, State, snapshot
@@ -23,7 +24,7 @@ from poolcore.wire.codec import (
     serialize,
     to_proto,
 )
-from poolmanager.v1 import chain_pb2
+from poolmanager.v1 import chain_pb2, resources_pb2
 
 FRAME_BYTES = 256 * 1024
 
@@ -80,28 +81,32 @@ def decode_delta(data: bytes) -> Delta:
 
 def snapshot_frames(state: State) -> Iterator[chain_pb2.SnapshotFrame]:
     """The frames of a snapshot, in order; each is made when it is asked for."""
-    digest = hashlib.sha256()
-    frame = chain_pb2.SnapshotFrame(
-        header=chain_pb2.SnapshotHeader(
-            incarnation=to_proto(state.incarnation), last=to_proto(state.last)
-        )
+    by_revision = state.requests.by_revision
+    return frames(
+        state.incarnation,
+        state.last,
+        map(object_to_proto, state.objects()),
+        (_request_to_proto(state.requests.by_id[by_revision[r]]) for r in sorted(by_revision)),
     )
-    size = 0
-    for obj in state.objects():
-        message = object_to_proto(obj)
+
+
+def frames(
+    incarnation: Incarnation,
+    last: CommitId,
+    objects: Iterable[resources_pb2.Object],
+    requests: Iterable[chain_pb2.RequestRecord],
+) -> Iterator[chain_pb2.SnapshotFrame]:
+    """The frames of a snapshot of `objects` in canonical order, and of `requests` by revision."""
+    digest = hashlib.sha256()
+    header = chain_pb2.SnapshotHeader(incarnation=to_proto(incarnation), last=to_proto(last))
+    frame, size = chain_pb2.SnapshotFrame(header=header), 0
+    for message in chain[resources_pb2.Object | chain_pb2.RequestRecord](objects, requests):
         data = serialize(message)
         digest.update(data)
-        frame.objects.append(message)
-        size += len(data)
-        if size >= FRAME_BYTES:
-            yield frame
-            frame, size = chain_pb2.SnapshotFrame(), 0
-    by_revision = state.requests.by_revision
-    for revision in sorted(by_revision):
-        record = _request_to_proto(state.requests.by_id[by_revision[revision]])
-        data = serialize(record)
-        digest.update(data)
-        frame.requests.append(record)
+        if isinstance(message, chain_pb2.RequestRecord):
+            frame.requests.append(message)
+        else:
+            frame.objects.append(message)
         size += len(data)
         if size >= FRAME_BYTES:
             yield frame

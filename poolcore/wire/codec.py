@@ -26,7 +26,7 @@ from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from immutables import Map
 
-from poolcore import difference, facts, model, outlook, replica, requests
+from poolcore import difference, facts, model, outlook, replica, requests, restoration
 from poolmanager.v1 import agent_service_pb2, chain_pb2, pool_service_pb2, resources_pb2
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ _SOURCES = (
     (agent_service_pb2, facts),
     (pool_service_pb2, outlook),
     (pool_service_pb2, difference),
+    (pool_service_pb2, restoration),
 )
 
 
@@ -179,7 +180,8 @@ def _fields(cls: Any) -> tuple[_Field, ...]:
 def to_proto(value: Any) -> Any:
     """The message of a dataclass that has one.
 
-    Those of `model`, `facts`, `outlook` and `difference`, and `Incarnation`, `CommitId`, `Head`.
+    Those of `model`, `facts`, `outlook`, `difference` and `restoration`, and `Incarnation`,
+    `CommitId`, `Head`.
     """
     cls: Any = type(value)
     arguments = {}

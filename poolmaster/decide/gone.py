@@ -42,8 +42,9 @@ from poolmaster.decide.inventory import departed
 from poolmaster.decide.messages import noted
 
 EJECT, EVICTED = "host.eject", "evicted"
-"""The operation, and the step at which it is decided."""
+"""The operation that lets a host go, and the step at which it is decided."""
 JOIN = "host.join"
+"""The operation that takes one in."""
 
 DECLARED_DEAD, CAME_BACK = "HOST_DECLARED_DEAD", "HOST_CAME_BACK"
 FORGOTTEN, RECOVERED = "HOST_FORGOTTEN", "COMMITS_RECOVERED"

@@ -15,10 +15,9 @@ from datetime import datetime
 
 from poolcore.model import Host, HostId, Kind, Task
 from poolcore.replica import Change, Put, State
+from poolmaster.decide.gone import EJECT
 from poolmaster.decide.messages import noted
 
-EJECT = "host.eject"
-"""The operation that lets a host go."""
 LOST_STEP = "REPLICA_OUT_OF_STEP"
 IN_STEP = "REPLICA_IN_STEP"
 

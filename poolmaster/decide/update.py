@@ -14,7 +14,7 @@ from typing import TypeVar
 from immutables import Map
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Described, FailoverTimings, Host
+from poolcore.model import BackupSchedule, Described, FailoverTimings, Host, Pool
 
 D = TypeVar("D", bound=Described)
 
@@ -26,6 +26,13 @@ KEY_LIMIT = 255
 VALUE_LIMIT = 65_536
 ENTRIES_LIMIT = 1_024
 PRIORITY_LIMIT = 1_000
+HOST_LIMIT = 64
+BACKUP_LIMITS: Mapping[str, tuple[int, int]] = {
+    "interval_minutes": (0, 7 * 24 * 60),
+    "keep": (1, 1_000),
+    "keep_daily": (0, 1_000),
+}
+"""The least and the most that each of `BackupSchedule` may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,22 @@ def prioritized(host: Host, priority: int) -> Host:
         problem = "its failover_priority stays 0, as it never becomes master"
         raise PoolError(Reason.HOST_IS_WITNESS, host=host.name_label, problem=problem)
     return replace(host, failover_priority=priority)
+
+
+def limited(pool: Pool, hosts: int) -> Pool:
+    """The pool when it may have so many hosts."""
+    if not 1 <= hosts <= HOST_LIMIT:
+        raise invalid("host_limit", f"must be from 1 to {HOST_LIMIT}")
+    return replace(pool, host_limit=hosts)
+
+
+def scheduled(schedule: BackupSchedule, changes: Mapping[str, int]) -> BackupSchedule:
+    """The schedule of backups after `changes`, by name."""
+    for name, number in changes.items():
+        least, most = BACKUP_LIMITS[name]
+        if not least <= number <= most:
+            raise invalid(f"backup.{name}", f"must be from {least} to {most:,}")
+    return replace(schedule, **changes)
 
 
 TIMING_LIMITS: Mapping[str, tuple[float, float]] = {

@@ -22,6 +22,7 @@ from poolcore.errors import PoolError, Reason
 from poolcore.model import VM, Host, HostId, Task, TaskId
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
+from poolmaster.decide.gone import EJECT, EVICTED
 from poolmaster.decide.inventory import departed
 from poolmaster.ledger import Decide, Decision
 from poolmaster.operations.steps import Pool, Recovery, Step, at, current, ended, running, surplus
@@ -40,10 +41,10 @@ class Eject:
     sessions: Sessions
     master: HostId
 
-    name = "host.eject"
+    name = EJECT
     steps = (
         Step("started", Recovery.RESUME, 0.1, "the host's objects leave the pool"),
-        Step("evicted", Recovery.COMPLETE, 0.5, "the host founds its own pool"),
+        Step(EVICTED, Recovery.COMPLETE, 0.5, "the host founds its own pool"),
     )
 
     def begin(self, pool: Pool, task: TaskId, host: Host) -> Decide:
@@ -84,11 +85,11 @@ class Eject:
                     problem = "the pool's etcd would lose its quorum without it"
                     name = state.host(host).name_label
                     raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
-                after = at(self, found, "evicted")
+                after = at(self, found, EVICTED)
                 return Decision((*departed(state, host)[0], Put(after)), result=after)
 
             await pool.write(evict)
-            pool.reached(f"{self.name}:evicted")
+            pool.reached(f"{self.name}:{EVICTED}")
         await self._until_gone(pool, host, task.params["endpoint"])
 
         def finish(state: State) -> Decision:

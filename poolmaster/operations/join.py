@@ -27,6 +27,7 @@ from poolcore.facts import HostFacts
 from poolcore.model import Finding, Host, HostId, Reservation, Task, TaskId
 from poolcore.replica import Put, State
 from poolmaster.agents import Agents
+from poolmaster.decide.gone import JOIN
 from poolmaster.decide.inventory import departed, joined
 from poolmaster.decide.preflight import preflight
 from poolmaster.ledger import Decide, Decision
@@ -62,7 +63,7 @@ class Join:
     store: Callable[[], str | None]
     """Tells the URL of the store if it is one that the pool's hosts share."""
 
-    name = "host.join"
+    name = JOIN
     steps = (
         Step("started", Recovery.RESUME, 0.1, "the host reserves itself"),
         Step("reserved", Recovery.RESUME, 0.3, "the host is checked once more"),

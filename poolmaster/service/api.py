@@ -23,7 +23,7 @@ from poolmanager.v1 import (
     vm_service_pb2,
 )
 from poolmaster.mastership import Mastership
-from poolmaster.service import hosts, locks, recoveries, writes
+from poolmaster.service import backups, hosts, locks, recoveries, writes
 from poolmaster.service.events import watch
 from poolmaster.service.foresight import Sources, foresight_functions, sources_of_master
 from poolmaster.service.reads import Read, View, read_functions
@@ -71,6 +71,8 @@ def _pool_functions(master: Mastership, read: Read) -> dict[str, Callable[..., A
         "DrillFailover": partial(hosts.drill_failover, master),
         "ListRecoveries": partial(recoveries.list_recoveries, master),
         "GetRecovery": partial(recoveries.get_recovery, master),
+        "RestoreObjects": partial(backups.restore_objects, master),
+        **backups.backup_functions(read),
         **foresight_functions(read, sources_of_master(master)),
     }
 
@@ -144,7 +146,7 @@ def replica_handlers(
         functions |= read_functions(service.name, read)
         if service.name == "PoolService":
             functions |= {"GetPool": partial(get_pool, read), "GetStatus": get_status}
-            functions |= foresight_functions(read, sources)
+            functions |= backups.backup_functions(read) | foresight_functions(read, sources)
         found |= handlers(service, functions, host=host)
     return found
 

@@ -29,12 +29,19 @@ from poolmanager.v1 import (
     vm_service_pb2,
 )
 from poolmaster.decide.selection import select
-from poolmaster.decide.update import MetadataPatch, invalid, patched, prioritized, timed
+from poolmaster.decide.update import (
+    MetadataPatch,
+    invalid,
+    limited,
+    patched,
+    prioritized,
+    scheduled,
+    timed,
+)
 from poolmaster.ledger import Decide, Decision, Outcome, PendingWrite, Request
 from poolmaster.mastership import Mastership
 
 BATCH_ITEMS = 1_000
-HOST_LIMIT = 64
 
 _UPDATED: dict[str, tuple[tuple[type[Described], Any, str, str], ...]] = {
     "StorageService": (
@@ -164,11 +171,14 @@ async def update_pool(
             name = request.default_sr
             after = replace(after, default_sr=select(state, SR, name).uuid if name else None)
         if request.HasField("host_limit"):
-            if not 1 <= request.host_limit <= HOST_LIMIT:
-                raise invalid("host_limit", f"must be from 1 to {HOST_LIMIT}")
-            after = replace(after, host_limit=request.host_limit)
+            after = limited(after, request.host_limit)
         asked_for = {field.name: value for field, value in request.failover.ListFields()}
-        after = replace(after, failover=timed(after.failover, asked_for))
+        backup = {field.name: value for field, value in request.backup.ListFields()}
+        after = replace(
+            after,
+            failover=timed(after.failover, asked_for),
+            backup=scheduled(after.backup, backup),
+        )
         return _decision(before, after, asked)
 
     outcome = await master.write(decide, request=asked)

@@ -58,7 +58,7 @@ async def commits(folder: Path) -> Section:
         await host.start()
         pool = await stack.enter_async_context(PoolClient.connect(host.endpoint))
         vms = [vm.uuid for vm in await pool.vms.list()]
-        through_library = _library_writes(pool, vms)
+        through_library = library_writes(pool, vms)
         one_call_each = await stack.enter_async_context(_unary_writes(pool, host.endpoint, vms))
         empty = await stack.enter_async_context(echo())
         tell("commits: filling the history")
@@ -73,7 +73,8 @@ async def commits(folder: Path) -> Section:
     return _section({key: Load.median(rounds) for key, rounds in found.items()})
 
 
-def _library_writes(pool: PoolClient, vms: Sequence[str]) -> Ask:
+def library_writes(pool: PoolClient, vms: Sequence[str]) -> Ask:
+    """Writes through the client library, by each writer to a VM of its own."""
     numbers = count()
 
     async def write(writer: int) -> object:

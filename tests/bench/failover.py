@@ -57,22 +57,24 @@ async def failover(folder: Path) -> Section:
     """Run the part in `folder`."""
     async with running_cluster(folder, Loopback(4)) as cluster:
         async with shared_pool(cluster, folder) as pool:
-            killed = await _trials(pool, KILLS, _kill, _start)
+            killed = await trials(pool, KILLS, kill, start)
             tell(f"failover: killed, {killed}")
-            frozen = await _trials(pool, FREEZES, _freeze, _thaw)
+            frozen = await trials(pool, FREEZES, _freeze, _thaw)
             tell(f"failover: frozen, {frozen}")
-            designated = await _designations(pool)
+            designated = await designations(pool, DESIGNATIONS)
             tell(f"failover: designated, {designated}")
         await asyncio.gather(*(host.stop() for host in pool.hosts))
         claims = await _claims(folder / STORE_FILE)
     return _section(killed, frozen, designated, claims)
 
 
-async def _kill(_: SharedPool, master: ProcessHost) -> None:
+async def kill(_: SharedPool, master: ProcessHost) -> None:
+    """End the master's process."""
     await master.kill()
 
 
-async def _start(master: ProcessHost) -> None:
+async def start(master: ProcessHost) -> None:
+    """Start it again."""
     await master.start()
 
 
@@ -84,12 +86,13 @@ async def _thaw(master: ProcessHost) -> None:
     master.signal(signal.SIGCONT)
 
 
-async def _trials(
+async def trials(
     pool: SharedPool,
     number: int,
     stop: Callable[[SharedPool, ProcessHost], Awaitable[None]],
     bring_back: Callable[[ProcessHost], Awaitable[None]],
 ) -> Spread:
+    """From a master's end, however it comes, to the next write that another one acknowledges."""
     seconds = []
     for trial in range(number):
         await asyncio.sleep(BETWEEN_SECONDS)
@@ -110,7 +113,7 @@ async def _trials(
     return Spread.of(seconds)
 
 
-async def _designations(pool: SharedPool) -> Spread:
+async def designations(pool: SharedPool, number: int) -> Spread:
     """The longest pause of writes around each handover; no call may fail and no write be lost."""
     await asyncio.sleep(BETWEEN_SECONDS)
     first = await pool.master()
@@ -121,7 +124,7 @@ async def _designations(pool: SharedPool) -> Spread:
         writers(pool.known_to(WRITERS)) as book,
     ):
         await book.goes_on(10 * WRITERS)
-        for host in islice(cycle((second, first)), DESIGNATIONS):
+        for host in islice(cycle((second, first)), number):
             began = clock()
             await (await client.designate_master(host.name))
             await asyncio.sleep(SETTLE_SECONDS)

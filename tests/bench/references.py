@@ -2,6 +2,8 @@
 
 * Bare SQLite: one row per transaction, one writer, WAL and `synchronous=FULL` as in the store. What
   one disk write costs, and so the most that writes without group commit could reach.
+* Bare etcd: one key per transaction, over one connection with gRPC's Python library, one
+  transaction at a time of each writer.
 * An empty gRPC server (`bench.echo_server`, a process of its own): what a call costs in Python
   before anything is done.
 """
@@ -13,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from bench.figures import Spread
 from bench.loads import Load, closed
 from bench.processes import answer, running
 from poolcore.wire.channels import open_channel
+from poolmanager.etcd.v3 import rpc_pb2 as pb
+from poolmaster.store.etcd.calls import TXN
 
 ROW_BYTES = 300
 """About what a small object and its delta take."""
@@ -43,6 +48,28 @@ def bare_sqlite(folder: Path, seconds: float) -> Load:
             latencies.append(time.perf_counter() - asked)
         took = time.perf_counter() - began
     return Load(len(latencies) / took, Spread.of(latencies))
+
+
+async def bare_etcd(address: str, writers: int, seconds: float) -> Load:
+    """Transactions of one key each, by so many writers for so long, in the etcd at `address`."""
+    async with open_channel(address) as channel:
+        send: Any = channel.unary_unary(
+            TXN.path,
+            request_serializer=TXN.request.SerializeToString,
+            response_deserializer=TXN.response.FromString,
+        )
+        numbers = count(time.monotonic_ns())  # none that an earlier round has had
+
+        async def transact(writer: int) -> None:
+            key = f"bench/{writer}/{next(numbers)}".encode()
+            put = pb.PutRequest(key=key, value=bytes(ROW_BYTES))
+            compare = pb.Compare(key=key, target=pb.Compare.CREATE, create_revision=0)
+            request = pb.TxnRequest(compare=[compare], success=[pb.RequestOp(request_put=put)])
+            answer = await send(request, timeout=10.0)
+            if not answer.succeeded:
+                raise RuntimeError("etcd has refused a transaction that nothing is in the way of")
+
+        return await closed(writers, seconds, transact)
 
 
 class Echo:

@@ -1,6 +1,6 @@
 """Measures the project on this machine, and writes `docs/benchmarks.md` when all was measured.
 
-    make bench                         everything, in about nine minutes
+    make bench                         everything, in half an hour; as root, with etcd, nftables
     make bench ARGS="--only commits"   a part alone; prints and writes nothing
 
 Run it on a machine that does nothing else: the daemon, the client and the members of the larger
@@ -17,9 +17,11 @@ from pathlib import Path
 
 from bench.commits import commits
 from bench.failover import failover
-from bench.feeding import feeding
+from bench.feeding import feeding, feeding_on_etcd
 from bench.figures import Section
+from bench.host_loss import host_loss
 from bench.joining import joining
+from bench.on_etcd import on_etcd
 from bench.progress import tell
 from bench.report import in_markdown, on_terminal
 from bench.scale import scale
@@ -32,6 +34,9 @@ PARTS: dict[str, Callable[[Path], Awaitable[Section]]] = {
     "failover": failover,
     "two-hosts": two_hosts,
     "scale": scale,
+    "etcd": on_etcd,
+    "etcd-feeding": feeding_on_etcd,
+    "host-loss": host_loss,
 }
 REPORT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from poolclient import PoolClient
 from poolcore.errors import PoolError, Reason
+from poolmaster.store.etcd.cluster import CALL_SECONDS
 from support.certificates import Authority
 from support.daemons import Cluster
 from support.etcd import EtcdCluster
@@ -20,6 +22,8 @@ from support.wholeness import same_replicas
 pytestmark = pytest.mark.etcd
 
 CLIENTS = 16
+MANY = 2_000
+MANY_VMS = f'[[vm]]\nname = "vm"\ncount = {MANY}\n[[vm.disk]]\n[[vm.nic]]\n'
 
 
 @pytest.fixture
@@ -88,6 +92,38 @@ async def test_without_a_quorum_of_etcd_the_pool_is_read_only_and_comes_back_by_
                         continue
                     break
             await pool.attached(await pool.one_master())
+
+
+async def test_a_host_that_starts_while_etcd_is_down_answers_from_its_replica_meanwhile(
+    cluster: Cluster, tmp_path: Path, etcd: EtcdCluster
+) -> None:
+    async with shared_pool(cluster, tmp_path, url=url(etcd)) as pool:
+        host = pool.hosts[2]
+        await asyncio.gather(*(host.kill() for host in pool.hosts))
+        etcd.kill()
+        # Long before it gives up its first attempt to open the store.
+        async with asyncio.timeout(CALL_SECONDS):
+            await host.start()
+        async with host.api() as api:
+            assert (await api.status()).freshness.stale
+        for member in etcd.members:
+            member.start()
+        for other in pool.hosts[:2]:
+            await other.start()
+        await pool.attached(await pool.one_master())
+
+
+async def test_a_host_with_more_than_etcd_takes_at_once_founds_its_pool(
+    cluster: Cluster, etcd: EtcdCluster
+) -> None:
+    host = cluster.process("phantom", sim=MANY_VMS, options=[f"--store={url(etcd)}", "--insecure"])
+    await host.start()
+    async with PoolClient.connect(host.endpoint) as pool:
+        async with asyncio.timeout(20):
+            while len(await pool.vms.list()) < MANY:  # noqa: ASYNC110 - they come by and by
+                await asyncio.sleep(0.1)
+        vdis = {vdi.uuid for vdi in await pool.vdis.list()}
+        assert {vbd.vdi for vbd in await pool.vbds.list()} <= vdis
 
 
 async def test_a_cluster_that_wants_certificates_gets_them(

@@ -11,9 +11,9 @@ import grpc
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Kind
+from poolcore.model import Kind, Pool, PoolId
 from poolcore.requests import request_id
-from poolcore.wire.codec import enum_to_proto
+from poolcore.wire.codec import enum_to_proto, object_to_proto
 from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import (
     event_service_pb2,
@@ -60,6 +60,9 @@ nic = [{ network = "storage-net" }]
 """
 )
 TAGGED = patch_pb2.MetadataPatch(add_tags=["seen"], set_other_config={"a": "b"})
+RENAMED = object_to_proto(
+    Pool(uuid=PoolId("another"), name_label="production", tags=frozenset({"seen"}))
+)
 
 
 async def a_pool(cluster: Cluster) -> tuple[LocalHost, LocalHost]:
@@ -80,6 +83,7 @@ def read_requests(state: Any) -> dict[str, Any]:
         "PoolService/GetStatus": pool_service_pb2.GetStatusRequest(),
         "PoolService/CheckHost": pool_service_pb2.CheckHostRequest(address="phantom.invalid"),
         "PoolService/CheckLoss": pool_service_pb2.CheckLossRequest(hosts=["ignite"]),
+        "PoolService/CheckRestore": pool_service_pb2.CheckRestoreRequest(objects=[RENAMED]),
         "PoolService/ListRecoveries": pool_service_pb2.ListRecoveriesRequest(),
         "PoolService/GetRecovery": pool_service_pb2.GetRecoveryRequest(host="ignite", name="none"),
         "HostService/CheckForgetHost": host_service_pb2.CheckForgetHostRequest(host="ignite"),
@@ -118,6 +122,9 @@ def write_requests(revision: int) -> dict[str, Any]:
         "VMService/UpdateVm": vm_service_pb2.UpdateVmRequest(vm="web1", patch=TAGGED),
         "PoolService/AddHost": pool_service_pb2.AddHostRequest(address="phantom.invalid"),
         "PoolService/EjectHost": pool_service_pb2.EjectHostRequest(host="phantom"),
+        "PoolService/RestoreObjects": pool_service_pb2.RestoreObjectsRequest(
+            accept_other_pool=True, objects=[RENAMED]
+        ),
         "PoolService/DesignateMaster": pool_service_pb2.DesignateMasterRequest(host="ignite"),
         "PoolService/DrillFailover": pool_service_pb2.DrillFailoverRequest(term=2, consent=True),
         "TaskService/CancelTask": task_service_pb2.CancelTaskRequest(task="no task"),

@@ -14,7 +14,7 @@ from poolmember.drivers.contract import DriverError
 from support.driver_process import DriverProcess
 from support.lab import LabHost
 from support.lab_guests import define_guest, start_guest, ticks
-from support.lab_host import until
+from support.lab_network import until
 
 pytestmark = pytest.mark.real
 

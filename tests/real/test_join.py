@@ -10,7 +10,7 @@ import pytest
 
 from support.lab import Lab, LabHost
 from support.lab_guests import define_guest, start_guest, ticks
-from support.lab_host import until
+from support.lab_network import until
 from support.pool_command import ask, ask_until, endpoint, pool
 
 pytestmark = pytest.mark.real

@@ -9,7 +9,7 @@ import pytest
 
 from support.lab import Lab, LabHost
 from support.lab_guests import start_guest, ticks
-from support.lab_host import LabError, until
+from support.lab_network import LabError, until
 
 pytestmark = pytest.mark.real
 

@@ -43,6 +43,8 @@ NOT_NOW = (
 """What keeps the one command from being done although it is the right one."""
 DONE = (Reason.QUORUM_LIVES, Reason.LOSS_NOT_ACCEPTED)
 """What a host may say that was told before: there is a new store, whose host only has to start."""
+HEIR = (Reason.LOSS_NOT_ACCEPTED,)
+"""What the heir may say of a handover that has led to nothing yet: it may have been withdrawn."""
 ASKED_AGAIN = 5
 """More often nobody is left without an answer by a network that loses one message in 20."""
 
@@ -154,8 +156,9 @@ class PairChaos(Misfortunes):
             if is_refused(error, Reason.DEADLINE_PASSED):
                 return False
             done = self._with_the_store() is not lost
+            told = DONE if done else HEIR if self._is_heir(heir) else ()
             self.world.rules.expect(
-                is_refused(error, *NOT_NOW, *(DONE if done else ())),
+                is_refused(error, *NOT_NOW, *told),
                 f"{heir.name} is not made master: {error.message}",
             )
         return True
@@ -188,6 +191,17 @@ class PairChaos(Misfortunes):
         # that it is to be in step again.
         since = range(replica.revision, state.revision + 1)
         return host if all(register.states[r].pool.in_step == uuid for r in since) else None
+
+    def _is_heir(self, host: SimHost) -> bool:
+        """Whether the last that a host knows makes it the heir; it may have learned that late."""
+        replica = host.disk.replica
+        raw = (
+            None
+            if replica is None or replica.state is None
+            else replica.log.get(replica.state.revision)
+        )
+        succession = None if raw is None else decode_delta(raw).succession
+        return succession is not None and succession.heir == host.uuid
 
     def _waits_for_another(self, replica: State, register: Register) -> bool:
         """Whether all that a host knows is a handover that a third one may not have heard of."""

@@ -97,7 +97,8 @@ class BeforeLastCommit(StoreAround):
 
     async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:
         logged = (w.value for w in writes if w.key.startswith(LOG) and w.value is not None)
-        if any(decode_delta(value).succession is not None for value in logged):
+        ends = any(decode_delta(value).succession is not None for value in logged)
+        if ends and any(write.key == HEAD for write in writes):
             while self._happens:
                 self._happens.pop()()
         return await super().transact(compares, writes)

@@ -12,7 +12,9 @@ import pytest
 from poolcore.errors import PoolError, Reason
 from poolcore.model import TaskStatus
 from poolmaster.operations.designate import Designate
+from poolmaster.store.contract import Store, StoreUnavailable
 from poolmaster.store.memory import Fate, MemoryStore
+from poolmember.identity import Membership
 from sim.host import SimHost
 from sim.world import Crash, World, play
 
@@ -309,3 +311,29 @@ def test_a_new_master_gives_hosts_the_time_to_come_before_it_calls_them_offline(
         assert (await world.finished(ignite, task)).status is TaskStatus.SUCCESS
 
     played(f"{how} at once", scenario)
+
+
+def test_a_host_that_does_not_reach_the_store_leaves_the_pool_when_it_is_ejected() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, _ = await trio(world)
+        master = phantom.mastership
+        assert master is not None
+        ignite.cut_power()
+        ignite.power_on()
+        assert ignite.life is not None
+        files = ignite.life.files
+        opened = files.open_store
+
+        async def unreachable(membership: Membership) -> Store:
+            if membership.store is not None:
+                raise StoreUnavailable("it is not there")
+            return await opened(membership)
+
+        files.open_store = unreachable  # type: ignore[method-assign]
+        await world.until(lambda: master.sessions.get(ignite.uuid))
+        await world.leave(phantom, ignite)
+        assert ignite.membership is not None
+        assert ignite.membership.pool != master.pool
+        await world.until(lambda: ignite.mastership)
+
+    played("ejected without the store", scenario)

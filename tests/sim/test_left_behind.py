@@ -153,6 +153,32 @@ async def three(world: World) -> tuple[SimHost, SimHost, SimHost]:
     return phantom, ignite, specter
 
 
+def test_a_person_s_choice_counts_past_a_handover_that_was_begun_though_others_are_older() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await three(world)
+        world.network.cut(specter.endpoint, ignite.endpoint)
+        await world.designate(phantom, ignite)
+        await world.until(lambda: in_step_with(ignite) == phantom.uuid)
+        acknowledged = await written(world, ignite)
+        # It gives the store back, and is lost before phantom hears of that.
+        world.crash = Crash("pool.succession:concluded", "unanswered", ("ignite",))
+        with suppress(PoolError):
+            await world.designate(ignite, phantom)
+        await world.until(lambda: world.crash is not None and world.crash.happened)
+        begun = register_of(world, phantom).state.incarnation
+        # All that the third host, which answers, knows of is the first incarnation.
+        assert await tell_to_lead(world, phantom)
+        await world.until(lambda: phantom.mastership is not None)
+        assert state_of(world, phantom).incarnation.counter > begun.counter
+        world.network.heal()
+        ignite.power_on()
+        await world.settle()
+        assert masters(world) == [phantom]
+        check_kept(world, phantom, acknowledged)
+
+    play("counts past a handover", scenario)
+
+
 @pytest.mark.parametrize("point", ["pool.succession:founded", "pool.designate_master:done"])
 def test_an_heir_that_was_down_waits_for_the_host_that_was_in_step_before(point: str) -> None:
     async def scenario(world: World) -> None:

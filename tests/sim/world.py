@@ -27,7 +27,7 @@ from poolmanager.v1 import agent_service_pb2 as agent_pb
 from poolmanager.v1 import agent_service_pb2_grpc, patch_pb2
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
-from poolmaster.layout import LOG, OBJECTS
+from poolmaster.layout import HEAD, LOG, OBJECTS
 from poolmaster.mastership import Mastership
 from poolmaster.service.api import METHODS
 from poolmaster.store.contract import Store, Write
@@ -134,7 +134,7 @@ class World:
         )
 
     def _committing(self, host: SimHost, writes: Sequence[Write], moment: str) -> None:
-        for point in _points_of(writes):
+        for point in _points_of(host, writes):
             self._maybe_crash(point, moment)
 
     def reached(self, host: SimHost, point: str) -> None:
@@ -363,11 +363,14 @@ class World:
         self._watched.close()
 
 
-def _points_of(writes: Sequence[Write]) -> Iterator[str]:
-    """The steps that a transaction records."""
+def _points_of(host: SimHost, writes: Sequence[Write]) -> Iterator[str]:
+    """The steps that a host's transaction records."""
+    # Without the register it is a copy of what was committed before.
+    commits = any(write.key == HEAD for write in writes)
     for write in writes:
         if write.key.startswith(LOG) and write.value is not None:
-            if decode_delta(write.value).succession is not None:
+            succession = decode_delta(write.value).succession if commits else None
+            if succession is not None and succession.heir != host.uuid:
                 yield "pool.succession:concluded"
         elif write.key.startswith(OBJECTS + b"task/") and write.value is not None:
             task = decode_object(write.value)

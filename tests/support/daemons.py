@@ -57,6 +57,16 @@ class DaemonEnded(Exception):
     """The daemon ended before it said what was waited for."""
 
 
+def stands_still(pid: int) -> bool:
+    """Whether no thread of a process runs: it was stopped, or has ended."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    try:
+        return all(stat.read_text().rpartition(")")[2].split()[0] in "TZ" for stat in threads)
+    except OSError:
+        # One that has just ended. The next look finds those that are left.
+        return False
+
+
 class Loopback:
     """Addresses 127.0.`net`.1, .2 … on one port, so that tests side by side do not meet.
 
@@ -193,6 +203,8 @@ class ProcessHost(Host):
         super().__init__(name, endpoint, folder, sim=sim, options=options)
         self.inside: tuple[str, ...] = ()
         """A command that runs the daemon, such as `unshare`, in its own process."""
+        self.command: tuple[str, ...] = (POOLMEMBER,)
+        """The daemon itself; another one may have a bug planted."""
         self._log_file = folder / "log"
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -212,7 +224,7 @@ class ProcessHost(Host):
         flags = [f"--{key.replace('_', '-')}={value}" for key, value in self.flags().items()]
         with self._log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.inside, POOLMEMBER, "run", *flags, *self.options,
+                *self.inside, *self.command, "run", *flags, *self.options,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 env=os.environ | ENVIRONMENT | {"NOTIFY_SOCKET": self.manager.address},
             )  # fmt: skip
@@ -231,12 +243,8 @@ class ProcessHost(Host):
     async def stopped(self) -> None:
         """Until no thread of the daemon runs any more: it was sent SIGSTOP, or stopped itself."""
         async with asyncio.timeout(WAIT_SECONDS):
-            while not self._stands_still():  # noqa: ASYNC110 - /proc tells nobody
+            while not stands_still(self.process.pid):  # noqa: ASYNC110 - /proc tells nobody
                 await asyncio.sleep(0.001)
-
-    def _stands_still(self) -> bool:
-        threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
-        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     async def ended(self) -> int:
         """Until the daemon has ended by itself; its exit code, negative for a signal."""

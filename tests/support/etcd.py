@@ -19,7 +19,7 @@ from poolcore.clock import SystemClock
 from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmaster.store.contract import StoreUnavailable
 from poolmaster.store.etcd.calls import RANGE
-from poolmaster.store.etcd.cluster import Cluster, Tls
+from poolmaster.store.etcd.cluster import Cluster, Endpoint, Tls
 from support.certificates import Authority
 
 START_SECONDS = 30.0
@@ -150,16 +150,9 @@ class EtcdCluster:
 
     async def leader(self) -> EtcdMember:
         """The member that leads; waits until one does."""
-        async with asyncio.timeout(START_SECONDS), self.client(*self.members) as client:
-            while True:
-                for member, endpoint in zip(self.members, client.endpoints, strict=True):
-                    try:
-                        status = await client.status(endpoint)
-                    except grpc.aio.AioRpcError:
-                        continue
-                    if status.leader and status.leader == status.header.member_id:
-                        return member
-                await asyncio.sleep(0.05)
+        async with self.client(*self.members) as client:
+            found = await leading(client)
+        return next(member for member in self.members if member.address == found.address)
 
     @asynccontextmanager
     async def client(self, *members: EtcdMember) -> AsyncIterator[Cluster]:
@@ -173,6 +166,20 @@ class EtcdCluster:
     def kill(self) -> None:
         for member in self.members:
             member.kill()
+
+
+async def leading(client: Cluster) -> Endpoint:
+    """The member that leads; waits until one does."""
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            for endpoint in client.endpoints:
+                try:
+                    status = await client.status(endpoint)
+                except grpc.aio.AioRpcError:
+                    continue
+                if status.leader and status.leader == status.header.member_id:
+                    return endpoint
+            await asyncio.sleep(0.05)
 
 
 def _tls_arguments(authority: Authority) -> tuple[str, ...]:

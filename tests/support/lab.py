@@ -30,15 +30,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from support.lab_host import LabError, LabHost, Switch, ip, until
+from support.lab_host import LabHost
+from support.lab_network import LabError, LabUnavailable, Switch, ip, until
 
 PREFIX = "pmlab-"
 BASE = Path("/tmp")
 PROGRAMS = ("ip", "unshare", "nsenter", "virsh", "qemu-img", "qemu-system-x86_64", "libvirtd")
-
-
-class LabUnavailable(Exception):
-    """This machine cannot run a lab; the message says why."""
 
 
 class Lab:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.lab_host import LabHost, until
+from support.lab_host import LabHost
+from support.lab_network import until
 
 _SECTOR_BYTES = 512
 _DISK_BYTES = 1024 * 1024

@@ -7,79 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from support import lab_files
+from support.lab_network import LabError, Switch, ip, until
 
 POOLMEMBER_PORT = 7443
 _LISTEN = "0A"
 """The state of a listening socket in /proc/net/tcp."""
-
-
-class LabError(Exception):
-    """Something in the lab did not go as it must; the message has the command's output."""
-
-
-def ip(*args: str) -> str:
-    """Run iproute2's `ip`; its output."""
-    done = subprocess.run(["ip", *args], capture_output=True, text=True, timeout=20, check=False)
-    if done.returncode != 0:
-        raise LabError(f"ip {' '.join(args)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-def until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Wait until `condition` holds; `LabError` when it does not within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"waited {seconds} s in vain for {what}")
-        time.sleep(0.01)
-
-
-class Switch:
-    """The bridge that the hosts' cables end in, in a network namespace of its own."""
-
-    ADDRESS = "10.7.0.254"
-
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-
-    def create(self) -> None:
-        """Make the namespace and the bridge."""
-        ip("netns", "add", self._namespace)
-        ip("-n", self._namespace, "link", "set", "lo", "up")
-        ip("-n", self._namespace, "link", "add", "lan", "type", "bridge", "forward_delay", "0")
-        ip("-n", self._namespace, "addr", "add", f"{self.ADDRESS}/24", "dev", "lan")
-        ip("-n", self._namespace, "link", "set", "lan", "up")
-
-    def remove(self) -> None:
-        """Remove all of it, if it is there."""
-        if Path("/run/netns", self._namespace).exists():
-            ip("netns", "del", self._namespace)
-
-    def plug(self, namespace: str, address: str) -> None:
-        """Lay a cable to `eth0` of `namespace`, which gets `address`."""
-        port = self._port(address)
-        ip("-n", self._namespace, "link", "add", port, "type", "veth",
-           "peer", "name", "eth0", "netns", namespace)  # fmt: skip
-        ip("-n", self._namespace, "link", "set", port, "master", "lan", "up")
-        ip("-n", namespace, "link", "set", "lo", "up")
-        ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
-        ip("-n", namespace, "link", "set", "eth0", "up")
-        ip("-n", namespace, "route", "add", "default", "via", self.ADDRESS)
-
-    def unplug(self, address: str) -> None:
-        """Take the cable away; at once, where the end of the host's namespace would do it later."""
-        ip("-n", self._namespace, "link", "del", self._port(address))
-
-    @staticmethod
-    def _port(address: str) -> str:
-        return f"port{address.rpartition('.')[2]}"
 
 
 class HostProcess:

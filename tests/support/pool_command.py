@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support.lab_host import POOLMEMBER_PORT, LabError, LabHost
+from support.lab_host import POOLMEMBER_PORT, LabHost
+from support.lab_network import LabError
 
 T = TypeVar("T")
 

@@ -13,11 +13,12 @@ _numbers = count()
 class ServiceManager(asyncio.DatagramProtocol):
     """Knows the daemon's last status.
 
-    The socket has an abstract name: a path in a test's folder could be too long for one.
+    The socket has an abstract name, as a path in a test's folder could be too long for one; or the
+    `path` that is given, which is found from other network namespaces too.
     """
 
-    def __init__(self) -> None:
-        self.address = f"@poolmember-test-{os.getpid()}-{next(_numbers)}"
+    def __init__(self, path: str | None = None) -> None:
+        self.address = path or f"@poolmember-test-{os.getpid()}-{next(_numbers)}"
         self._transport: asyncio.BaseTransport | None = None
         self._status: str | None = None
         self._failure: Exception | None = None
@@ -29,7 +30,8 @@ class ServiceManager(asyncio.DatagramProtocol):
         if self._transport is None:
             receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             receiver.setblocking(False)
-            receiver.bind("\0" + self.address[1:])
+            name = self.address
+            receiver.bind("\0" + name[1:] if name.startswith("@") else name)
             loop = asyncio.get_running_loop()
             self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=receiver)
 

@@ -14,9 +14,9 @@ from poolcore.errors import PoolError
 from poolcore.model import Host
 from poolcore.replica import Delta, Head
 from poolmanager.v1 import pool_service_pb2
-from poolmaster.layout import PAGE, read_head, read_log
+from poolmaster.layout import HEAD, PAGE, decode_head, read_head, read_log
 from poolmaster.store import urls
-from poolmaster.store.contract import Store
+from poolmaster.store.contract import Store, prefix_end
 from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
 
 STORE_FILE = "pool.db"
@@ -40,6 +40,12 @@ class Chain:
         head = await read_head(self._store)
         assert head is not None
         return head
+
+    async def heads(self) -> AsyncIterator[Head]:
+        """The register as it moves, from the founding on; etcd leaves none of its values out."""
+        async for event in self._store.watch(HEAD, prefix_end(HEAD), after_version=0):
+            assert event.value is not None, "the register has gone"
+            yield decode_head(event.value)
 
     async def read_on(self) -> None:
         """Take what was committed since; checks that nothing is missing in between."""
@@ -97,7 +103,10 @@ class SharedPool:
 
     async def master(self) -> ProcessHost:
         """The host that the register names."""
-        head = await self.chain.head()
+        return self.master_in(await self.chain.head())
+
+    def master_in(self, head: Head) -> ProcessHost:
+        """The host that a value of the register names."""
         host = next(h for h in self._members() if h.uuid == head.master)
         return next(h for h in self.hosts if h.name == host.name_label)
 
@@ -184,11 +193,21 @@ async def shared_pool(
     """A pool of three whose store is there, or `STORE_FILE` in `folder`; phantom is the master."""
     file = None if url else folder / STORE_FILE
     url = url or f"sqlite://{file}"
-    first, *others = (
+    hosts = [
         cluster.process(name, sim=sim, options=() if nth else [f"--store={url}"])
         for nth, (name, sim) in enumerate(zip(NAMES, sims, strict=True))
-    )
-    await cluster.start(first, *others)
+    ]
+    await cluster.start(*hosts)
+    async with pool_of(hosts, url, file=file) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def pool_of(
+    hosts: Sequence[ProcessHost], url: str, *, file: Path | None = None
+) -> AsyncIterator[SharedPool]:
+    """The pool that the first host founded at `url`, in `file` if that is one, takes all others."""
+    first, *others = hosts
     async with first.api() as api:
         for other in others:
             await api.join(other.endpoint)

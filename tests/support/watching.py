@@ -36,10 +36,11 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watcher(pool: SharedPool) -> AsyncIterator[Watcher]:
-    """A client that knows all hosts and follows the pool as long as the block runs."""
+async def watcher(pool: SharedPool, *addresses: str) -> AsyncIterator[Watcher]:
+    """A client that knows these hosts, or all, and follows the pool as long as the block runs."""
     found = Watcher()
-    async with PoolClient.connect(*pool.endpoints) as client, asyncio.TaskGroup() as tasks:
+    known = addresses or pool.endpoints
+    async with PoolClient.connect(*known) as client, asyncio.TaskGroup() as tasks:
         following = tasks.create_task(found.run(client))
         yield found
         following.cancel()

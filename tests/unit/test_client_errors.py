@@ -23,6 +23,7 @@ def test_exports_are_these() -> None:
     assert sorted(poolclient.__all__) == [
         "Ambiguous",
         "AskedHost",
+        "Backup",
         "BlockingCollection",
         "BlockingEmergencyHost",
         "BlockingHostCollection",
@@ -72,6 +73,8 @@ def test_exports_are_these() -> None:
         "RecoveredChange",
         "Recoveries",
         "Reign",
+        "RestorePlan",
+        "Restored",
         "Role",
         "StaleAnswer",
         "StatusWarning",
@@ -83,6 +86,7 @@ def test_exports_are_these() -> None:
         "ViewTable",
         "WritableCollection",
         "normal_address",
+        "read_backup",
     ]
     assert all(hasattr(poolclient, name) for name in poolclient.__all__)
 

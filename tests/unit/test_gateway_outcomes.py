@@ -16,7 +16,7 @@ from poolmaster.decide.if_lost import last_known
 from poolmaster.service.api import replica_handlers
 from poolmaster.service.foresight import Sources
 from poolmaster.service.reads import View
-from poolmember.gateway import Gateway, Upstream
+from poolmember.gateway import FORWARDED, Gateway, Upstream
 from poolmember.parts import handlers_while_starting
 from support.small_pool import small_pool
 
@@ -74,9 +74,9 @@ class Context:
 
 
 class Details:
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, *, passed_on: bool = False) -> None:
         self.method = method
-        self.invocation_metadata = ()
+        self.invocation_metadata = ((FORWARDED, "1"),) if passed_on else ()
 
 
 def failure(code: Any, text: str = "torn", metadata: Any = ()) -> grpc.aio.AioRpcError:
@@ -124,8 +124,27 @@ async def test_a_read_without_an_answer_is_answered_here(code: str) -> None:
     assert (answer.reason, answer.params["host"]) == (Reason.NO_MASTER, "ignite")
 
 
-async def streamed(channel: Channel) -> list[pb.GetDifferenceResponse]:
-    """What a host with a replica, but no history, tells of an empty difference."""
+@pytest.mark.parametrize("reason", [Reason.NO_MASTER, Reason.HOST_IS_SLAVE])
+async def test_a_read_that_the_former_master_refuses_is_answered_here(reason: Reason) -> None:
+    refused = PoolError(reason, host="phantom", problem="p", master="phantom")
+    answer = await told(Channel(failure(*status_of(refused))), READ, pb.GetPoolRequest())
+    assert (answer.reason, answer.params["host"]) == (Reason.NO_MASTER, "ignite")
+
+
+async def test_a_former_master_answers_no_read_that_another_host_was_asked() -> None:
+    gateway = Gateway()
+    gateway.serve_locally(of_a_replica(), leads=True)
+    read = gateway.service(Details(READ, passed_on=True)).unary_unary
+    assert (await read(pb.GetPoolRequest(), Context())).freshness.stale
+    gateway.serve_locally(of_a_replica())
+    read = gateway.service(Details(READ, passed_on=True)).unary_unary
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await read(pb.GetPoolRequest(), Context())
+    assert error_from_rpc(error.value).reason is Reason.NO_MASTER
+
+
+def of_a_replica() -> Any:
+    """What answers at a host with a replica, but no history."""
 
     async def read() -> View:
         return View(small_pool(), stale=True)
@@ -137,10 +156,14 @@ async def streamed(channel: Channel) -> list[pb.GetDifferenceResponse]:
         return PoolError(Reason.NO_MASTER, host="ignite", problem="p")
 
     sources = Sources(partial(last_known, shared_store=False), no_history)
+    return replica_handlers(read, refuse, refuse, sources, host="ignite")
+
+
+async def streamed(channel: Channel) -> list[pb.GetDifferenceResponse]:
+    """What a host with a replica, but no history, tells of an empty difference."""
     gateway, context = Gateway(), Context()
     upstream = Upstream("10.0.0.1:7443", channel)  # type: ignore[arg-type]
-    fallback = replica_handlers(read, refuse, refuse, sources, host="ignite")
-    gateway.pass_on(upstream, fallback)
+    gateway.pass_on(upstream, of_a_replica())
     handler = gateway.service(Details(DIFFERENCE))
     request = pb.GetDifferenceRequest(since_revision=10)
     await handler.unary_stream(request.SerializeToString(), context)

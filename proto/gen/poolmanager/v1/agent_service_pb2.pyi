@@ -1635,3 +1635,113 @@ class ReadRecoveryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
 
 Global___ReadRecoveryResponse: _TypeAlias = ReadRecoveryResponse  # noqa: Y015
+
+@_typing.final
+class StoredBackup(_message.Message):
+    """A backup that a host has written by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    POOL_NAME_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Of the file, on that host."""
+    size_bytes: _builtins.int
+    """Bytes."""
+    pool: _builtins.str
+    """Uuid of the pool that it is of."""
+    pool_name: _builtins.str
+    """Its name."""
+    revision: _builtins.int
+    """The revision that it was made at."""
+    @_builtins.property
+    def made(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    @_builtins.property
+    def incarnation(self) -> _chain_pb2.Incarnation:
+        """The incarnation that its revision belongs to."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        size_bytes: _builtins.int | None = ...,
+        made: _timestamp_pb2.Timestamp | None = ...,
+        pool: _builtins.str | None = ...,
+        pool_name: _builtins.str | None = ...,
+        incarnation: _chain_pb2.Incarnation | None = ...,
+        revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_pool", b"_pool", "_pool_name", b"_pool_name", "_revision", b"_revision", "_size_bytes", b"_size_bytes", "incarnation", b"incarnation", "made", b"made", "path", b"path", "pool", b"pool", "pool_name", b"pool_name", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_pool", b"_pool", "_pool_name", b"_pool_name", "_revision", b"_revision", "_size_bytes", b"_size_bytes", "incarnation", b"incarnation", "made", b"made", "path", b"path", "pool", b"pool", "pool_name", b"pool_name", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    _WhichOneofReturnType__pool_name: _TypeAlias = _typing.Literal["pool_name"]  # noqa: Y015
+    _WhichOneofArgType__pool_name: _TypeAlias = _typing.Literal["_pool_name", b"_pool_name"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_name) -> _WhichOneofReturnType__pool_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
+
+Global___StoredBackup: _TypeAlias = StoredBackup  # noqa: Y015
+
+@_typing.final
+class GetStoredBackupsRequest(_message.Message):
+    """Asks a host for the backups that it has written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStoredBackupsRequest: _TypeAlias = GetStoredBackupsRequest  # noqa: Y015
+
+@_typing.final
+class GetStoredBackupsResponse(_message.Message):
+    """The backups that it has written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKUPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backups(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredBackup]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        backups: _abc.Iterable[Global___StoredBackup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backups", b"backups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStoredBackupsResponse: _TypeAlias = GetStoredBackupsResponse  # noqa: Y015

@@ -120,6 +120,11 @@ class AgentServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.FromString,
                 _registered_method=True)
+        self.GetStoredBackups = channel.unary_unary(
+                '/poolmanager.v1.AgentService/GetStoredBackups',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStoredBackupsRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStoredBackupsResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -247,6 +252,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStoredBackups(self, request, context):
+        """The backups of its pool's metadata that the host has written by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -334,6 +346,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ReadRecovery,
                     request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.SerializeToString,
+            ),
+            'GetStoredBackups': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStoredBackups,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStoredBackupsRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetStoredBackupsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -796,6 +813,33 @@ class AgentService:
             '/poolmanager.v1.AgentService/ReadRecovery',
             poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryRequest.SerializeToString,
             poolmanager_dot_v1_dot_agent__service__pb2.ReadRecoveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStoredBackups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/GetStoredBackups',
+            poolmanager_dot_v1_dot_agent__service__pb2.GetStoredBackupsRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.GetStoredBackupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

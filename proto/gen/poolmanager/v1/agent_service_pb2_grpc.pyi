@@ -54,6 +54,8 @@ class AgentServiceStub:
     """What the host has saved of commits that its pool has not."""
     ReadRecovery: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ReadRecoveryRequest, _agent_service_pb2.ReadRecoveryResponse]
     """Reads such commits, by page."""
+    GetStoredBackups: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetStoredBackupsRequest, _agent_service_pb2.GetStoredBackupsResponse]
+    """The backups of its pool's metadata that the host has written by itself."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Each host for itself; answered by the host that is asked, never passed on."""
@@ -197,5 +199,13 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_service_pb2.ReadRecoveryRequest, _abc.Awaitable[_agent_service_pb2.ReadRecoveryResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.ReadRecoveryResponse]:
         """Reads such commits, by page."""
+
+    @_abc_1.abstractmethod
+    def GetStoredBackups(
+        self,
+        request: _agent_service_pb2.GetStoredBackupsRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.GetStoredBackupsRequest, _abc.Awaitable[_agent_service_pb2.GetStoredBackupsResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.GetStoredBackupsResponse]:
+        """The backups of its pool's metadata that the host has written by itself."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

@@ -137,6 +137,7 @@ class UpdatePoolRequest(_message.Message):
     DEFAULT_SR_FIELD_NUMBER: _builtins.int
     HOST_LIMIT_FIELD_NUMBER: _builtins.int
     FAILOVER_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
     not safe.
@@ -153,6 +154,10 @@ class UpdatePoolRequest(_message.Message):
     def failover(self) -> _resources_pb2.FailoverTimings:
         """How soon a silent master is replaced; what is absent stays as it is."""
 
+    @_builtins.property
+    def backup(self) -> _resources_pb2.BackupSchedule:
+        """When hosts write backups, and how many they keep; what is absent stays as it is."""
+
     def __init__(
         self,
         *,
@@ -161,10 +166,11 @@ class UpdatePoolRequest(_message.Message):
         default_sr: _builtins.str | None = ...,
         host_limit: _builtins.int | None = ...,
         failover: _resources_pb2.FailoverTimings | None = ...,
+        backup: _resources_pb2.BackupSchedule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "default_sr", b"default_sr", "failover", b"failover", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "default_sr", b"default_sr", "failover", b"failover", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_host_limit", b"_host_limit", "_request_id", b"_request_id", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "host_limit", b"host_limit", "patch", b"patch", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
@@ -1784,6 +1790,262 @@ class GetRecoveryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
 
 Global___GetRecoveryResponse: _TypeAlias = GetRecoveryResponse  # noqa: Y015
+
+@_typing.final
+class GetBackupRequest(_message.Message):
+    """Asks for the whole metadata."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBackupRequest: _TypeAlias = GetBackupRequest  # noqa: Y015
+
+@_typing.final
+class GetBackupResponse(_message.Message):
+    """A piece of the answer: first how fresh it is, then a snapshot in its frames."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def freshness(self) -> _chain_pb2.Freshness:
+        """First, and once."""
+
+    @_builtins.property
+    def frame(self) -> _chain_pb2.SnapshotFrame:
+        """The next frame."""
+
+    def __init__(
+        self,
+        *,
+        freshness: _chain_pb2.Freshness | None = ...,
+        frame: _chain_pb2.SnapshotFrame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "freshness", b"freshness", "item", b"item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "freshness", b"freshness", "item", b"item"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["freshness", "frame"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___GetBackupResponse: _TypeAlias = GetBackupResponse  # noqa: Y015
+
+@_typing.final
+class LeftAlone(_message.Message):
+    """An object of a backup that a restore leaves alone, wholly or in part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
+    NAME_LABEL_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    kind: _resources_pb2.Kind.ValueType
+    """Its class."""
+    uuid: _builtins.str
+    """Its identity."""
+    name_label: _builtins.str
+    """Its name in the backup; empty if it has none."""
+    code: _builtins.str
+    """Why, for scripts."""
+    explanation: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        kind: _resources_pb2.Kind.ValueType | None = ...,
+        uuid: _builtins.str | None = ...,
+        name_label: _builtins.str | None = ...,
+        code: _builtins.str | None = ...,
+        explanation: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_explanation", b"_explanation", "_kind", b"_kind", "_name_label", b"_name_label", "_uuid", b"_uuid", "code", b"code", "explanation", b"explanation", "kind", b"kind", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_explanation", b"_explanation", "_kind", b"_kind", "_name_label", b"_name_label", "_uuid", b"_uuid", "code", b"code", "explanation", b"explanation", "kind", b"kind", "name_label", b"name_label", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
+    _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__explanation: _TypeAlias = _typing.Literal["explanation"]  # noqa: Y015
+    _WhichOneofArgType__explanation: _TypeAlias = _typing.Literal["_explanation", b"_explanation"]  # noqa: Y015
+    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
+    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
+    _WhichOneofReturnType__name_label: _TypeAlias = _typing.Literal["name_label"]  # noqa: Y015
+    _WhichOneofArgType__name_label: _TypeAlias = _typing.Literal["_name_label", b"_name_label"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__explanation) -> _WhichOneofReturnType__explanation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name_label) -> _WhichOneofReturnType__name_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___LeftAlone: _TypeAlias = LeftAlone  # noqa: Y015
+
+@_typing.final
+class CheckRestoreRequest(_message.Message):
+    """Asks what restoring objects of a backup would change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Object]:
+        """The objects as the backup has them, at most 1,000; a VM together with its VBDs and VIFs."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[_resources_pb2.Object] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckRestoreRequest: _TypeAlias = CheckRestoreRequest  # noqa: Y015
+
+@_typing.final
+class CheckRestoreResponse(_message.Message):
+    """What restoring them would change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    LEFT_ALONE_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectDifference]:
+        """The objects that would be created or changed."""
+
+    @_builtins.property
+    def left_alone(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftAlone]:
+        """What would not be restored of them."""
+
+    @_builtins.property
+    def freshness(self) -> _chain_pb2.Freshness:
+        """How fresh the answer is."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[Global___ObjectDifference] | None = ...,
+        left_alone: _abc.Iterable[Global___LeftAlone] | None = ...,
+        freshness: _chain_pb2.Freshness | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freshness", b"freshness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness", b"freshness", "left_alone", b"left_alone", "objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckRestoreResponse: _TypeAlias = CheckRestoreResponse  # noqa: Y015
+
+@_typing.final
+class RestoreObjectsRequest(_message.Message):
+    """Asks to restore objects of a backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    ACCEPT_OTHER_POOL_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """REVISION-NONCE; asking again with the same id never does it twice. Without one, repeating is
+    not safe.
+    """
+    pool: _builtins.str
+    """Uuid of the pool that the backup is of."""
+    accept_other_pool: _builtins.bool
+    """That it may be of another pool than this one."""
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Object]:
+        """The objects as the backup has them, at most 1,000; a VM together with its VBDs and VIFs."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str | None = ...,
+        pool: _builtins.str | None = ...,
+        accept_other_pool: _builtins.bool | None = ...,
+        objects: _abc.Iterable[_resources_pb2.Object] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accept_other_pool", b"_accept_other_pool", "_pool", b"_pool", "_request_id", b"_request_id", "accept_other_pool", b"accept_other_pool", "pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accept_other_pool", b"_accept_other_pool", "_pool", b"_pool", "_request_id", b"_request_id", "accept_other_pool", b"accept_other_pool", "objects", b"objects", "pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accept_other_pool: _TypeAlias = _typing.Literal["accept_other_pool"]  # noqa: Y015
+    _WhichOneofArgType__accept_other_pool: _TypeAlias = _typing.Literal["_accept_other_pool", b"_accept_other_pool"]  # noqa: Y015
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accept_other_pool) -> _WhichOneofReturnType__accept_other_pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+
+Global___RestoreObjectsRequest: _TypeAlias = RestoreObjectsRequest  # noqa: Y015
+
+@_typing.final
+class RestoreObjectsResponse(_message.Message):
+    """They are restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    changed: _builtins.int
+    """How many objects the commit has changed."""
+    revision: _builtins.int
+    """The commit."""
+    incarnation: _builtins.str
+    """Uuid of the incarnation the commit belongs to."""
+    def __init__(
+        self,
+        *,
+        changed: _builtins.int | None = ...,
+        revision: _builtins.int | None = ...,
+        incarnation: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_changed", b"_changed", "_incarnation", b"_incarnation", "_revision", b"_revision", "changed", b"changed", "incarnation", b"incarnation", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_changed", b"_changed", "_incarnation", b"_incarnation", "_revision", b"_revision", "changed", b"changed", "incarnation", b"incarnation", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__changed: _TypeAlias = _typing.Literal["changed"]  # noqa: Y015
+    _WhichOneofArgType__changed: _TypeAlias = _typing.Literal["_changed", b"_changed"]  # noqa: Y015
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__changed) -> _WhichOneofReturnType__changed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___RestoreObjectsResponse: _TypeAlias = RestoreObjectsResponse  # noqa: Y015
 
 @_typing.final
 class ListMasterRecordsRequest(_message.Message):

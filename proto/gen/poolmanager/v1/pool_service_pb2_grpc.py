@@ -105,6 +105,21 @@ class PoolServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryResponse.FromString,
                 _registered_method=True)
+        self.GetBackup = channel.unary_stream(
+                '/poolmanager.v1.PoolService/GetBackup',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetBackupRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetBackupResponse.FromString,
+                _registered_method=True)
+        self.CheckRestore = channel.unary_unary(
+                '/poolmanager.v1.PoolService/CheckRestore',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckRestoreRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckRestoreResponse.FromString,
+                _registered_method=True)
+        self.RestoreObjects = channel.unary_unary(
+                '/poolmanager.v1.PoolService/RestoreObjects',
+                request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.RestoreObjectsRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.RestoreObjectsResponse.FromString,
+                _registered_method=True)
         self.ListMasterRecords = channel.unary_unary(
                 '/poolmanager.v1.PoolService/ListMasterRecords',
                 request_serializer=poolmanager_dot_v1_dot_pool__service__pb2.ListMasterRecordsRequest.SerializeToString,
@@ -223,6 +238,27 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBackup(self, request, context):
+        """The whole metadata at one revision: what a backup consists of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckRestore(self, request, context):
+        """What restoring objects of a backup would change, and what it would leave alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreObjects(self, request, context):
+        """Brings what people have set back to what objects of a backup say; one commit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListMasterRecords(self, request, context):
         """All records of masterships, by page.
         """
@@ -309,6 +345,21 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.GetRecovery,
                     request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryResponse.SerializeToString,
+            ),
+            'GetBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetBackup,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.GetBackupRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.GetBackupResponse.SerializeToString,
+            ),
+            'CheckRestore': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRestore,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckRestoreRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.CheckRestoreResponse.SerializeToString,
+            ),
+            'RestoreObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreObjects,
+                    request_deserializer=poolmanager_dot_v1_dot_pool__service__pb2.RestoreObjectsRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_pool__service__pb2.RestoreObjectsResponse.SerializeToString,
             ),
             'ListMasterRecords': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMasterRecords,
@@ -700,6 +751,87 @@ class PoolService:
             '/poolmanager.v1.PoolService/GetRecovery',
             poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryRequest.SerializeToString,
             poolmanager_dot_v1_dot_pool__service__pb2.GetRecoveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/GetBackup',
+            poolmanager_dot_v1_dot_pool__service__pb2.GetBackupRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.GetBackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRestore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/CheckRestore',
+            poolmanager_dot_v1_dot_pool__service__pb2.CheckRestoreRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.CheckRestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.PoolService/RestoreObjects',
+            poolmanager_dot_v1_dot_pool__service__pb2.RestoreObjectsRequest.SerializeToString,
+            poolmanager_dot_v1_dot_pool__service__pb2.RestoreObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

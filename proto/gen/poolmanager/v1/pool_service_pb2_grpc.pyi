@@ -52,6 +52,12 @@ class PoolServiceStub:
     """What the live hosts have saved of commits that the pool has not."""
     GetRecovery: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.GetRecoveryRequest, _pool_service_pb2.GetRecoveryResponse]
     """Such commits of one host, by page."""
+    GetBackup: _aio.UnaryStreamMultiCallable[_pool_service_pb2.GetBackupRequest, _pool_service_pb2.GetBackupResponse]
+    """The whole metadata at one revision: what a backup consists of."""
+    CheckRestore: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.CheckRestoreRequest, _pool_service_pb2.CheckRestoreResponse]
+    """What restoring objects of a backup would change, and what it would leave alone."""
+    RestoreObjects: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.RestoreObjectsRequest, _pool_service_pb2.RestoreObjectsResponse]
+    """Brings what people have set back to what objects of a backup say; one commit."""
     ListMasterRecords: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.ListMasterRecordsRequest, _pool_service_pb2.ListMasterRecordsResponse]
     """All records of masterships, by page."""
     GetMasterRecord: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.GetMasterRecordRequest, _pool_service_pb2.GetMasterRecordResponse]
@@ -179,6 +185,30 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_service_pb2.GetRecoveryRequest, _abc.Awaitable[_pool_service_pb2.GetRecoveryResponse]],
     ) -> _abc.Awaitable[_pool_service_pb2.GetRecoveryResponse]:
         """Such commits of one host, by page."""
+
+    @_abc_1.abstractmethod
+    def GetBackup(
+        self,
+        request: _pool_service_pb2.GetBackupRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.GetBackupRequest, _abc.AsyncIterator[_pool_service_pb2.GetBackupResponse]],
+    ) -> _abc.AsyncIterator[_pool_service_pb2.GetBackupResponse]:
+        """The whole metadata at one revision: what a backup consists of."""
+
+    @_abc_1.abstractmethod
+    def CheckRestore(
+        self,
+        request: _pool_service_pb2.CheckRestoreRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.CheckRestoreRequest, _abc.Awaitable[_pool_service_pb2.CheckRestoreResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.CheckRestoreResponse]:
+        """What restoring objects of a backup would change, and what it would leave alone."""
+
+    @_abc_1.abstractmethod
+    def RestoreObjects(
+        self,
+        request: _pool_service_pb2.RestoreObjectsRequest,
+        context: _aio.ServicerContext[_pool_service_pb2.RestoreObjectsRequest, _abc.Awaitable[_pool_service_pb2.RestoreObjectsResponse]],
+    ) -> _abc.Awaitable[_pool_service_pb2.RestoreObjectsResponse]:
+        """Brings what people have set back to what objects of a backup say; one commit."""
 
     @_abc_1.abstractmethod
     def ListMasterRecords(

@@ -457,6 +457,47 @@ class FailoverTimings(_message.Message):
 Global___FailoverTimings: _TypeAlias = FailoverTimings  # noqa: Y015
 
 @_typing.final
+class BackupSchedule(_message.Message):
+    """When hosts write backups of the pool's metadata, each from its replica, and how many they keep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_MINUTES_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    KEEP_DAILY_FIELD_NUMBER: _builtins.int
+    interval_minutes: _builtins.int
+    """How far apart they are at least, where something has changed; 0 for none."""
+    keep: _builtins.int
+    """How many of the newest are kept."""
+    keep_daily: _builtins.int
+    """For how many of the newest days the last one of the day is kept."""
+    def __init__(
+        self,
+        *,
+        interval_minutes: _builtins.int | None = ...,
+        keep: _builtins.int | None = ...,
+        keep_daily: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_minutes", b"_interval_minutes", "_keep", b"_keep", "_keep_daily", b"_keep_daily", "interval_minutes", b"interval_minutes", "keep", b"keep", "keep_daily", b"keep_daily"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_minutes", b"_interval_minutes", "_keep", b"_keep", "_keep_daily", b"_keep_daily", "interval_minutes", b"interval_minutes", "keep", b"keep", "keep_daily", b"keep_daily"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_minutes: _TypeAlias = _typing.Literal["interval_minutes"]  # noqa: Y015
+    _WhichOneofArgType__interval_minutes: _TypeAlias = _typing.Literal["_interval_minutes", b"_interval_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__keep: _TypeAlias = _typing.Literal["keep"]  # noqa: Y015
+    _WhichOneofArgType__keep: _TypeAlias = _typing.Literal["_keep", b"_keep"]  # noqa: Y015
+    _WhichOneofReturnType__keep_daily: _TypeAlias = _typing.Literal["keep_daily"]  # noqa: Y015
+    _WhichOneofArgType__keep_daily: _TypeAlias = _typing.Literal["_keep_daily", b"_keep_daily"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_minutes) -> _WhichOneofReturnType__interval_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep) -> _WhichOneofReturnType__keep | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_daily) -> _WhichOneofReturnType__keep_daily | None: ...
+
+Global___BackupSchedule: _TypeAlias = BackupSchedule  # noqa: Y015
+
+@_typing.final
 class Ancestor(_message.Message):
     """An incarnation of the pool before the present one."""
 
@@ -537,6 +578,7 @@ class Pool(_message.Message):
     IN_STEP_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     WAS_IN_STEP_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
@@ -579,6 +621,10 @@ class Pool(_message.Message):
         """The incarnations before the present one, the newest last; the oldest are dropped."""
 
     @_builtins.property
+    def backup(self) -> Global___BackupSchedule:
+        """When hosts write backups of the metadata, and how many they keep."""
+
+    @_builtins.property
     def voters(self) -> Global___Voters:
         """Where the pool's own etcd is; absent while the store is the master's alone, or elsewhere."""
 
@@ -599,11 +645,12 @@ class Pool(_message.Message):
         in_step: _builtins.str | None = ...,
         lineage: _abc.Iterable[Global___Ancestor] | None = ...,
         was_in_step: _builtins.str | None = ...,
+        backup: Global___BackupSchedule | None = ...,
         voters: Global___Voters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
