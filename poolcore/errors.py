@@ -109,6 +109,7 @@ class Reason(StrEnum):
     MASTER_LIVES = "MASTER_LIVES"
     QUORUM_LIVES = "QUORUM_LIVES"
     REPLICA_BEHIND = "REPLICA_BEHIND"
+    ETCD_NOT_FOUNDED = "ETCD_NOT_FOUNDED"
     ANOTHER_IN_STEP = "ANOTHER_IN_STEP"
     REPLICA_MISSING = "REPLICA_MISSING"
     LOSS_NOT_ACCEPTED = "LOSS_NOT_ACCEPTED"
@@ -414,6 +415,12 @@ CATALOG: Mapping[Reason, Entry] = {
         "{better}, which answers, was in step with the master, and {host} was not.",
         "`pool --server {address} emergency-transition-to-master` goes on from there; afterwards "
         "`pool designate-master {host}` hands the pool over to {host}.",
+    ),
+    Reason.ETCD_NOT_FOUNDED: Entry(
+        Status.FAILED_PRECONDITION, Exit.FAILED,
+        "The pool's etcd was not founded: {problem}.",
+        "The store stays at the master, and nothing is lost. It is tried again; `etcd.log` in the "
+        "state directory of each host that was to vote says more.",
     ),
     Reason.REPLICA_MISSING: Entry(
         Status.FAILED_PRECONDITION, Exit.CONFLICT,

@@ -103,6 +103,27 @@ class HostFacts:
     """Median time of an fsync in the host's state directory."""
     witness: bool = False
     """Its daemon was started as a witness: it brings nothing in and never leads."""
+    etcd_version: str | None = None
+    """Of the etcd that is installed there; none also if the host is told not to vote."""
+    etcd_problem: str | None = None
+    """Why it would not vote with that; none if it would, or is told not to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoterFacts:
+    """What there is of the pool's own etcd at a host."""
+
+    version: str | None = None
+    """Of the etcd that is installed there; none also if the host is told not to vote."""
+    problem: str | None = None
+    """Why it would not run that, in a clause; none if it would, or is told not to vote."""
+    token: str | None = None
+    """Which cluster it runs a member of."""
+
+    @property
+    def able(self) -> bool:
+        """Whether it can be given a vote."""
+        return self.version is not None and self.problem is None and self.token is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,8 @@ class FailoverTimings:
     """When a master's `alive` key expires: a host without a majority may take over then."""
     in_step_seconds: float = 1.0
     """How long writes wait for the replica that is kept in step; then the master goes on alone."""
+    replace_voter_seconds: float = 600.0
+    """A voter of the pool's own etcd that was silent for so long is replaced by another host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,18 @@ class Incarnation:
     """The revision at which it forked from its parent; 0 for the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Voters:
+    """The hosts that run the pool's own etcd."""
+
+    token: str
+    """Members of another token are not of this cluster."""
+    hosts: tuple[HostId, ...]
+    """In sorted order."""
+    learners: tuple[HostId, ...] = ()
+    """Hosts that are about to vote: their etcd takes what there is. In sorted order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool(Described):
     """The pool itself: exactly one per pool."""
@@ -190,6 +204,8 @@ class Pool(Described):
     """The host that was in step before the last handover, until it is known that it has heard of
     that: its own replica may say that it is in step still."""
     backup: BackupSchedule = BackupSchedule()
+    voters: Voters | None = None
+    """Where the pool's own etcd is. None: the store is the master's alone, or elsewhere."""
 
 
 class AddressPurpose(StrEnum):

@@ -14,7 +14,18 @@ from poolcore.model import Finding, Severity
 
 _COMMAND = re.compile(r"`([^`]+)`")
 _PROGRAMS = frozenset(
-    {"chronyc", "df", "ip", "nc", "pool", "poolmember", "systemctl", "timedatectl", "virsh"}
+    {
+        "apt-get",
+        "chronyc",
+        "df",
+        "ip",
+        "nc",
+        "pool",
+        "poolmember",
+        "systemctl",
+        "timedatectl",
+        "virsh",
+    }
 )
 # Complete commands, so that nothing can hide behind a known beginning.
 _HARMLESS = re.compile(

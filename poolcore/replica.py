@@ -88,6 +88,12 @@ class Delta:
     """Every commit after this one is of that incarnation (design §5)."""
 
 
+def moves_to_voters(delta: Delta) -> bool:
+    """Whether the chain goes on in the pool's own etcd after this commit (design §5)."""
+    pools = (c.object for c in delta.changes if isinstance(c, Put) and isinstance(c.object, Pool))
+    return delta.succession is not None and any(pool.voters is not None for pool in pools)
+
+
 class DeltaDoesNotFollow(Exception):
     """The delta belongs to another incarnation or follows another commit than the state's last."""
 

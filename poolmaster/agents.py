@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from poolcore.facts import HostFacts, Recovery, Standing, Unreachable
+from poolcore.facts import HostFacts, Recovery, Standing, Unreachable, VoterFacts
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 
@@ -59,9 +59,42 @@ class Agents(Protocol):
         ...
 
     async def prepare_succession(
-        self, endpoint: str, pool: str, incarnation: str, *, seconds: float
+        self,
+        endpoint: str,
+        pool: str,
+        incarnation: str,
+        *,
+        store: str | None = None,
+        seconds: float,
     ) -> None:
-        """Have a host of `pool` copy what it has into a store of `incarnation`."""
+        """Have a host of `pool` copy what it has into a store of `incarnation`.
+
+        `store`: the URL of one that hosts share; none: a store of the host's own.
+        """
+        ...
+
+    async def voter(self, endpoint: str) -> VoterFacts:
+        """Whether the host could run a member of the pool's own etcd, and whether it does."""
+        ...
+
+    async def start_voter(
+        self,
+        endpoint: str,
+        pool: str,
+        token: str,
+        members: tuple[tuple[str, str], ...],
+        *,
+        joins: bool = False,
+        revision: int,
+    ) -> None:
+        """Have a host of `pool` run a member of the pool's own etcd. Repeating is harmless.
+
+        `members`: host uuid and peer address of each; `joins`: the cluster knows of it already.
+        """
+        ...
+
+    async def stop_voter(self, endpoint: str, pool: str, token: str) -> None:
+        """Have a host end its member of that cluster. Repeating is harmless."""
         ...
 
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Recovery, Standing, Unreachable
+from poolcore.facts import Recovery, Standing, Unreachable, VoterFacts
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.channels import open_channel
@@ -108,13 +108,53 @@ class GrpcAgents:
             except grpc.aio.AioRpcError as error:
                 raise _refined(error, endpoint) from error
 
+    async def voter(self, endpoint: str) -> VoterFacts:
+        """See `Agents`."""
+        found = await self._call(endpoint, lambda s: s.GetVoter, pb.GetVoterRequest())
+        return VoterFacts(
+            version=found.version or None,
+            problem=found.problem or None,
+            token=found.token or None,
+        )
+
+    async def start_voter(
+        self,
+        endpoint: str,
+        pool: str,
+        token: str,
+        members: tuple[tuple[str, str], ...],
+        *,
+        joins: bool = False,
+        revision: int,
+    ) -> None:
+        """See `Agents`."""
+        request = pb.StartVoterRequest(
+            pool=pool,
+            token=token,
+            members=[pb.VoterAddress(host=host, peer=peer) for host, peer in members],
+            joins=joins,
+            revision=revision,
+        )
+        await self._call(endpoint, lambda s: s.StartVoter, request)
+
+    async def stop_voter(self, endpoint: str, pool: str, token: str) -> None:
+        """See `Agents`."""
+        request = pb.StopVoterRequest(pool=pool, token=token)
+        await self._call(endpoint, lambda s: s.StopVoter, request)
+
     async def prepare_succession(
-        self, endpoint: str, pool: str, incarnation: str, *, seconds: float
+        self,
+        endpoint: str,
+        pool: str,
+        incarnation: str,
+        *,
+        store: str | None = None,
+        seconds: float,
     ) -> None:
         """See `Agents`."""
         async with open_channel(endpoint) as channel:
             stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-            request = pb.PrepareSuccessionRequest(pool=pool, incarnation=incarnation)
+            request = pb.PrepareSuccessionRequest(pool=pool, incarnation=incarnation, store=store)
             try:
                 await stub.PrepareSuccession(request, timeout=seconds)
             except grpc.aio.AioRpcError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from poolcore.clock import Clock
@@ -38,13 +39,19 @@ from poolmaster.operations.designate import Designate, Handover
 from poolmaster.operations.drill import Drill
 from poolmaster.operations.eject import Eject
 from poolmaster.operations.examine import Examiner
+from poolmaster.operations.found_etcd import FoundEtcd
 from poolmaster.operations.gone import Gone
 from poolmaster.operations.join import Join
+from poolmaster.operations.leave_etcd import LeaveEtcd
 from poolmaster.operations.maintenance import Maintenance
 from poolmaster.operations.steps import Operations
+from poolmaster.own_etcd import own_store_url
 from poolmaster.sessions import Sessions
+from poolmaster.steward import Steward
 from poolmaster.store.contract import Compare, Store, StoreError, StoreFailed, Write
+from poolmaster.store.etcd.store import EtcdStore
 from poolmaster.tenure import Tenure
+from poolmaster.voter_keeping import VoterKeeping
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +104,7 @@ class Mastership:
         self.host = host
         self.why = why
         self.store = store
-        self.shared_store = shared_store
+        self._shared_store = shared_store
         self.clock = clock
         self.ledger = Ledger(store, claimed.head, claimed.state, clock=clock)
         self._tenure = (
@@ -117,7 +124,7 @@ class Mastership:
             self.ledger.second_copy = self.in_step
         self.examiner = Examiner(agents, clock, self._nonce)
         self.agents = agents
-        self.join = Join(agents, self.examiner, self.sessions, host, shared_store)
+        self.join = Join(agents, self.examiner, self.sessions, host, lambda: self.shared_store)
         self.eject = Eject(agents, self.sessions, host)
         self.gone = Gone(agents, self.sessions, host)
         self.handover = Handover(
@@ -126,8 +133,40 @@ class Mastership:
         self.designate = Designate(self.handover, self.sessions, host)
         self.drill = Drill(self.ledger, self.sessions, self.live_facts, host, clock)
         self.maintenance = Maintenance(self.handover, self.sessions, host)
+        self.found_etcd = FoundEtcd(agents, self.ledger, host, has_store=shared_store is None)
+        self.leave_etcd = LeaveEtcd(agents, self.ledger, self.sessions, host)
         self.operations = Operations(
-            self, (self.join, self.eject, self.designate, self.maintenance, self.drill)
+            self,
+            (
+                self.join,
+                self.eject,
+                self.designate,
+                self.maintenance,
+                self.drill,
+                self.found_etcd,
+                self.leave_etcd,
+            ),
+        )
+        self._voter_keeping = (
+            VoterKeeping(
+                self,
+                store.cluster,
+                sessions=self.sessions,
+                agents=agents,
+                clock=clock,
+            )
+            if isinstance(store, EtcdStore)
+            else None
+        )
+        self._steward = Steward(
+            self,
+            operations=self.operations,
+            found_etcd=self.found_etcd,
+            leave_etcd=self.leave_etcd,
+            sessions=self.sessions,
+            agents=agents,
+            host=host,
+            clock=clock,
         )
         self.locks = Locks(self)
         self._reached = reached
@@ -136,6 +175,13 @@ class Mastership:
     def state(self) -> State:
         """The newest acknowledged state."""
         return self.ledger.state
+
+    @property
+    def shared_store(self) -> str | None:
+        """The URL of the store if the pool's hosts share it: of its own etcd, where that is now."""
+        if self._shared_store is None:
+            return None
+        return own_store_url(self.state, near=self.host) or self._shared_store
 
     @property
     def may_speak(self) -> bool:
@@ -178,8 +224,12 @@ class Mastership:
                 if self._tenure is not None:
                     tasks.create_task(self._tenure.run())
                 tasks.create_task(self.locks.run())
+                if self._voter_keeping is not None:
+                    tasks.create_task(self._voter_keeping.run())
                 if self.in_step is not None:
                     tasks.create_task(self.in_step.run())
+                if self._shared_store is None or self.state.pool.voters is not None:
+                    tasks.create_task(self._steward.run())
         except BaseExceptionGroup as group:
             # The other parts may fail as well, of the ledger's end; only that is the cause.
             ended = group.subgroup(SteppedDown)
@@ -193,7 +243,11 @@ class Mastership:
 
         def decide(state: State) -> Decision:
             term = self.ledger.head.term
-            return Decision(began(state, term=term, host=self.host, now=now, why=self.why))
+            changes = began(state, term=term, host=self.host, now=now, why=self.why)
+            if self.in_step is None and state.pool.in_step is not None:
+                # Everybody reaches this store: nobody has a second copy.
+                changes = (*changes, Put(replace(state.pool, in_step=None, was_in_step=None)))
+            return Decision(changes)
 
         while True:
             try:

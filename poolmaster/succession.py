@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool
+from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool, Voters
 from poolcore.replica import (
     Change,
     CommitId,
@@ -36,6 +36,7 @@ from poolcore.replica import (
     State,
     Succession,
     apply,
+    moves_to_voters,
 )
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import encode_object, serialize, to_proto
@@ -76,19 +77,22 @@ def succession(
     *,
     term: int,
     in_step: HostId | None,
+    voters: Voters | None = None,
     changes: Iterable[Change] = (),
 ) -> Delta:
     """The last commit before `incarnation`, in `term`.
 
-    `in_step`: the host that certainly has this very commit, besides the heir; none if a person has
-    decided who goes on.
+    `in_step`: the host that certainly has this very commit, besides the heir, or, if `voters` have
+    the next store, everything before it; none if a person has decided who goes on.
     """
     before, was_in_step = state.incarnation, state.pool.in_step
     if in_step is None or was_in_step == heir:
         was_in_step = None
     ancestor = Ancestor(before.counter, before.uuid, before.forked_at)
     lineage = (*state.pool.lineage, ancestor)[-LINEAGE_KEPT:]
-    pool: Pool = replace(state.pool, in_step=in_step, was_in_step=was_in_step, lineage=lineage)
+    pool: Pool = replace(
+        state.pool, in_step=in_step, was_in_step=was_in_step, lineage=lineage, voters=voters
+    )
     return Delta(
         incarnation=state.incarnation.uuid,
         commit=CommitId(term, state.revision + 1),
@@ -124,6 +128,14 @@ async def read_succession(store: Store) -> Succession | None:
     return found[0][0].succession if found else None
 
 
+async def read_end(store: Store, head: Head) -> Delta | None:
+    """The last commit of a store that hosts share, if the chain goes on elsewhere after it."""
+    found = await read_log(store, after=head.revision - 1, limit=1)
+    last = found[0][0] if found else None
+    ended = last is not None and last.succession is not None and not moves_to_voters(last)
+    return last if ended else None
+
+
 async def read_tombstone(store: Store, head: Head) -> Delta:
     """The last commit of a store that has a successor."""
     found = await read_log(store, after=head.revision - 1, limit=1)
@@ -152,34 +164,51 @@ async def withdraw(store: Store, head: Head, *, host: HostId) -> None:
         raise StoreFailed("somebody else moved head")
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a store without a register holds."""
+
+    state: State
+    attempt: bytes
+    """The mark of the attempt that has put it there."""
+
+
 async def found_successor(
-    store: Store, state: State, kept: ReadLog, heir: HostId, *, begun: State | None = None
+    store: Store, state: State, kept: ReadLog, heir: HostId, *, begun: Begun | None = None
 ) -> None:
     """Make a store what `state` says, with as much of the log as is `kept`.
 
-    `state` is what the succession has led to. The store is empty, or holds what `prepare_successor`
-    put there for the state `begun`, an earlier one. The register is written last: a founding that
-    was cut short leaves a store without one. `StoreFailed` when the store has one already.
+    `state` is what the succession has led to; `begun` is what `prepare_successor` has put there of
+    an earlier one. The register is written last: a founding that was cut short leaves a store
+    without one. `StoreFailed` when the store has one already.
     """
     if begun is None:
-        begun = state
-        await prepare_successor(store, state, kept)
+        begun = await prepare_successor(store, state, kept)
+    reached, attempt = begun.state, begun.attempt
     writes: dict[bytes, Write] = {}
-    while begun.revision < state.revision:
-        for data in await _page(kept, begun.revision):
+    while reached.revision < state.revision:
+        for data in await _page(kept, reached.revision):
             delta = decode_delta(data)
-            after = apply(begun, delta)
-            writes |= commit_writes(begun, after, delta, data)
-            begun = after
+            after = apply(reached, delta)
+            writes |= commit_writes(reached, after, delta, data)
+            reached = after
     head = Head(state.incarnation, state.last.term, state.revision, heir)
     writes[HEAD] = Write(HEAD, encode_head(head))
-    writes[NONCE] = Write(NONCE, uuid.uuid4().hex.encode())
-    if not await store.transact([Compare(HEAD, None)], list(writes.values())):
+    writes[NONCE] = Write(NONCE, _mark())
+    if not await store.transact(_only(attempt), list(writes.values())):
+        raise StoreFailed("the store already holds a pool, or somebody else founds it")
+
+
+async def prepare_successor(store: Store, state: State, kept: ReadLog) -> Begun:
+    """Put into a store what `state` says and as much of the log as is `kept`.
+
+    What an attempt that was cut short has left is removed first. A transaction of that one which
+    lands later changes nothing: each compares the mark of its attempt.
+    """
+    attempt = _mark()
+    if not await store.transact([Compare(HEAD, None)], [Write(NONCE, attempt)]):
         raise StoreFailed("the store already holds a pool")
-
-
-async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:
-    """Put into an empty store what `state` says and as much of the log as is `kept`."""
+    await _empty(store, attempt)
     pending: list[Write] = []
 
     async def add(write: Write) -> None:
@@ -188,8 +217,7 @@ async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:
             await flush()
 
     async def flush() -> None:
-        if not await store.transact([Compare(HEAD, None)], pending):
-            raise StoreFailed("the store already holds a pool")
+        await _put(store, attempt, pending)
         pending.clear()
 
     for obj in state.objects():
@@ -203,6 +231,30 @@ async def prepare_successor(store: Store, state: State, kept: ReadLog) -> None:
             if revision <= state.revision:
                 await add(Write(log_key(revision), data))
     await flush()
+    return Begun(state, attempt)
+
+
+async def _empty(store: Store, attempt: bytes) -> None:
+    while True:
+        found = await store.read(b"\x00", b"\xff", limit=TOGETHER)
+        left = [Write(item.key, None) for item in found.items if item.key != NONCE]
+        if not left:
+            return
+        await _put(store, attempt, left)
+
+
+async def _put(store: Store, attempt: bytes, writes: Sequence[Write]) -> None:
+    if not await store.transact(_only(attempt), writes):
+        raise StoreFailed("the store already holds a pool, or somebody else founds it")
+
+
+def _only(attempt: bytes) -> tuple[Compare, ...]:
+    """That there is no register yet, and no other attempt."""
+    return Compare(HEAD, None), Compare(NONCE, attempt)
+
+
+def _mark() -> bytes:
+    return uuid.uuid4().hex.encode()
 
 
 async def _page(kept: ReadLog, revision: int) -> Sequence[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Inventory
+from poolcore.facts import HostFacts, Inventory, VoterFacts
 from poolcore.model import (
     CLASSES,
     Accession,
@@ -27,10 +27,12 @@ from poolcore.replica import State
 from poolcore.wire.codec import enum_from_proto, from_proto, to_proto
 from poolmanager.v1 import agent_service_pb2 as pb
 from poolmaster.layout import NONCE
+from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store import urls
 from poolmaster.store.contract import StoreError
 from poolmember.backups import Backups, backup_functions
 from poolmember.drivers.contract import Driver, DriverError
+from poolmember.etcd.member import EtcdMember, problem_with
 from poolmember.home import GrpcNetwork, Home, Network
 from poolmember.identity import Member, Membership, leads_always
 from poolmember.measurements import DiskGauge
@@ -49,6 +51,7 @@ class Agent:
         disk: DiskGauge,
         *,
         endpoint: str,
+        listen: str,
         clock: Clock,
         network: Network | None = None,
         recoveries: Recoveries | None = None,
@@ -60,6 +63,7 @@ class Agent:
         self._clock = clock
         self._network = network or GrpcNetwork()
         self._recoveries = recoveries
+        self._listen = listen
         self._backups = backups
         self.reserving = Reserving(home, self._network, clock)
         self.addresses = (Address(purpose=AddressPurpose.MANAGEMENT, endpoint=endpoint),)
@@ -76,6 +80,9 @@ class Agent:
             "GetStanding": self._get_standing,
             "TakeOver": self._take_over,
             "PrepareSuccession": self._prepare_succession,
+            "GetVoter": self._get_voter,
+            "StartVoter": self._start_voter,
+            "StopVoter": self._stop_voter,
             "EmergencyTransition": self._emergency_transition,
             "ResetMaster": self._reset_master,
             "RecoverMembers": self._recover_members,
@@ -93,6 +100,7 @@ class Agent:
         except DriverError as error:
             raise PoolError(Reason.NO_HYPERVISOR, uri="this host", problem=str(error)) from error
         disk = await asyncio.to_thread(self._disk.read)
+        etcd = await self._etcd()
         master, membership = self._home.mastership, identity.membership
         state = master.state if master is not None else self._replica_state()
         tasks = [] if master is None else running(master.state)
@@ -119,6 +127,8 @@ class Agent:
             free_disk_bytes=_or(pretended.free_disk_bytes, disk.free_bytes),
             fsync_seconds=_or(pretended.fsync_seconds, disk.fsync_seconds),
             witness=identity.witness,
+            etcd_version=etcd.version,
+            etcd_problem=etcd.problem,
         )
 
     def _replica_state(self) -> State | None:
@@ -170,8 +180,48 @@ class Agent:
     async def _prepare_succession(
         self, request: pb.PrepareSuccessionRequest
     ) -> pb.PrepareSuccessionResponse:
-        await self._home.prepare_succession(request.pool, request.incarnation)
+        store = request.store if request.HasField("store") else None
+        await self._home.prepare_succession(request.pool, request.incarnation, store)
         return pb.PrepareSuccessionResponse()
+
+    # -- the pool's own etcd ----------------------------------------------------------------------
+
+    async def _etcd(self) -> VoterFacts:
+        found, pretended = await self._home.voter.facts(), self._driver.overrides().etcd_version
+        if pretended is None:
+            return found
+        version = None if pretended == "none" else pretended
+        return replace(found, version=version, problem=problem_with(version))
+
+    async def _get_voter(self, _: pb.GetVoterRequest) -> pb.GetVoterResponse:
+        found = await self._etcd()
+        return pb.GetVoterResponse(version=found.version, problem=found.problem, token=found.token)
+
+    async def _start_voter(self, request: pb.StartVoterRequest) -> pb.StartVoterResponse:
+        self._ensure_of(request.pool)
+        host, endpoint = self._home.identity.host, self.addresses[0].endpoint
+        member = EtcdMember(
+            name=host,
+            listen=self._listen,
+            client=beside(endpoint, CLIENT_PORT),
+            peer=beside(endpoint, PEER_PORT),
+            token=request.token,
+            cluster=tuple((member.host, member.peer) for member in request.members),
+            joins=request.joins,
+            since=request.revision,
+        )
+        await self._home.voter.start(member)
+        return pb.StartVoterResponse()
+
+    async def _stop_voter(self, request: pb.StopVoterRequest) -> pb.StopVoterResponse:
+        self._ensure_of(request.pool)
+        await self._home.voter.stop(request.token)
+        return pb.StopVoterResponse()
+
+    def _ensure_of(self, pool: str) -> None:
+        identity = self._home.identity
+        if identity.membership is None or identity.membership.pool != pool:
+            raise PoolError(Reason.HOST_NOT_IN_POOL, host=identity.name, pool=pool)
 
     # -- emergencies ------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class Config:
     """What a pool founded by this host keeps its metadata in; none: a file in `state_dir`."""
     witness: bool
     """The host votes and keeps a replica, runs no VMs and never becomes master of others."""
+    voter: bool
+    """The host may run a member of the pool's own etcd."""
     insecure: bool
     log_format: LogFormat
     log_level: LogLevel
@@ -221,13 +223,14 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     witness: bool = sources.parsed("witness", False)
     _check_witness(sources, witness=witness)
     return Config(
-        name=sources.parsed("name", None) or _checked_hostparse_name(host_name),
+        name=sources.parsed("name", None) or _checked_host_name(host_name),
         listen=listen,
         advertise=_advertised(sources, listen),
         state_dir=state_dir,
         driver=sources.parsed("driver", NoDriver() if witness else LibvirtDriver()),
         store=sources.parsed("store", None),
         witness=witness,
+        voter=sources.parsed("voter", True),
         insecure=insecure,
         log_format=sources.parsed("log_format", LogFormat.TEXT),
         log_level=sources.parsed("log_level", LogLevel.INFO),
@@ -238,7 +241,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     )
 
 
-def _checked_hostparse_name(value: Value) -> str:
+def _checked_host_name(value: Value) -> str:
     try:
         return parse_name(value)
     except Problem as problem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,19 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def ip(self) -> str:
+        """The host as an address, an IPv6 one in brackets; a name that stands for none as it is."""
+        address = _ip_address(self.host)
+        if address is None:
+            try:
+                address = _ip_address(socket.gethostbyname(self.host))
+            except OSError:
+                address = None
+        if address is None:
+            return self.host
+        return f"[{address}]" if address.version == 6 else str(address)
 
     @property
     def is_loopback(self) -> bool:
@@ -268,6 +282,7 @@ PARSERS: Mapping[str, Callable[[Value], Any]] = {
     "driver": _driver,
     "store": _store,
     "witness": _switch,
+    "voter": _switch,
     "insecure": _switch,
     "log_format": _log_format,
     "log_level": _log_level,

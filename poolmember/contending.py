@@ -17,7 +17,7 @@ from typing import Any
 
 from poolcore.errors import PoolError
 from poolcore.facts import Standing
-from poolcore.model import Accession, FailoverTimings, Host
+from poolcore.model import Accession, FailoverTimings, Host, Incarnation
 from poolcore.replica import Head
 from poolcore.side_by_side import side_by_side
 from poolmaster.claiming import Claimed, claim
@@ -25,11 +25,13 @@ from poolmaster.decide.leadership import Ask, Claim, Facts, Round, Wait, next_ac
 from poolmaster.layout import ALIVE, read_head, read_host
 from poolmaster.ledger import SteppedDown
 from poolmaster.store.contract import Store, StoreError, StoreUnavailable
+from poolmaster.succession import read_end
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership, Own
+from poolmember.inheriting import inherit
 from poolmember.leading import one_mastership
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
-from poolmember.returning import LeftBehind, Other, compare, while_leading
+from poolmember.returning import LeftBehind, Other, compare, take_log, while_leading
 from poolmember.session import Follower
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,6 @@ class Contender:
         self, parts: Parts, membership: Membership, follower: Follower, store: Store
     ) -> None:
         self._parts = parts
-        self._membership = membership
         self._follower = follower
         self._store = store
         self._host = parts.identity.host
@@ -75,11 +76,18 @@ class Contender:
         self._why = Accession.RESTARTED
         """Of the last claim."""
         self._summons: asyncio.Queue[_Summons] = asyncio.Queue()
+        self._life: Incarnation | None = None
+        """What the store is of, once that is known."""
+        self._over = False
+        """Whether the chain goes on elsewhere after the commit that `_head` stands for."""
+        self._has_led = False
         parts.contender = self
 
     async def run(self) -> Change:
         """Until the host is ejected; `StoreFailed` when the store has to be opened anew."""
         await self._read_register()
+        if (change := await self._left()) is not None:
+            return change
         while True:
             # Nobody has taken over since this host was the master: there is nothing to look for.
             end: Claimed | Change | None = None
@@ -92,8 +100,42 @@ class Contender:
             await self._lead(end)
             await self._read_register()
             self._ensure_not_left_behind()
+            if (change := await self._left()) is not None:
+                return change
             if self._is_ours:
                 await self._parts.clock.sleep(PAUSE_SECONDS)
+
+    async def _left(self) -> Change | None:
+        """What this host becomes when the chain goes on elsewhere; none if it has not left."""
+        head, follower = self._head, self._follower
+        if head is None or not self._over:
+            return None
+        with suppress(StoreUnavailable, TimeoutError):
+            if head.master == self._host:
+                await take_log(self._store, follower, up_to=head.revision)
+                if self._has_led:
+                    # One that was down has to ask first if a person made another host go on.
+                    self._parts.just_inherited = head.incarnation.uuid
+                self._parts.reached("pool.succession:ended")
+                return await inherit(self._parts, follower)
+            async with asyncio.timeout(self._timings.confirm_seconds):
+                master = await read_host(self._store, head.master)
+            membership = self._membership
+            known = membership.addresses if isinstance(membership, Member) else ()
+            first = () if master is None else (master.address,)
+            name = "" if follower.state is None else follower.state.pool.name_label
+            addresses = tuple(dict.fromkeys((*first, *known)))
+            return Change(Member(pool=membership.pool, pool_name=name, addresses=addresses))
+        return None
+
+    async def _ended(self, head: Head) -> bool:
+        """Whether the store's last commit was the one that `head` stands for."""
+        if head.incarnation == self._life:
+            return False
+        if await read_end(self._store, head) is not None:
+            return True
+        self._life = head.incarnation
+        return False
 
     async def _reclaim(self) -> Claimed | None:
         try:
@@ -109,9 +151,17 @@ class Contender:
     def _is_ours(self) -> bool:
         return self._head is not None and self._head.master == self._host
 
+    @property
+    def _membership(self) -> Membership:
+        """As it is now: where the pool's own etcd is, changes."""
+        membership = self._parts.identity.membership
+        assert membership is not None  # noqa: S101 - it ends this role
+        return membership
+
     # -- as master --------------------------------------------------------------------------------
 
     async def _lead(self, claimed: Claimed) -> None:
+        self._has_led = True
         try:
             await side_by_side(
                 one_mastership(
@@ -122,13 +172,13 @@ class Contender:
                     why=self._why,
                     shared=self._membership.store,
                 ),
-                while_leading(self._parts, self._life(claimed.head)),
+                while_leading(self._parts, self._own(claimed.head)),
             )
         except (SteppedDown, StoreError) as error:
             log.warning("the mastership of term %d has ended: %s", claimed.head.term, error)
 
-    def _life(self, head: Head) -> Own:
-        """What the store is of."""
+    def _own(self, head: Head) -> Own:
+        """What the store is of, as it is compared with what other hosts are of."""
         incarnation = head.incarnation
         return Own(
             pool=self._membership.pool,
@@ -168,9 +218,11 @@ class Contender:
         known = self._membership.addresses if isinstance(self._membership, Member) else ()
         return await sessions(self._parts, self._follower, known, self._directions)
 
-    async def _elect(self) -> Claimed:
+    async def _elect(self) -> Claimed | Change:
         while True:
             self._ensure_not_left_behind()
+            if (change := await self._left()) is not None:
+                return change
             match next_action(self._facts(), self._timings):
                 case Wait(until, why):
                     log.debug("no claim: %s", why)
@@ -277,7 +329,7 @@ class Contender:
             return None
         if self._head is not None:
             other = Other(host.address, host.name_label, host.uuid)
-            compare(self._life(self._head), other, found.incarnation)
+            compare(self._own(self._head), other, found.incarnation)
         return found
 
     async def _register_and_alive(self, seconds: float) -> bool | None:
@@ -297,10 +349,11 @@ class Contender:
             # Without a limit a store that hangs would keep this host from following anybody.
             async with asyncio.timeout(self._timings.confirm_seconds):
                 found, before = await read_head(self._store), self._head
+                over = found is not None and await self._ended(found)
                 new = found is not None and (before is None or found.term != before.term)
                 # The replica may be from before that host was taken in.
                 master = await read_host(self._store, found.master) if found and new else None
-            self._head = found
+            self._head, self._over = found, over
             if found is None or not new or found.master == self._host:
                 return
             if before is not None:
@@ -324,6 +377,8 @@ class Contender:
     ) -> Claimed | None:
         """Replace the mastership `of`; none if that failed."""
         try:
+            if self._over:
+                raise SteppedDown("the pool's store is elsewhere")
             # One at a time: a second one of the same mastership finds that it is over.
             async with self._claiming:
                 claimed = await claim(

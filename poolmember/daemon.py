@@ -32,6 +32,7 @@ from poolmember.backups import Backups
 from poolmember.config import Config, pool_file_path
 from poolmember.drivers.contract import Driver
 from poolmember.emergency import Emergency
+from poolmember.etcd.voter import EtcdVoter, Voter
 from poolmember.files import HostFiles
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
@@ -46,7 +47,7 @@ from poolmember.recovery_folder import RecoveryFolder
 from poolmember.roles import Roles
 from poolmember.session import Follower
 from poolmember.standing import hand_over, standing, take_over
-from poolmember.state_dir import BACKUP_FOLDER, RECOVERY_FOLDER, StateDir
+from poolmember.state_dir import BACKUP_FOLDER, ETCD_FOLDER, RECOVERY_FOLDER, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +111,12 @@ class Daemon:
             self._driver,
             DiskGauge(state_dir.path),
             endpoint=endpoint,
+            listen=config.listen.ip,
             clock=self._clock,
             recoveries=recoveries,
             backups=self._backups,
         )
+        self._voter = EtcdVoter(state_dir.path / ETCD_FOLDER, config.name, votes=config.voter)
         self._uplinks = Uplinks()
         self._parts = Parts(
             files=HostFiles(state_dir),
@@ -127,6 +130,7 @@ class Daemon:
             on_role=self._on_role,
             history_revisions=config.history_revisions,
             recoveries=recoveries,
+            voter=self._voter,
         )
         shared_store = str(config.store) if config.store is not None else None
         self._roles = Roles(self._parts, shared_store=shared_store)
@@ -165,9 +169,14 @@ class Daemon:
         """Become the master in the place of the one that `head` names."""
         await take_over(self._parts, head, why)
 
-    async def prepare_succession(self, pool: str, incarnation: str) -> None:
-        """Copy what this host has of `pool` into a store of `incarnation`."""
-        await prepare(self._parts, pool, incarnation)
+    async def prepare_succession(self, pool: str, incarnation: str, store: str | None) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`, at that URL if any."""
+        await prepare(self._parts, pool, incarnation, store)
+
+    @property
+    def voter(self) -> Voter:
+        """This host's member of the pool's own etcd."""
+        return self._voter
 
     async def become(self, membership: Member) -> None:
         """Turn into a member of a pool; returns when that is durable."""
@@ -197,18 +206,20 @@ class Daemon:
         try:
             server = await self._serve()
             scripts = asyncio.ensure_future(self._scripts.run())  # noqa: TID251 - awaited below
+            voter = asyncio.ensure_future(self._voter.run())  # noqa: TID251 - awaited below
             roles = asyncio.ensure_future(self._roles.run())  # noqa: TID251 - awaited below
             stopping = asyncio.ensure_future(stop.wait())  # noqa: TID251 - awaited below
             backups = asyncio.ensure_future(self._backups.run())  # noqa: TID251 - awaited below
             try:
-                await asyncio.wait({roles, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({roles, stopping, voter}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._notifier.stopping()
                 if stopping.done():
                     await hand_over(self._parts)
-                for task in (roles, stopping, backups):
+                tasks = (roles, stopping, voter, backups)
+                for task in tasks:
                     task.cancel()
-                ended = await asyncio.gather(roles, stopping, backups, return_exceptions=True)
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
                 await self._uplinks.close()
                 await server.stop(GRACE_SECONDS)
                 # Last, so that a hook that takes its time holds nobody up who calls this host.

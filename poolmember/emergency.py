@@ -120,13 +120,20 @@ class Emergency:
             raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         if own.hears_master:
             raise PoolError(Reason.MASTER_LIVES, host=host.name_label)
-        return outlook(
+        found = outlook(
             state,
             host,
             list(zip(others, answers, strict=True)),
             succeeded=succeeded,
             has_store=has_store,
         )
+        # The store may have moved there, and changes been acknowledged, before this host was told.
+        return replace(found, may_lack=True) if self._has_unknown_etcd(state) else found
+
+    def _has_unknown_etcd(self, state: State) -> bool:
+        """Whether this host votes in an etcd that its replica knows nothing of."""
+        voters, cluster = state.pool.voters, self._parts.voter.cluster
+        return cluster is not None and (voters is None or voters.token != cluster[0])
 
     async def _has_just_succeeded(self, state: State) -> bool:
         """Whether `state` ends with a master's last commit, which handed the pool over.

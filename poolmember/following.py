@@ -6,14 +6,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import grpc
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host
 from poolcore.replica import DeltaDoesNotFollow
-from poolcore.side_by_side import side_by_side
+from poolcore.side_by_side import accompanied, side_by_side
 from poolcore.wire.channels import OpenChannel, open_channel
 from poolcore.wire.codec import MalformedMessage
 from poolcore.wire.serving import Handlers
@@ -28,6 +29,7 @@ from poolmember.returning import LeftBehind, before_inheriting
 from poolmember.search import Search
 from poolmember.session import Ejected, Follower, Inherited, Link, Session, gone
 from poolmember.state_dir import STORE_FILE
+from poolmember.voting import keep_to_the_voters, store_in_etcd
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,27 @@ async def follow(parts: Parts, member: Member) -> Change:
                 log.warning("%s: this host does not take over", left)
                 # What an attempt that was cut short has left.
                 parts.files.retire(STORE_FILE)
-        return await sessions(parts, follower, member.addresses, Directions())
+        return await _until_the_store_is_shared(parts, member, follower)
+
+
+class _Shared(Exception):
+    """The pool's store is where this host reaches it; with its URL."""
+
+
+async def _until_the_store_is_shared(parts: Parts, member: Member, follower: Follower) -> Change:
+    """Follow; once the pool has its own etcd, become one of those that share that store."""
+
+    async def look() -> NoReturn:
+        raise _Shared(await store_in_etcd(parts, follower))
+
+    try:
+        return await accompanied(
+            sessions(parts, follower, member.addresses, Directions()),
+            look(),
+            keep_to_the_voters(parts, follower),
+        )
+    except _Shared as found:
+        return Change(replace(member, store=str(found)))
 
 
 async def sessions(

@@ -56,6 +56,7 @@ async def found_insistently(parts: Parts, follower: Follower) -> Change:
     """Found the host's own pool, however long its disk refuses: nobody else can, or will ask."""
     while True:
         try:
+            await parts.voter.leave()
             return await found_after_eject(parts, follower)
         except PoolError as error:
             log.error("this host's own pool is not founded yet: %s", error.message)

@@ -14,6 +14,7 @@ from poolcore.wire.status import error_from_rpc
 from poolmanager.v1 import pool_service_pb2, pool_service_pb2_grpc
 from poolmaster.grpc_agents import unreachable
 from poolmaster.mastership import Mastership
+from poolmember.etcd.voter import Voter
 from poolmember.identity import Identity, Member
 from poolmember.session import Follower
 
@@ -54,8 +55,13 @@ class Home(Protocol):
         """Become the master in the place of the one that `head` names."""
         ...
 
-    async def prepare_succession(self, pool: str, incarnation: str) -> None:
-        """Copy what this host has of `pool` into a store of `incarnation`."""
+    async def prepare_succession(self, pool: str, incarnation: str, store: str | None) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`, at that URL if any."""
+        ...
+
+    @property
+    def voter(self) -> Voter:
+        """This host's member of the pool's own etcd."""
         ...
 
     async def become(self, membership: Member) -> None:

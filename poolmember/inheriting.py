@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 
 from poolcore.errors import PoolError, Reason
+from poolcore.model import PoolId
 from poolcore.replica import DeltaDoesNotFollow, State
-from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.contract import Store, StoreError, StoreFailed
 from poolmaster.succession import found_successor, prepare_successor
 from poolmember.identity import Member, Membership, Own
 from poolmember.parts import LONGEST_PAUSE_SECONDS, Change, Parts, Prepared
@@ -55,7 +56,7 @@ async def _found(parts: Parts, follower: Follower, state: State) -> Change:
         if prepared is None:
             store, begun = await _empty_store(parts, follower, incarnation.uuid), None
         else:
-            store, begun = prepared.store, prepared.state
+            store, begun = prepared.store, prepared.begun
         try:
             kept = follower.store.read_log
             await found_successor(store, state, kept, follower.host, begun=begun)
@@ -77,17 +78,28 @@ async def _empty_store(parts: Parts, follower: Follower, incarnation: str) -> St
     return store
 
 
-async def prepare(parts: Parts, pool: str, incarnation: str) -> None:
+async def _shared_store(parts: Parts, pool: PoolId, shared: str, incarnation: str) -> Store:
+    store, found = await parts.files.found_store(pool, shared, incarnation=incarnation)
+    if found != incarnation:
+        await store.close()
+        raise StoreFailed(f"there is a store of incarnation {found}")
+    return store
+
+
+async def prepare(parts: Parts, pool: str, incarnation: str, shared: str | None = None) -> None:
     """Put what the replica has into a store of `incarnation`, before this host may be the heir.
 
     It saves what else would be done while everybody's writes wait. If nothing comes of it, the
-    store is put aside with the next one.
+    store is put aside with the next one. `shared`: the URL of a store that hosts share; that is
+    asked of the very master whose store is to go on there.
     """
     follower, membership = parts.follower, parts.identity.membership
     state = None if follower is None else follower.state
     if membership is None or membership.pool != pool or follower is None or state is None:
         raise PoolError(Reason.HOST_NOT_IN_POOL, host=parts.identity.name, pool=pool)
-    if not isinstance(membership, Member) or membership.store is not None:
+    leads = parts.mastership is not None
+    asked_rightly = leads if shared or membership.store else isinstance(membership, Member)
+    if not asked_rightly:
         problem = "it is not a member whose master has the store"
         raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=parts.identity.name, problem=problem)
     async with parts.preparing:
@@ -97,12 +109,15 @@ async def prepare(parts: Parts, pool: str, incarnation: str) -> None:
         if earlier is not None:
             await earlier.store.close()
         try:
-            store = await _empty_store(parts, follower, incarnation)
+            if shared is None:
+                store = await _empty_store(parts, follower, incarnation)
+            else:
+                store = await _shared_store(parts, follower.pool, shared, incarnation)
             try:
-                await prepare_successor(store, state, follower.store.read_log)
+                begun = await prepare_successor(store, state, follower.store.read_log)
             except BaseException:
                 await store.close()
                 raise
         except StoreError as error:
             raise PoolError(Reason.STORE_UNAVAILABLE, problem=str(error)) from error
-        parts.prepared = Prepared(incarnation, store, state)
+        parts.prepared = Prepared(incarnation, store, begun)

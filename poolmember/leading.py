@@ -21,11 +21,13 @@ from poolmaster.succession import read_succession, succeeded
 from poolmember.ceding import Ceding
 from poolmember.identity import Member, Own
 from poolmember.inheriting import is_heir
+from poolmember.moving import move
 from poolmember.own_session import OwnSession
 from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.returning import LeftBehind, before_leading, come_back, while_leading
 from poolmember.session import Follower
 from poolmember.state_dir import STORE_FILE
+from poolmember.voting import keep_to_the_voters
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +75,12 @@ async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Cha
 
     None: the successor was withdrawn. Raises what ends a mastership otherwise.
     """
+    was_down = True
     try:
         head = await read_head(store)
         if head is not None and not succeeded(head, own.incarnation):
             await before_leading(parts, own, store, follower)
+            was_down = False
             await _lead_once(parts, own, store, follower, head)
     except LeftBehind as left:
         return await come_back(store, own, follower, left)
@@ -87,6 +91,11 @@ async def _with(parts: Parts, own: Own, store: Store, follower: Follower) -> Cha
         log.info("the mastership is handed over: %s", error)
     if head is None:
         raise StoreFailed("the store holds no pool")
+    if head.master == follower.host:
+        try:
+            return await move(parts, own, store, head, follower, was_down=was_down)
+        except LeftBehind as left:
+            return await come_back(store, own, follower, left)
     return await Ceding(parts, own, store, head, follower).settle()
 
 
@@ -104,6 +113,7 @@ async def _lead_once(parts: Parts, own: Own, store: Store, follower: Follower, h
             why=Accession.RESTARTED if succession is None else succession.why,
         ),
         while_leading(parts, own),
+        keep_to_the_voters(parts, follower),
     )
 
 

@@ -38,6 +38,7 @@ from poolmember.options import (
     OutputOption,
     StateDirOption,
     StoreOption,
+    VoterOption,
     WitnessOption,
     YesOption,
 )
@@ -98,6 +99,7 @@ def run(
     driver: DriverOption = None,
     store: StoreOption = None,
     witness: WitnessOption = None,
+    voter: VoterOption = None,
     insecure: InsecureOption = None,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
@@ -120,6 +122,7 @@ def run(
         "driver": driver,
         "store": store,
         "witness": witness,
+        "voter": voter,
         "insecure": insecure,
         "log_format": log_format,
         "log_level": log_level,

@@ -81,6 +81,16 @@ WitnessOption = Annotated[
         show_default=False,
     ),
 ]
+VoterOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--voter/--no-voter",
+        help="Whether this host may run a member of the pool's own etcd, in which a pool of three "
+        "hosts and more keeps its metadata: it listens at the two ports after that of --listen. "
+        "Default: it may, if etcd is installed.",
+        show_default=False,
+    ),
+]
 InsecureOption = Annotated[
     bool | None,
     typer.Option(

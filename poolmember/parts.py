@@ -22,8 +22,10 @@ from poolmaster.service.foresight import Sources
 from poolmaster.service.reads import View
 from poolmaster.service.status import status_of_replica
 from poolmaster.store.contract import Store
+from poolmaster.succession import Begun
 from poolmember.agent import Agent
 from poolmember.drivers.contract import Driver
+from poolmember.etcd.voter import Voter
 from poolmember.files import Files
 from poolmember.gateway import Gateway, Upstream
 from poolmember.identity import Identity, Member, Own
@@ -59,7 +61,7 @@ class Prepared:
     incarnation: str
     """Uuid of the incarnation it would be of."""
     store: Store
-    state: State
+    begun: Begun
     """What is in it."""
 
 
@@ -77,6 +79,8 @@ class Parts:
     reached: Callable[[str], None]
     on_role: Callable[[str], None]
     """Told, in a few words, whenever the host's role becomes another."""
+    voter: Voter
+    """This host's member of the pool's own etcd."""
     history_revisions: int = DEFAULT_HISTORY_REVISIONS
     """How many commits a pool that this host founds remembers."""
     recoveries: Recoveries | None = None

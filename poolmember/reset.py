@@ -6,6 +6,7 @@ not even asked. The new pool is founded by the next `poolmember run`, from what 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, Pool
+from poolmember.etcd.voter import EtcdVoter
 from poolmember.identity import Identity, Member, Own
 from poolmember.inspection import Inspection, inspect
-from poolmember.state_dir import DATABASES, IDENTITY_FILE, STORE_FILE, StateDir
+from poolmember.state_dir import DATABASES, ETCD_FOLDER, IDENTITY_FILE, STORE_FILE, StateDir
 
 _NEXT = "VMs are not touched. The next `poolmember run` founds a new pool with what is here then."
 
@@ -62,6 +64,8 @@ def reset(path: Path, *, keep_vms: bool, confirm: Confirm) -> Outcome:
             _refuse_with_vms(identity, found)
         if not confirm(plan(identity, found)):
             return Outcome.DECLINED
+        # It outlives the daemon. Without this host the pool replaces its vote.
+        asyncio.run(EtcdVoter(path / ETCD_FOLDER, "this host").leave())
         if identity is None:
             directory.start_over()
         else:

@@ -17,7 +17,15 @@ from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import Inventory, Recovery
 from poolcore.model import Address, HostId, PoolId, SoftwareVersion
-from poolcore.replica import Delta, DeltaDoesNotFollow, Head, State, Succession, apply
+from poolcore.replica import (
+    Delta,
+    DeltaDoesNotFollow,
+    Head,
+    State,
+    Succession,
+    apply,
+    moves_to_voters,
+)
 from poolcore.side_by_side import side_by_side
 from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import from_proto, to_proto
@@ -129,6 +137,8 @@ class Follower:
     """The replica does not fit the chain: ask for a snapshot to replace it."""
     leaving: bool = False
     """Whether the host is about to become something else than a follower."""
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a commit has come by which the chain goes on in the pool's own etcd."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a session with a master has ended, until the next one is welcomed."""
 
@@ -176,16 +186,23 @@ class Follower:
 
     async def ends_with(self) -> Succession | None:
         """The succession that this host's replica ends with; none if it ends like any other."""
+        last = await self._last()
+        return None if last is None else last.succession
+
+    async def inherits(self) -> Succession | None:
+        """That succession, if this host is to found the next store on its own disk."""
+        last = await self._last()
+        if last is None or last.succession is None or last.succession.heir != self.host:
+            return None
+        # The pool's own etcd is founded elsewhere (`poolmember.moving`).
+        return None if moves_to_voters(last) else last.succession
+
+    async def _last(self) -> Delta | None:
         last = self.store.head.last
         if last is None or not last.revision:
             return None
         newest = await self.store.read_log(last.revision - 1, 1)
-        return decode_delta(newest[0]).succession if newest else None
-
-    async def inherits(self) -> Succession | None:
-        """That succession, if this host is the heir."""
-        found = await self.ends_with()
-        return found if found is not None and found.heir == self.host else None
+        return decode_delta(newest[0]) if newest else None
 
     def hello(self) -> pb.SessionRequest:
         """Who this host is and what it already has."""
@@ -268,6 +285,8 @@ class Follower:
             await self.store.append(deltas)
             self.state, self.succession = after, deltas[-1][0].succession
             self.in_doubt = False
+            if any(moves_to_voters(delta) for delta, _ in deltas):
+                self.moved.set()
             if after.incarnation != incarnation:
                 # The replica of another incarnation has forgotten the terms of the one before.
                 await self.store.obey(self.term)
@@ -415,8 +434,7 @@ class Session:
                 case "deltas":
                     data = await self._with_waiting(response)
                     self._tell_applied(await self._follower.apply(data))
-                    succession = self._follower.succession
-                    if succession is not None and succession.heir == self._follower.host:
+                    if self._follower.succession and await self._follower.inherits():
                         raise Inherited
                 case "snapshot":
                     frames.append(response.snapshot)

@@ -12,9 +12,12 @@ import logging
 from contextlib import suppress
 from typing import NoReturn
 
+from poolcore.errors import PoolError
 from poolcore.model import Host
 from poolcore.side_by_side import accompanied
-from poolmaster.store.contract import Store, StoreError, StoreFailed
+from poolmaster.store import urls
+from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
+from poolmaster.store.etcd.store import EtcdStore
 from poolmember.contending import Contender
 from poolmember.following import Directions, sessions
 from poolmember.identity import Member, Membership
@@ -22,9 +25,12 @@ from poolmember.inheriting import inherit, is_heir
 from poolmember.parts import HOLD_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Change, Parts
 from poolmember.returning import LeftBehind, take_log
 from poolmember.session import Follower
+from poolmember.voting import keep_to_the_voters, moved_store
 
 log = logging.getLogger(__name__)
 
+TOUCH_SECONDS = 0.5
+"""How often it is looked whether the pool's own etcd has moved."""
 OPEN_SECONDS = 1.5
 """So long a host waits for its store before it does without: etcd takes a second to be opened while
 one of its members is down."""
@@ -41,8 +47,9 @@ async def contend(parts: Parts, membership: Membership) -> Change:
             if isinstance(store, Change):
                 return store
             parts.gateway.hold_seconds = HOLD_SECONDS
+            membership = parts.identity.membership or membership
             try:
-                return await Contender(parts, membership, follower, store).run()
+                return await _contend_in(store, parts, membership, follower)
             except LeftBehind as left:
                 return await _come_back(store, membership, follower, left)
             except StoreFailed as error:
@@ -54,6 +61,25 @@ async def contend(parts: Parts, membership: Membership) -> Change:
             await parts.clock.sleep(PAUSE_SECONDS)
 
 
+async def _contend_in(
+    store: Store, parts: Parts, membership: Membership, follower: Follower
+) -> Change:
+    return await accompanied(
+        Contender(parts, membership, follower, store).run(),
+        _keep_in_touch(store, parts, follower),
+        keep_to_the_voters(parts, follower),
+    )
+
+
+async def _keep_in_touch(store: Store, parts: Parts, follower: Follower) -> NoReturn:
+    """Follow the pool's own etcd to where it is, as the pool says, and so at the next start."""
+    while True:
+        await parts.clock.sleep(TOUCH_SECONDS)
+        url = moved_store(parts, follower)
+        if url is not None and isinstance(store, EtcdStore):
+            store.cluster.readdress(urls.etcd_addresses(url))
+
+
 async def _opened(parts: Parts, membership: Membership, follower: Follower) -> Store | Change:
     """The store; or what this host becomes while it cannot be opened: a person may go on without.
 
@@ -61,7 +87,7 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
     """
     failed = asyncio.Event()
     opening = asyncio.ensure_future(  # noqa: TID251 - awaited below
-        _open_insistently(parts, membership, failed)
+        _open_insistently(parts, follower, failed)
     )
     following = asyncio.ensure_future(  # noqa: TID251 - awaited below
         _follow_without(parts, membership, follower, failed)
@@ -75,14 +101,27 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
         await asyncio.gather(following, opening, return_exceptions=True)
 
 
-async def _open_insistently(parts: Parts, membership: Membership, failed: asyncio.Event) -> Store:
+async def _open_insistently(parts: Parts, follower: Follower, failed: asyncio.Event) -> Store:
     while True:
         try:
-            return await parts.files.open_store(membership)
+            return await _open(parts, follower)
         except StoreError as error:
             log.error("the store is not open yet: %s", error)
         failed.set()
         await parts.clock.sleep(LONGEST_PAUSE_SECONDS)
+        moved_store(parts, follower)
+
+
+async def _open(parts: Parts, follower: Follower) -> Store:
+    membership = parts.identity.membership
+    assert membership is not None  # noqa: S101 - it ends this role
+    try:
+        return await parts.files.open_store(membership)
+    except PoolError as error:
+        if follower.state is None or follower.state.pool.voters is None:
+            raise
+        # The pool's own etcd: where it was may be another one by now, or that of another life.
+        raise StoreUnavailable(error.message) from error
 
 
 async def _follow_without(
@@ -104,7 +143,11 @@ async def _follow_without(
         raise _OfNewerLife
 
     try:
-        return await accompanied(sessions(parts, follower, known, Directions()), newer())
+        return await accompanied(
+            sessions(parts, follower, known, Directions()),
+            newer(),
+            keep_to_the_voters(parts, follower),
+        )
     except _OfNewerLife:
         return _member_without_store(membership, follower)
 

@@ -43,6 +43,7 @@ LOCK_FILE: Final = "lock"
 STORE_FILE: Final = "store.db"
 REPLICA_FILE: Final = "replica.db"
 RECOVERY_FOLDER: Final = "recovery"
+ETCD_FOLDER: Final = "etcd"
 BACKUP_FOLDER: Final = "backups"
 DATABASES: Final = (STORE_FILE, REPLICA_FILE)
 KEPT_RETIRED: Final = 3

@@ -110,6 +110,7 @@ async def running(folder: Path, name: str, endpoint: str) -> AsyncIterator[Daemo
             "listen": endpoint,
             "state_dir": str(folder),
             "driver": f"sim:{sim}",
+            "voter": "false",
             "config": os.devnull,
         },
         {},

@@ -13,9 +13,12 @@ from poolcli.output import Format
 from poolcli.session import Session
 
 TIMINGS = tuple(
-    f"failover.{name}_seconds" for name in ("heartbeat", "suspect", "vote", "confirm", "alive")
-)
-"""How soon a silent master is replaced."""
+    f"failover.{name}_seconds"
+    for name in (
+        "heartbeat", "suspect", "vote", "confirm", "alive", "in_step", "replace_voter",
+    )
+)  # fmt: skip
+"""How soon a silent master is replaced, and what else waits for a silent host."""
 BACKUPS = ("backup.interval_minutes", "backup.keep", "backup.keep_daily")
 """When hosts write backups of the metadata, and how many they keep."""
 SETTINGS = ("default_sr", "host_limit", *TIMINGS, *BACKUPS)
@@ -41,7 +44,7 @@ async def set_(
         typer.Argument(
             metavar="KEY=VALUE",
             help=FORMS + ", default_sr=SR (empty for none), host_limit=NUMBER, and how soon a "
-            "silent master is replaced: "
+            "silent master or voter is replaced: "
             + ", ".join(f"{name}=NUMBER" for name in TIMINGS)
             + ", and when each host writes a backup of the metadata and how many it keeps: "
             + ", ".join(f"{name}=NUMBER" for name in BACKUPS)

@@ -122,8 +122,8 @@ def show_status(found: PoolStatus) -> None:
 
 def _quorum(found: PoolStatus) -> str:
     quorum = found.quorum
-    lost = {0: "no host", 1: "one host"}.get(quorum.survives, f"{quorum.survives} hosts")
-    return f"{quorum.needed} of {quorum.voters} needed; {lost} may be lost"
+    lost = {0: "no host", 1: "1 host"}.get(quorum.survives, f"{quorum.survives} hosts")
+    return f"{quorum.needed} of {quorum.voters} needed; survives the loss of {lost}"
 
 
 def _durability(found: PoolStatus) -> list[tuple[str, str]]:

@@ -34,6 +34,7 @@ from poolcore.outlook import (
 )
 from poolcore.replica import State
 from poolmaster.decide.leadership import preference
+from poolmaster.decide.voters import majority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,8 @@ def if_lost(state: State, lost: Set[HostId], facts: LiveFacts) -> Outlook:
     present = state.get(Host, facts.master)
     stays = present is not None and present.uuid not in lost
     successor = present if stays else next(iter(able), None)
-    writes = stays or (facts.shared_store and successor is not None)
+    spare = _spare_voters(state, lost)
+    writes = (stays or (facts.shared_store and successor is not None)) and spare >= 0
     masters = {host.uuid for host in able} | ({present.uuid} if present and stays else set())
     srs = _srs(state, lost)
     outlook = Outlook(
@@ -98,13 +100,21 @@ def if_lost(state: State, lost: Set[HostId], facts: LiveFacts) -> Outlook:
         next_master=_ref(successor) if successor else None,
         writes=writes,
         # Whichever they are: with the store at the master, the next one lost may be just that.
-        survives=len(masters) - 1 if writes and facts.shared_store else 0,
+        survives=min(len(masters) - 1, spare) if writes and facts.shared_store else 0,
         vms=_vms(state, lost),
         srs=srs,
         vdis=_vdis(state, {sr.uuid for sr in srs}),
         networks=_networks(state, lost),
     )
     return replace(outlook, warnings=tuple(_Case(state, lost, facts, outlook).warnings()))
+
+
+def _spare_voters(state: State, lost: Set[HostId]) -> int:
+    """How many more voters of the pool's own etcd may be lost; negative without a quorum."""
+    voters = state.pool.voters
+    if voters is None:
+        return sum(1 for _ in state.all(Host))
+    return len(set(voters.hosts) - lost) - majority(voters)
 
 
 # -- what would be out of reach -------------------------------------------------------------------

@@ -110,6 +110,7 @@ TIMING_LIMITS: Mapping[str, tuple[float, float]] = {
     "confirm_seconds": (0.2, 60.0),
     "alive_seconds": (1.0, 600.0),
     "in_step_seconds": (0.1, 60.0),
+    "replace_voter_seconds": (1.0, 86_400.0),
 }
 """The least and the most that each of `FailoverTimings` may be."""
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from poolcore.model import HostId
+from poolcore.model import Host, HostId, Voters
+from poolcore.replica import State
 
 VOTERS = 3
 MANY_VOTERS = 5
@@ -95,9 +96,20 @@ class Remove:
 Step = Wait | Add | Promote | Remove
 
 
+def majority(voters: Voters) -> int:
+    """How many of the voters have to be up."""
+    return len(voters.hosts) // 2 + 1
+
+
 def wanted(hosts: int) -> int:
     """How many voters a pool of so many hosts is to have."""
     return MANY_VOTERS if hosts >= MANY_HOSTS else VOTERS
+
+
+def is_needed(state: State) -> bool:
+    """Whether one more host would get a vote, because there are not enough hosts without it."""
+    hosts = sum(1 for _ in state.all(Host)) + 1
+    return hosts == VOTERS if state.pool.voters is None else hosts <= VOTERS
 
 
 def next_step(facts: Facts) -> Step:

@@ -30,6 +30,7 @@ from poolmaster.sessions import RECONNECT_SECONDS, Sessions
 
 SHOWN_VMS = 5
 LOOK_SECONDS = 0.02
+GIVE_UP_VOTE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,10 @@ class Eject:
                 self._check(state, host)
                 if state.pool.in_step == host:
                     raise PoolError(Reason.HOST_OFFLINE, host=state.host(host).name_label)
+                if _votes(state, host):
+                    problem = "the pool's etcd would lose its quorum without it"
+                    name = state.host(host).name_label
+                    raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=name, problem=problem)
                 after = at(self, found, EVICTED)
                 return Decision((*departed(state, host)[0], Put(after)), result=after)
 
@@ -128,6 +133,10 @@ class Eject:
                 while pool.state.pool.in_step == host:
                     await pool.sleep(LOOK_SECONDS)
                 await self.sessions.attached_at(host, pool.state.revision)
+            # Who keeps the voters finds the task, too. etcd takes a pause between two changes.
+            async with asyncio.timeout(GIVE_UP_VOTE_SECONDS):
+                while _votes(pool.state, host):
+                    await pool.sleep(LOOK_SECONDS)
 
     async def _until_gone(self, pool: Pool, host: HostId, endpoint: str) -> None:
         """Until the host leads, or is in, another pool; it may be away for long."""
@@ -144,3 +153,8 @@ class Eject:
                 pass
             await pool.sleep(pause)
             pause = min(2 * pause, 2.0)
+
+
+def _votes(state: State, host: HostId) -> bool:
+    voters = state.pool.voters
+    return voters is not None and host in voters.hosts

@@ -12,6 +12,7 @@ from poolcore.facts import HostFacts, Unreachable
 from poolcore.model import Host, HostMetrics
 from poolcore.replica import State
 from poolmaster.agents import Agents, Answer
+from poolmaster.decide.voters import is_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,26 @@ class Examiner:
         found = await asyncio.gather(there, *back)
         unreachable = tuple(u for group in found for u in group)
         return replace(facts, unreachable=(*facts.unreachable, *unreachable))
+
+    async def would_vote(self, state: State, facts: HostFacts, *, store: str | None) -> bool:
+        """Whether the pool would give the host a vote in its own etcd (row 24).
+
+        `store`: the URL of the store if hosts share it. A pool founds no etcd if another of the
+        three hosts could not vote; nor does one whose store is somebody else's.
+        """
+        told_not_to = facts.etcd_version is None and facts.etcd_problem is None
+        if told_not_to or not is_needed(state):
+            return False
+        if state.pool.voters is not None or store is not None:
+            return state.pool.voters is not None
+        return all(await asyncio.gather(*(self._could_vote(h.address) for h in state.all(Host))))
+
+    async def _could_vote(self, endpoint: str) -> bool:
+        try:
+            return (await self.agents.voter(endpoint)).able
+        except PoolError:
+            # One that does not answer does not vote now either.
+            return False
 
     async def same_store(
         self, facts: HostFacts, endpoint: str, store: str | None, pool: str

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from immutables import Map
@@ -59,8 +60,8 @@ class Join:
     examiner: Examiner
     sessions: Sessions
     master: HostId
-    store: str | None
-    """URL of the store if it is one that the pool's hosts share."""
+    store: Callable[[], str | None]
+    """Tells the URL of the store if it is one that the pool's hosts share."""
 
     name = JOIN
     steps = (
@@ -149,11 +150,12 @@ class Join:
         if task.step == "started":
             task = await record(pool, self, task, "reserved")
         facts = await self.examiner.reachability(state, measured)
+        votes = await self.examiner.would_vote(state, facts, store=self.store())
         force = bool(task.params["force"])
 
         def decide(state: State) -> Decision:
             found = current(state, task)
-            findings = preflight(state, facts, master=self.master, force=force)
+            findings = preflight(state, facts, master=self.master, would_vote=votes, force=force)
             if any(f.blocks for f in findings):
                 raise refusal(facts, findings)
             after = at(self, found, "committed", subject=facts.host, findings=findings)
@@ -174,7 +176,7 @@ class Join:
         if task.params["host"] != self.master:
             await retried(
                 pool,
-                lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store),
+                lambda: self.agents.adopt(endpoint, task.uuid, uuid, self.store()),
                 unless=frozenset({Reason.RESERVATION_GONE}),
             )
         return task if task.step == "adopted" else await record(pool, self, task, "adopted")

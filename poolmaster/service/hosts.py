@@ -85,7 +85,9 @@ async def _examine(
     facts = await master.examiner.measured(endpoint)
     facts = await master.examiner.reachability(state, facts)
     facts = await master.examiner.same_store(facts, endpoint, master.shared_store, master.pool)
-    return facts, preflight(state, facts, master=master.host, force=force)
+    votes = await master.examiner.would_vote(state, facts, store=master.shared_store)
+    found = preflight(state, facts, master=master.host, would_vote=votes, force=force)
+    return facts, found
 
 
 async def check_host(master: Mastership, request: pb.CheckHostRequest) -> pb.CheckHostResponse:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from poolcore.errors import PoolError
 from poolcore.model import VM, Host, HostId, HostMetrics, PowerState
 from poolcore.replica import Head, State
 from poolcore.wire.codec import to_proto
 from poolmanager.v1 import pool_service_pb2 as pb
+from poolmaster.decide.voters import majority
 from poolmaster.mastership import Mastership
 from poolmaster.service.reads import View
 
@@ -122,13 +123,21 @@ def _role(host: Host, master: str | None) -> pb.Role.ValueType:
     return pb.ROLE_WITNESS if host.witness else pb.ROLE_MEMBER
 
 
-def _quorum(state: State, *, shared: bool) -> pb.Quorum:
+def _quorum(state: State, *, shared: bool, live: Set[str]) -> pb.Quorum:
+    """`live`: uuids of the hosts that are known to be; empty: of none it is known."""
+    voters = state.pool.voters
+    if voters is not None:
+        needed = majority(voters)
+        up = sum(uuid in live or not live for uuid in voters.hosts)
+        able = sum(h.may_lead and (h.uuid in live or not live) for h in state.all(Host))
+        survives = max(min(up - needed, able - 1), 0)
+        return pb.Quorum(voters=len(voters.hosts), needed=needed, survives=survives)
     if shared:
         # Any one of those that may lead and reaches the store can, with the others or without;
         # but the hosts that are left may be just those that may not.
-        voters = sum(1 for _ in state.all(Host))
+        number = sum(1 for _ in state.all(Host))
         survives = max(sum(host.may_lead for host in state.all(Host)) - 1, 0)
-        return pb.Quorum(voters=voters, needed=voters - survives, survives=survives)
+        return pb.Quorum(voters=number, needed=number - survives, survives=survives)
     # The store is at the master: it alone has to be up, and nobody else can stand in for it.
     return pb.Quorum(voters=1, needed=1, survives=0)
 
@@ -149,7 +158,7 @@ def _status(
         pool_name=pool.name_label,
         head=to_proto(head),
         engine=engine,
-        quorum=_quorum(view.state, shared=shared),
+        quorum=_quorum(view.state, shared=shared, live={h.uuid for h in hosts if h.live}),
         hosts=hosts,
         warnings=warnings,
         freshness=view.freshness(),

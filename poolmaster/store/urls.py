@@ -116,6 +116,12 @@ async def open_store(url: str, *, pool: str, incarnation: str | None = None) -> 
             return await EtcdStore.open(options, pool=pool, incarnation=incarnation)
 
 
+def etcd_addresses(url: str) -> tuple[str, ...]:
+    """`host:port` of each member that an etcd URL names; none of another URL."""
+    parsed = _parsed(url)
+    return parsed.options.addresses if isinstance(parsed, EtcdUrl) else ()
+
+
 def _parsed(url: str) -> StoreUrl:
     try:
         return parse(url)

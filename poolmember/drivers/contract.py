@@ -40,6 +40,8 @@ class FactOverrides:
     """Added to the host's clock wherever it tells the time to others."""
     free_disk_bytes: int | None = None
     fsync_seconds: float | None = None
+    etcd_version: str | None = None
+    """Of the etcd that is installed; `none`: there is none."""
     unreachable: tuple[str, ...] = ()
     """Names or `host:port` endpoints that the host says it cannot reach when it is asked to try."""
     kill_at: tuple[str, ...] = ()

@@ -81,6 +81,7 @@ def _overrides(top: StrictTable, faults: StrictTable) -> FactOverrides:
         clock_skew_seconds=top.number("clock_skew_seconds"),
         free_disk_bytes=top.integer("free_disk_bytes", low=0),
         fsync_seconds=top.number("fsync_seconds", low=0),
+        etcd_version=top.text("etcd_version"),
         unreachable=either(top.texts("unreachable"), ()),
         kill_at=either(faults.texts("kill_at"), ()),
         stop_at=either(faults.texts("stop_at"), ()),

@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store.etcd.versions import refusal
 from poolmember.state_dir import replace_file
 
@@ -40,6 +41,8 @@ class EtcdMember:
 
     name: str
     """The host's uuid."""
+    listen: str
+    """The IP address that it listens at; of a wildcard, every one."""
     client: str
     """`host:port` where clients reach it."""
     peer: str
@@ -50,6 +53,18 @@ class EtcdMember:
     """Name and peer address of each member it starts with, itself among them."""
     joins: bool
     """Whether the cluster exists already, and has been told of this member."""
+    since: int = 0
+    """The pool's revision that it was started for: earlier ones do not know of it."""
+
+    @property
+    def store_url(self) -> str:
+        """The URL of a store in the cluster that it starts with: this member first."""
+        others = (
+            beside(peer, CLIENT_PORT - PEER_PORT)
+            for name, peer in self.cluster
+            if name != self.name
+        )
+        return "etcd:" + ",".join((self.client, *others))
 
     def arguments(self, folder: Path) -> list[str]:
         """The command line behind the program's name."""
@@ -57,9 +72,9 @@ class EtcdMember:
         return [
             f"--name={self.name}",
             f"--data-dir={folder / DATA_FOLDER}",
-            f"--listen-client-urls=http://{self.client}",
+            f"--listen-client-urls=http://{self._listening(self.client)}",
             f"--advertise-client-urls=http://{self.client}",
-            f"--listen-peer-urls=http://{self.peer}",
+            f"--listen-peer-urls=http://{self._listening(self.peer)}",
             f"--initial-advertise-peer-urls=http://{self.peer}",
             f"--initial-cluster={cluster}",
             f"--initial-cluster-token={self.token}",
@@ -77,6 +92,9 @@ class EtcdMember:
             "--log-outputs=stderr",
         ]
 
+    def _listening(self, reached_at: str) -> str:
+        return f"{self.listen}:{reached_at.rpartition(':')[2]}"
+
     def save(self, folder: Path) -> None:
         """Write `member.json`, durably."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,16 +111,27 @@ class EtcdMember:
         return cls(cluster=cluster, **found)
 
 
-def etcd_program() -> tuple[str, str]:
-    """The program's path and version; raises `EtcdRefused` with what is wrong."""
+def etcd_program() -> str:
+    """The program's path; raises `EtcdRefused` with what is wrong."""
+    if (problem := problem_with(etcd_version())) is not None:
+        raise EtcdRefused(problem)
+    path = shutil.which("etcd")
+    assert path is not None  # noqa: S101 - it has just told its version
+    return path
+
+
+def etcd_version() -> str | None:
+    """What the installed etcd says that it is; none if there is none."""
     path = shutil.which("etcd")
     if path is None:
-        raise EtcdRefused("there is no program etcd on this host")
+        return None
     told = subprocess.run(
         [path, "--version"], capture_output=True, text=True, timeout=10.0, check=False
     ).stdout
     found = re.search(r"etcd Version: (\S+)", told)
-    version = "" if found is None else found[1]
-    if (problem := refusal(version)) is not None:
-        raise EtcdRefused(f"{path}: {problem}")
-    return path, version
+    return "" if found is None else found[1]
+
+
+def problem_with(version: str | None) -> str | None:
+    """Why that etcd is not trusted with the pool's metadata; none if it is. None: there is none."""
+    return "there is no program etcd on this host" if version is None else refusal(version)

@@ -124,7 +124,7 @@ class EtcdProcess:
     def _start(self) -> _Handle:
         member = EtcdMember.load(self._folder)
         assert member is not None  # noqa: S101 - nobody runs it in a folder without
-        program, _ = etcd_program()
+        program = etcd_program()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
         log_file = self._folder / LOG_FILE
         with suppress(FileNotFoundError):

@@ -51,9 +51,8 @@ class Hosts:
     def start(self, name: str, *with_: str, joins: bool) -> None:
         cluster = tuple((other, self.peers[other]) for other in (*with_, name))
         folder = self._folder / name
-        EtcdMember(name, self.clients[name], self.peers[name], TOKEN, cluster, joins=joins).save(
-            folder
-        )
+        client, peer = self.clients[name], self.peers[name]
+        EtcdMember(name, "127.0.0.1", client, peer, TOKEN, cluster, joins=joins).save(folder)
         process = EtcdProcess(folder)
         self._kept[name] = (process, self._tasks.create_task(process.run()))
 

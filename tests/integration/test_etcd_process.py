@@ -19,6 +19,7 @@ from poolmaster.store.etcd.calls import RANGE
 from poolmaster.store.etcd.cluster import Cluster
 from poolmember.etcd.member import EtcdMember
 from poolmember.etcd.process import EtcdProcess
+from poolmember.etcd.voter import EtcdVoter
 from support.etcd import free_ports
 
 START_SECONDS = 20.0
@@ -27,7 +28,7 @@ START_SECONDS = 20.0
 @pytest.fixture
 def member(tmp_path: Path) -> EtcdMember:
     client, peer = (f"127.0.0.1:{port}" for port in free_ports(2))
-    member = EtcdMember("host", client, peer, "token", (("host", peer),), joins=False)
+    member = EtcdMember("host", "127.0.0.1", client, peer, "token", (("host", peer),), joins=False)
     member.save(tmp_path)
     return member
 
@@ -117,3 +118,25 @@ async def test_one_that_hangs_is_ended_all_the_same(
 def test_what_a_member_is_is_kept_on_disk(tmp_path: Path, member: EtcdMember) -> None:
     assert EtcdMember.load(tmp_path) == member
     assert EtcdMember.load(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.etcd
+async def test_one_that_is_ended_before_it_was_started_leaves_nothing(
+    tmp_path: Path, member: EtcdMember
+) -> None:
+    (tmp_path / "member.json").unlink()
+    folder = tmp_path / "etcd"
+    voter = EtcdVoter(folder, "phantom")
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(voter.run())
+        await asyncio.sleep(0)
+        # In one turn: whoever keeps it running has not looked in between.
+        await voter.start(member)
+        await voter.stop(member.token)
+        assert voter.cluster is None
+        await voter.start(member)
+        await answering(member)
+        await voter.leave()
+        assert not pids(folder)
+        assert not running.done()
+        running.cancel()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Recovery, Standing, Unreachable
+from poolcore.facts import HostFacts, Recovery, Standing, Unreachable, VoterFacts
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.channels import OpenChannel
@@ -103,10 +103,47 @@ class Asking:
         await self._ask(endpoint, lambda s: s.TakeOver, request, seconds=seconds)
 
     async def prepare_succession(
-        self, endpoint: str, pool: str, incarnation: str, *, seconds: float
+        self,
+        endpoint: str,
+        pool: str,
+        incarnation: str,
+        *,
+        store: str | None = None,
+        seconds: float,
     ) -> None:
-        request = pb.PrepareSuccessionRequest(pool=pool, incarnation=incarnation)
+        request = pb.PrepareSuccessionRequest(pool=pool, incarnation=incarnation, store=store)
         await self._ask(endpoint, lambda s: s.PrepareSuccession, request, seconds=seconds)
+
+    async def voter(self, endpoint: str) -> VoterFacts:
+        found = await self._ask(endpoint, lambda s: s.GetVoter, pb.GetVoterRequest())
+        return VoterFacts(
+            version=found.version or None,
+            problem=found.problem or None,
+            token=found.token or None,
+        )
+
+    async def start_voter(
+        self,
+        endpoint: str,
+        pool: str,
+        token: str,
+        members: tuple[tuple[str, str], ...],
+        *,
+        joins: bool = False,
+        revision: int,
+    ) -> None:
+        request = pb.StartVoterRequest(
+            pool=pool,
+            token=token,
+            members=[pb.VoterAddress(host=host, peer=peer) for host, peer in members],
+            joins=joins,
+            revision=revision,
+        )
+        await self._ask(endpoint, lambda s: s.StartVoter, request)
+
+    async def stop_voter(self, endpoint: str, pool: str, token: str) -> None:
+        request = pb.StopVoterRequest(pool=pool, token=token)
+        await self._ask(endpoint, lambda s: s.StopVoter, request)
 
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
         request = pb.ResetMasterRequest(address=master)

@@ -15,11 +15,15 @@ from poolcore.model import PoolId
 from poolcore.replica import State
 from poolmaster.store.contract import Compare, ReadResult, Store, StoreUnavailable, Write
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
+from poolmember.etcd.member import EtcdMember
 from poolmember.identity import Identity, Membership, Own
 from poolmember.session import Replica
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
+from sim.own_etcd import EtcdCluster, EtcdClusters, QuorumStore
 from support.memory_replica import MemoryReplica, ReplicaContent
 from support.stores import StoreAround
+
+ETCD = "etcd:"
 
 
 class PowerCut(BaseException):
@@ -48,6 +52,8 @@ class Disk:
     """Whether what the replica holds cannot be read."""
     store: StoreOnDisk | None = None
     replica: ReplicaContent | None = None
+    voter: EtcdMember | None = None
+    """The host's member of the pool's own etcd."""
 
     def retire(self, name: str) -> None:
         """Put a database aside."""
@@ -145,11 +151,15 @@ class DiskFiles:
         hooks: Hooks,
         *,
         shared: dict[str, StoreOnDisk],
+        etcd: EtcdClusters,
+        endpoint: str,
         clock: Clock,
         dice: random.Random,
     ) -> None:
         self._disk = disk
         self._shared = shared
+        self._etcd = etcd
+        self._endpoint = endpoint
         self._dice = dice
         self._power = power
         self._hooks = hooks
@@ -189,6 +199,8 @@ class DiskFiles:
         self, pool: PoolId, shared: str | None, *, incarnation: str | None = None
     ) -> tuple[Store, str]:
         self._power.ensure()
+        if shared is not None and shared.startswith(ETCD):
+            return self._found_in_etcd(pool, shared, incarnation or str(uuid.uuid4()))
         present = self._disk.store if shared is None else self._shared.get(shared)
         if present is not None and (shared is None or present.pool != pool):
             raise PoolError(
@@ -207,11 +219,33 @@ class DiskFiles:
     async def open_store(self, membership: Membership) -> Store:
         self._power.ensure()
         shared = membership.store
+        if shared is not None and shared.startswith(ETCD):
+            return self._open_in_etcd(membership.pool, shared)
         store = self._disk.store if shared is None else self._shared.get(shared)
         own = isinstance(membership, Own) and membership.incarnation
         if store is None or store.pool != membership.pool or own not in {False, store.incarnation}:
             raise PoolError(Reason.STATE_CORRUPT, path="store", problem="it is not there")
         return self._handle(store)
+
+    def _found_in_etcd(self, pool: PoolId, url: str, incarnation: str) -> tuple[Store, str]:
+        cluster = self._etcd.at(url, self._endpoint)
+        if not cluster.serves(self._endpoint):
+            raise StoreUnavailable("etcd has no quorum")
+        if cluster.store is None:
+            cluster.store = StoreOnDisk(pool, incarnation)
+            self._hooks.store_founded(cluster.store)
+        return self._in_quorum(cluster.store, cluster), cluster.store.incarnation
+
+    def _open_in_etcd(self, pool: PoolId, url: str) -> Store:
+        cluster = self._etcd.at(url, self._endpoint)
+        if not cluster.serves(self._endpoint):
+            raise StoreUnavailable("etcd has no quorum")
+        if cluster.store is None:
+            raise PoolError(Reason.STORE_MISSING, pool=pool, store=url)
+        return self._in_quorum(cluster.store, cluster)
+
+    def _in_quorum(self, store: StoreOnDisk, cluster: EtcdCluster) -> Store:
+        return QuorumStore(self._handle(store), cluster, self._endpoint, self._clock)
 
     async def open_replica(self, pool: PoolId) -> Replica:
         self._power.ensure()

@@ -29,6 +29,7 @@ from poolmember.drivers.contract import DriverError, FactOverrides
 from poolmember.drivers.sim_host import SimHost as Description
 from poolmember.drivers.sim_objects import objects
 from poolmember.emergency import Emergency
+from poolmember.etcd.voter import NoVoter, Voter
 from poolmember.following import Uplinks
 from poolmember.gateway import Gateway
 from poolmember.home import ASK_SECONDS
@@ -44,6 +45,7 @@ from sim.asking import Asking
 from sim.channel import MemoryChannel
 from sim.disk import Disk, DiskFiles, PowerCut
 from sim.machine import MachineLoop, place
+from sim.own_etcd import SimVoter
 from sim.served import Details
 from support.memory_recoveries import MemoryRecoveries
 
@@ -131,6 +133,7 @@ class Life:
             host.hypervisor,
             SteadyDisk(),
             endpoint=host.endpoint,
+            listen=host.endpoint.rpartition(":")[0],
             clock=host.clock,
             network=self,
             recoveries=host.recoveries,
@@ -141,6 +144,8 @@ class Life:
             self,
             self._world.hooks_of(host),
             shared=self._world.shared,
+            etcd=self._world.etcd,
+            endpoint=host.endpoint,
             clock=self._world.clock,
             dice=random.Random(f"{self._world.seed} disk of {host.name}"),
         )
@@ -154,6 +159,7 @@ class Life:
             clock=host.clock,
             reached=self.reached,
             on_role=lambda _: self._world.on_role(host),
+            voter=SimVoter(host, self._world.etcd) if host.votes else NoVoter(host.name),
             recoveries=host.recoveries,
         )
         self._roles = Roles(self.parts, shared_store=host.founds_in)
@@ -232,9 +238,13 @@ class Life:
         """Become the master in the place of the one that `head` names."""
         await take_over(self.parts, head, why)
 
-    async def prepare_succession(self, pool: str, incarnation: str) -> None:
-        """Copy what this host has of `pool` into a store of `incarnation`."""
-        await prepare(self.parts, pool, incarnation)
+    async def prepare_succession(self, pool: str, incarnation: str, store: str | None) -> None:
+        """Copy what this host has of `pool` into a store of `incarnation`, at that URL if any."""
+        await prepare(self.parts, pool, incarnation, store)
+
+    @property
+    def voter(self) -> Voter:
+        return self.parts.voter
 
     async def become(self, membership: Member) -> None:
         await self._roles.become(membership)
@@ -294,9 +304,17 @@ class SimHost:
     """A machine: its disk and hypervisor stay, its daemon lives while the power is on."""
 
     def __init__(
-        self, world: World, name: str, number: int, *, founds_in: str | None = None
+        self,
+        world: World,
+        name: str,
+        number: int,
+        *,
+        founds_in: str | None = None,
+        votes: bool = False,
     ) -> None:
         self.world = world
+        self.votes = votes
+        """Whether it may run a member of the pool's own etcd."""
         self.founds_in = founds_in
         """URL of the shared store in which it founds its pool; none: in one of its own."""
         self.name = name

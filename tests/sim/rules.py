@@ -70,6 +70,12 @@ class Rules:
             # Two hosts may have a store of it: one that has ended, and its successor.
             if register.state.get(Host, host.uuid) is not None and register not in found:
                 found.append(register)
+        own = host.membership
+        if not found and isinstance(own, Member) and own.store is not None:
+            # The pool's store is in etcd: no host has it more than another.
+            register = self.register_of(host)
+            if register is not None and register.state.get(Host, host.uuid) is not None:
+                found.append(register)
         return found
 
     # -- at every change --------------------------------------------------------------------------
@@ -189,7 +195,7 @@ class Rules:
         if isinstance(host.membership, Member) and not self.pools_with(host):
             # Its heir has yet to found it.
             return f"nobody has the store of {host.name}'s pool"
-        if not isinstance(host.membership, Own):
+        if isinstance(host.membership, Member) and host.membership.store is None:
             return None
         master = self._world.master_of(pool.pool.uuid)
         if master is None:

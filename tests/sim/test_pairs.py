@@ -555,8 +555,9 @@ def test_a_prepared_store_that_does_not_lead_there_is_founded_anew() -> None:
             assert ignite.disk.replica is not None
             parts, states = ignite.life.parts, register_of(world, phantom).states
             assert parts.prepared is not None
-            early = states[parts.prepared.state.revision - 5]
-            parts.prepared = replace(parts.prepared, state=early)
+            begun = parts.prepared.begun
+            early = states[begun.state.revision - 5]
+            parts.prepared = replace(parts.prepared, begun=replace(begun, state=early))
             ignite.disk.replica.log.clear()
 
         world.on_point = a_snapshot_has_come

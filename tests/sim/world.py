@@ -27,7 +27,7 @@ from poolmanager.v1 import agent_service_pb2 as agent_pb
 from poolmanager.v1 import agent_service_pb2_grpc, patch_pb2
 from poolmanager.v1 import pool_service_pb2 as pb
 from poolmanager.v1 import task_service_pb2 as task_pb
-from poolmaster.layout import HEAD, LOG, OBJECTS
+from poolmaster.layout import HEAD, LOG, NONCE, OBJECTS
 from poolmaster.mastership import Mastership
 from poolmaster.service.api import METHODS
 from poolmaster.store.contract import Store, Write
@@ -37,6 +37,7 @@ from sim.disk import Hooks, StoreOnDisk
 from sim.host import SimHost
 from sim.machine import simulate
 from sim.network import Network
+from sim.own_etcd import EtcdClusters
 from sim.register import Violations
 from sim.rules import Rules
 from support.memory_replica import ReplicaContent
@@ -77,6 +78,7 @@ class World:
         self.hosts: dict[str, SimHost] = {}
         self.shared: dict[str, StoreOnDisk] = {}
         """Stores that several hosts use, by URL."""
+        self.etcd = EtcdClusters(self.network, self.hosts)
         self.crash: Crash | None = None
         self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
         self.around: Callable[[Store], Store] = lambda store: store
@@ -94,11 +96,11 @@ class World:
         """Those of clients."""
         self._connections: dict[str, MemoryChannel] = {}
 
-    def add(self, *names: str, founds_in: str | None = None) -> list[SimHost]:
+    def add(self, *names: str, founds_in: str | None = None, votes: bool = False) -> list[SimHost]:
         """Hosts that are switched on; the first founds its pool in the shared store of that URL."""
         added = []
         for name in names:
-            host = SimHost(self, name, len(self.hosts) + 1, founds_in=founds_in)
+            host = SimHost(self, name, len(self.hosts) + 1, founds_in=founds_in, votes=votes)
             founds_in = None
             self.hosts[name] = host
             host.power_on()
@@ -132,7 +134,7 @@ class World:
         )
 
     def _committing(self, host: SimHost, writes: Sequence[Write], moment: str) -> None:
-        for point in _points_of(host, writes):
+        for point in _points_of(writes):
             self._maybe_crash(point, moment)
 
     def reached(self, host: SimHost, point: str) -> None:
@@ -361,14 +363,14 @@ class World:
         self._watched.close()
 
 
-def _points_of(host: SimHost, writes: Sequence[Write]) -> Iterator[str]:
-    """The steps that a host's transaction records."""
-    # Without the register it is a copy of what was committed before.
-    commits = any(write.key == HEAD for write in writes)
+def _points_of(writes: Sequence[Write]) -> Iterator[str]:
+    """The steps that a transaction records."""
+    # A copy of what was committed before has no register, or founds the store that goes on.
+    keys = {write.key for write in writes}
+    commits = HEAD in keys and NONCE not in keys
     for write in writes:
         if write.key.startswith(LOG) and write.value is not None:
-            succession = decode_delta(write.value).succession if commits else None
-            if succession is not None and succession.heir != host.uuid:
+            if commits and decode_delta(write.value).succession is not None:
                 yield "pool.succession:concluded"
         elif write.key.startswith(OBJECTS + b"task/") and write.value is not None:
             task = decode_object(write.value)

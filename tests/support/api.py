@@ -140,9 +140,11 @@ class Api:
         async with asyncio.timeout(WAIT_SECONDS), aclosing(self.states()) as states:
             return await anext(states)
 
-    async def until(self, condition: Callable[[State], bool]) -> State:
+    async def until(
+        self, condition: Callable[[State], bool], *, seconds: float = WAIT_SECONDS
+    ) -> State:
         """The first state that fulfils the condition, over as many streams as it takes."""
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 try:
                     async with aclosing(self.states()) as states:

@@ -25,9 +25,10 @@ from typing import TypeVar
 from poolcore.replica import dump
 from poolmember.config import load
 from poolmember.daemon import Daemon
+from poolmember.etcd.process import EtcdProcess
 from poolmember.inspection import inspect
 from poolmember.notify import Notifier
-from poolmember.state_dir import StateDir
+from poolmember.state_dir import ETCD_FOLDER, StateDir
 from support.api import Api
 from support.service_manager import ServiceManager
 
@@ -93,6 +94,10 @@ def free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+ENVIRONMENT = {"POOLMEMBER_VOTER": "false"}
+"""Only hosts that are started with `--voter` are to run an etcd."""
 
 
 class Host(ABC):
@@ -178,6 +183,10 @@ class Host(ABC):
     async def close(self) -> None:
         """End whatever is left, however it is."""
         self.manager.close()
+        folder = self.state_dir / ETCD_FOLDER
+        if folder.exists():
+            # It outlives the daemon.
+            await EtcdProcess(folder).stop()
 
     @property
     def log(self) -> str:
@@ -217,7 +226,7 @@ class ProcessHost(Host):
             self._process = await asyncio.create_subprocess_exec(
                 *self.inside, *self.command, "run", *flags, *self.options,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                env=os.environ | {"NOTIFY_SOCKET": self.manager.address},
+                env=os.environ | ENVIRONMENT | {"NOTIFY_SOCKET": self.manager.address},
             )  # fmt: skip
 
         self._watcher = asyncio.ensure_future(  # noqa: TID251 - awaited in `ended`
@@ -290,7 +299,7 @@ class LocalHost(Host):
     async def _run(self) -> None:
         notifier = Notifier({"NOTIFY_SOCKET": self.manager.address})
         try:
-            config = load(self.flags(), {})
+            config = load(self.flags(), ENVIRONMENT)
             with StateDir.open(config.state_dir) as state_dir:
                 await Daemon(config, state_dir, notifier=notifier).run(self._stop)
         except Exception as error:

@@ -296,7 +296,7 @@ class LabHost:
         return [
             str(Path(sys.executable).with_name("poolmember")), "run",
             "--name", self.name,
-            "--listen", f"{self.address}:{POOLMEMBER_PORT}", "--insecure",
+            "--listen", f"{self.address}:{POOLMEMBER_PORT}", "--insecure", "--no-voter",
             "--state-dir", str(self.state_dir),
             *args,
         ]  # fmt: skip

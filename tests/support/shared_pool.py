@@ -92,7 +92,7 @@ class SharedPool:
         """Until every host names the same master, which says that it leads; that host."""
         async with asyncio.timeout(WAIT_SECONDS):
             while True:
-                named = {await _master_by(host) for host in self.hosts}
+                named = {await master_by(host) for host in self.hosts}
                 if len(named) == 1 and (name := named.pop()):
                     return next(host for host in self.hosts if host.name == name)
                 await asyncio.sleep(0.02)
@@ -175,7 +175,7 @@ class SharedPool:
         assert found.keys() >= {delta.commit.term for delta in self.chain.deltas} - {1}
 
 
-async def _master_by(host: ProcessHost) -> str:
+async def master_by(host: ProcessHost) -> str:
     """Who is master as a host tells it, with an answer that is fresh; empty if it cannot."""
     async with host.api() as api:
         try:

@@ -20,6 +20,7 @@ from poolmember.agent import Agent
 from poolmember.daemon import AGENT_SERVICE, OwnHandlers
 from poolmember.drivers.sim import SimDriver
 from poolmember.emergency import Emergency
+from poolmember.etcd.voter import NoVoter, Voter
 from poolmember.identity import Identity, Member, Membership, Own
 from poolmember.measurements import DiskGauge
 from poolmember.session import Follower
@@ -52,8 +53,12 @@ class WithoutMastership:
     async def take_over(self, head: Head, why: Accession) -> None:
         raise AssertionError("nobody is elected here")
 
-    async def prepare_succession(self, pool: str, incarnation: str) -> None:
+    async def prepare_succession(self, pool: str, incarnation: str, store: str | None) -> None:
         raise AssertionError("nothing is handed over here")
+
+    @property
+    def voter(self) -> Voter:
+        return NoVoter("ignite")
 
     async def become(self, membership: Member) -> None:
         raise AssertionError("nothing is decided here")
@@ -66,7 +71,7 @@ def agent_of(membership: Membership, gauge: DiskGauge) -> Agent:
     endpoint = "127.0.0.1:7443"
     driver = SimDriver(None, host_name="ignite", management_endpoint=endpoint)
     home = WithoutMastership(membership)
-    return Agent(home, driver, gauge, endpoint=endpoint, clock=SystemClock())
+    return Agent(home, driver, gauge, endpoint=endpoint, listen="127.0.0.1", clock=SystemClock())
 
 
 def member_of(pool: PoolId) -> Member:

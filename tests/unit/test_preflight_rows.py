@@ -356,12 +356,27 @@ TABLE = (
         good=file("fsync_seconds = 0.010"),
         severity=WARNING,
     ),
+    Row(
+        number=24,
+        code=Code.ETCD_MISSING,
+        key="etcd_version",
+        bad=file('etcd_version = "none"'),
+        good=file('etcd_version = "3.4.22"'),
+    ),
+    Row(
+        number=24,
+        code=Code.ETCD_VERSION_REFUSED,
+        key="etcd_version",
+        bad=file('etcd_version = "3.5.5"'),
+        good=file('etcd_version = "3.5.6"'),
+    ),
 )
 
 
 def findings(given: Given, *, force: bool = False) -> tuple[Finding, ...]:
     joining = given.facts(facts("ignite", given.file))
-    return preflight(given.pool(THE_POOL), joining, master=PHANTOM, force=force)
+    pool = given.pool(THE_POOL)
+    return preflight(pool, joining, master=PHANTOM, would_vote=True, force=force)
 
 
 WITNESS_ROWS = {1, 5, 6, 7, 8, 11, 17, *range(19, 25)}
@@ -369,7 +384,7 @@ WITNESS_ROWS = {1, 5, 6, 7, 8, 11, 17, *range(19, 25)}
 
 def of_witness(given: Given) -> tuple[Finding, ...]:
     joining = replace(given.facts(facts("ignite", given.file)), witness=True)
-    return preflight(given.pool(THE_POOL), joining, master=PHANTOM)
+    return preflight(given.pool(THE_POOL), joining, master=PHANTOM, would_vote=True)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
@@ -409,6 +424,11 @@ def test_the_document_lists_the_rows_for_a_witness() -> None:
     (rows,) = re.findall(r"A witness .*? is checked on rows ([^.]+)\.", DOCUMENT.read_text())
     spans = [[int(n) for n in span.split(" to ")] for span in re.split(r", | and ", rows)]
     assert {n for span in spans for n in range(span[0], span[-1] + 1)} == WITNESS_ROWS
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row.number == 24], ids=str)
+def test_a_host_that_is_to_have_no_vote_needs_no_etcd(row: Row) -> None:
+    assert preflight(THE_POOL, facts("ignite", row.bad.file), master=PHANTOM) == ()
 
 
 def test_a_fresh_host_has_no_findings() -> None:
@@ -460,7 +480,7 @@ def test_the_key_of_the_row_is_in_the_file(row: Row) -> None:
 
 def test_the_table_has_every_code_and_every_row_but_those_of_later_releases() -> None:
     assert {row.code for row in TABLE} == set(Code) == set(RULES)
-    assert {row.number for row in TABLE} == {*range(1, 24)} - {21, 22}
+    assert {row.number for row in TABLE} == {*range(1, 25)} - {21, 22}
     assert all(row.number == RULES[row.code].row for row in TABLE)
 
 

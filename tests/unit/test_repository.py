@@ -68,6 +68,7 @@ def test_the_packaged_configuration_changes_nothing_and_shows_valid_toml() -> No
         "driver",
         "store",
         "witness",
+        "voter",
         "insecure",
         "log_format",
         "log_level",

@@ -138,6 +138,7 @@ def test_what_the_host_pretends() -> None:
             clock_skew_seconds=-3.5,
             free_disk_bytes=1048576,
             fsync_seconds=0.05,
+            etcd_version="3.5.3",
             unreachable=("phantom", "127.0.0.9:7443"),
             kill_at=("host.join:reserved",),
             stop_at=("host.take_over:asked",),

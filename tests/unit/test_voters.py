@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolcore.model import HostId
+from poolcore.model import HostId, Pool, Voters
+from poolcore.replica import Put
 from poolmaster.decide.voters import (
     QUIET_SECONDS,
     Add,
@@ -19,11 +20,14 @@ from poolmaster.decide.voters import (
     Remove,
     Step,
     Wait,
+    is_needed,
     next_step,
     wanted,
 )
+from support.hosts.facts import after, facts, host_id, pool_of
 
 REPLACE_SECONDS = 60.0
+NAMES = ("phantom", "ignite", "specter", "vector")
 
 
 def host(number: int) -> HostId:
@@ -52,6 +56,22 @@ def voter(number: int, *, gone: float = 0.0) -> Member:
 
 def learner(number: int, *, in_sync: bool = True, gone: float = 0.0) -> Member:
     return Member(id=number, host=host(number), learner=True, in_sync=in_sync, gone_seconds=gone)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "voters", "needed"),
+    [(1, 0, False), (2, 0, True), (3, 0, False), (2, 2, True), (3, 3, False), (4, 3, False)],
+)
+def test_one_more_host_is_to_vote_where_there_are_not_enough_without_it(
+    hosts: int, voters: int, needed: bool
+) -> None:
+    state = pool_of(*(facts(name) for name in NAMES[:hosts]))
+    if voters:
+        root: Pool = replace(
+            state.pool, voters=Voters("token", tuple(sorted(map(host_id, NAMES[:voters]))))
+        )
+        state = after(state, (Put(root),))
+    assert is_needed(state) is needed
 
 
 @pytest.mark.parametrize(("hosts", "voters"), [(3, 3), (6, 3), (7, 5), (64, 5)])

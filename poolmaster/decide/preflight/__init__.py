@@ -58,6 +58,7 @@ CHECKS: tuple[Check, ...] = (
     network_and_time.reaches_members,
     network_and_time.same_time,
     fitness.disk_is_fit,
+    fitness.etcd_is_fit,
 )
 """In the order of the table's rows, which is the order of the findings."""
 
@@ -72,6 +73,7 @@ WITNESS_CHECKS: tuple[Check, ...] = (
     network_and_time.reaches_members,
     network_and_time.same_time,
     fitness.disk_is_fit,
+    fitness.etcd_is_fit,
 )
 """Those for a host that votes and runs no VMs: what is about VMs, their disks and networks is not
 asked of it, nor does it count against the pool's limit of hosts."""
@@ -85,14 +87,20 @@ def takes_hosts_in(master: Host) -> None:
 
 
 def preflight(
-    pool: State, joining: HostFacts, *, master: HostId, force: bool = False
+    pool: State,
+    joining: HostFacts,
+    *,
+    master: HostId,
+    would_vote: bool = False,
+    force: bool = False,
 ) -> tuple[Finding, ...]:
     """Every reason why `joining` may not enter `pool`, and what its administrator should know.
 
-    The host may join if no finding blocks (`Finding.blocks`). `force` marks what may be overridden
-    as overridden; it stays in the answer. KeyError if `master` is no host of the pool.
+    The host may join if no finding blocks (`Finding.blocks`). `would_vote`: the pool's own etcd is
+    to have a member there. `force` marks what may be overridden as overridden; it stays in the
+    answer. KeyError if `master` is no host of the pool.
     """
-    case = Case(pool=pool, joining=joining, master=pool.host(master))
+    case = Case(pool=pool, joining=joining, master=pool.host(master), would_vote=would_vote)
     # Of a host that is in the pool everything else is the pool's own, and no obstacle.
     checks = WITNESS_CHECKS if joining.witness else CHECKS
     if case.is_own_member:

@@ -33,6 +33,8 @@ class Case:
     joining: HostFacts
     master: Host
     """The pool's master; what has to be equal everywhere is compared with it."""
+    would_vote: bool = False
+    """Whether the pool's own etcd is to have a member on the joining host."""
 
     @property
     def profile(self) -> HostProfile:

@@ -46,6 +46,8 @@ class Code(StrEnum):
     CLOCK_SKEW = "CLOCK_SKEW"
     DISK_SPACE = "HOST_DISK_SPACE"
     SLOW_FSYNC = "SLOW_FSYNC"
+    ETCD_MISSING = "ETCD_MISSING"
+    ETCD_VERSION_REFUSED = "ETCD_VERSION_REFUSED"
 
 
 class Force(StrEnum):
@@ -105,5 +107,7 @@ RULES: Mapping[Code, Rule] = {
     Code.CLOCK_SKEW: Rule(20, Force.YES, OURS),
     Code.DISK_SPACE: Rule(23, Force.WARNING, OURS),
     Code.SLOW_FSYNC: Rule(23, Force.WARNING, OURS),
+    Code.ETCD_MISSING: Rule(24, origin=OURS),
+    Code.ETCD_VERSION_REFUSED: Rule(24, origin=OURS),
 }
-"""Rows 21 and 22 come with trust between hosts, row 24 with etcd."""
+"""Rows 21 and 22 come with trust between hosts."""

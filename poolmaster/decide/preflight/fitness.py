@@ -1,4 +1,4 @@
-"""Row 23: the host's disk can carry the pool's metadata. Warnings only."""
+"""Rows 23 and 24: disk and etcd of the host can carry the pool's metadata."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from poolcore.model import Finding, Severity
 from poolmaster.decide.preflight import remedies
-from poolmaster.decide.preflight.case import Case
+from poolmaster.decide.preflight.case import Case, shown
 from poolmaster.decide.preflight.codes import Code
 
 FREE_DISK_BYTES = 1024**3
@@ -45,7 +45,9 @@ def disk_is_fit(case: Case) -> Iterator[Finding]:
             actual=f"{seconds * 1000:.1f} ms",
             explanation=f"Writing for good takes {seconds * 1000:.1f} ms on {case.name}: "
             + (
-                "it has every change to the pool so much later."
+                "every change to the pool waits for a majority of the disks of those that vote."
+                if case.would_vote
+                else "it has every change to the pool so much later."
                 if case.joining.witness
                 else "while it is master, every change to the pool waits that long."
             ),
@@ -56,3 +58,25 @@ def disk_is_fit(case: Case) -> Iterator[Finding]:
                 key="`fsync_seconds`",
             ),
         )
+
+
+def etcd_is_fit(case: Case) -> Iterator[Finding]:
+    """A host that is to vote has an etcd that the pool trusts its metadata to."""
+    problem, version = case.joining.etcd_problem, case.joining.etcd_version
+    if not case.would_vote or problem is None:
+        return
+    yield case.finding(
+        Code.ETCD_MISSING if version is None else Code.ETCD_VERSION_REFUSED,
+        expected="etcd from 3.4.22 on, but not 3.5.0 to 3.5.5",
+        actual="no etcd" if version is None else f"etcd {shown(version)}",
+        explanation=f"With {case.name} the pool has hosts enough to keep its metadata in an etcd "
+        f"of its own, and {case.name} would vote there; {shown(problem)}.",
+        remedy=remedies.elsewhere(
+            case,
+            real="Install it with `apt-get install etcd-server`; the service that comes with the "
+            "package is not needed, `systemctl disable --now etcd` ends it. Or start poolmember "
+            "there with --no-voter: then the pool founds no etcd with it, and a person replaces a "
+            "master that is lost.",
+            key="`etcd_version`",
+        ),
+    )

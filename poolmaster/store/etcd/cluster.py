@@ -159,8 +159,9 @@ class Cluster:
     """The members of one cluster, in the order in which they are to be asked."""
 
     def __init__(self, addresses: Sequence[str], *, clock: Clock, tls: Tls | None = None) -> None:
-        credentials = None if tls is None else tls.credentials()
-        self.endpoints = [Endpoint(address, credentials) for address in addresses]
+        self._credentials = None if tls is None else tls.credentials()
+        self.endpoints = [Endpoint(address, self._credentials) for address in addresses]
+        self._former: list[Endpoint] = []
         self.id: int | None = None
         """Which cluster it is; one that says another is not believed."""
         self._clock = clock
@@ -172,7 +173,28 @@ class Cluster:
         for probe in probes:
             probe.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
-        await asyncio.gather(*(endpoint.close() for endpoint in self.endpoints))
+        all_of_them = (*self.endpoints, *self._former)
+        await asyncio.gather(*(endpoint.close() for endpoint in all_of_them))
+
+    @asynccontextmanager
+    async def at(self, address: str) -> AsyncIterator[Endpoint]:
+        """The member at `host:port`, whether it is one of those that are asked or not."""
+        known = next((e for e in self.endpoints if e.address == address), None)
+        endpoint = known or Endpoint(address, self._credentials)
+        try:
+            yield endpoint
+        finally:
+            if known is None:
+                await endpoint.close()
+
+    def readdress(self, addresses: Sequence[str]) -> None:
+        """The cluster has these members from now on; calls under way go on."""
+        known = {endpoint.address: endpoint for endpoint in (*self.endpoints, *self._former)}
+        self.endpoints = [
+            known.pop(address) if address in known else Endpoint(address, self._credentials)
+            for address in addresses
+        ]
+        self._former = list(known.values())
 
     # -- which member -----------------------------------------------------------------------------
 

@@ -174,6 +174,11 @@ class EtcdStore:
             await cluster.close()
             raise
 
+    @property
+    def cluster(self) -> Cluster:
+        """Where it is."""
+        return self._cluster
+
     # -- transactions and reads -------------------------------------------------------------------
 
     async def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> bool:

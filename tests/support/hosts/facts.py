@@ -22,6 +22,7 @@ from poolmaster.decide.inventory import joined
 from poolmember.drivers.sim_file import parse
 from poolmember.drivers.sim_host import SimHost
 from poolmember.drivers.sim_objects import objects
+from poolmember.etcd.member import problem_with
 
 FILES = Path(__file__).parent
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -56,6 +57,7 @@ def facts(name: str, text: str = "") -> HostFacts:
     """What the host of that name and file says of itself when it would join a pool."""
     sim = parse(text, source=f"{name}.toml")
     pretended = sim.overrides
+    etcd = None if pretended.etcd_version == "none" else pretended.etcd_version or "3.4.23"
     return HostFacts(
         host=host_id(name),
         name_label=name,
@@ -86,6 +88,8 @@ def facts(name: str, text: str = "") -> HostFacts:
         if pretended.free_disk_bytes is None
         else pretended.free_disk_bytes,
         fsync_seconds=0.001 if pretended.fsync_seconds is None else pretended.fsync_seconds,
+        etcd_version=etcd,
+        etcd_problem=problem_with(etcd),
     )
 
 

@@ -77,7 +77,7 @@ class NetHost(ProcessHost):
         """Start etcd, unless it runs."""
         if self.etcd_runs:
             return
-        program, _ = etcd_program()
+        program = etcd_program()
         with self._etcd_log.open("ab") as log:
             self._etcd = subprocess.Popen(
                 [*self.inside, program, *self.etcd.arguments(self._etcd_folder)],

@@ -58,6 +58,7 @@ class NetLab:
                 folder / name,
                 etcd=EtcdMember(
                     name=name,
+                    listen=address,
                     client=f"{address}:2379",
                     peer=f"{address}:2380",
                     token="lab",

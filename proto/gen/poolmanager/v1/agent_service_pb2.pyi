@@ -181,6 +181,8 @@ class HostFacts(_message.Message):
     FREE_DISK_BYTES_FIELD_NUMBER: _builtins.int
     FSYNC_SECONDS_FIELD_NUMBER: _builtins.int
     WITNESS_FIELD_NUMBER: _builtins.int
+    ETCD_VERSION_FIELD_NUMBER: _builtins.int
+    ETCD_PROBLEM_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Uuid of the host."""
     name_label: _builtins.str
@@ -205,6 +207,10 @@ class HostFacts(_message.Message):
     """Median time of an fsync there."""
     witness: _builtins.bool
     """Whether its daemon was started as a witness."""
+    etcd_version: _builtins.str
+    """Of the etcd that is installed there; absent also if the host is told not to vote."""
+    etcd_problem: _builtins.str
+    """Why it would not vote with that, in a clause; absent if it would, or is told not to."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Address]:
         """How to reach it."""
@@ -250,15 +256,21 @@ class HostFacts(_message.Message):
         free_disk_bytes: _builtins.int | None = ...,
         fsync_seconds: _builtins.float | None = ...,
         witness: _builtins.bool | None = ...,
+        etcd_version: _builtins.str | None = ...,
+        etcd_problem: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_etcd_problem", b"_etcd_problem", "_etcd_version", b"_etcd_version", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "etcd_problem", b"etcd_problem", "etcd_version", b"etcd_version", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "addresses", b"addresses", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "operations", b"operations", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "unreachable", b"unreachable", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_booting", b"_booting", "_clock_offset_seconds", b"_clock_offset_seconds", "_etcd_problem", b"_etcd_problem", "_etcd_version", b"_etcd_version", "_free_disk_bytes", b"_free_disk_bytes", "_fsync_seconds", b"_fsync_seconds", "_host", b"_host", "_is_master", b"_is_master", "_name_label", b"_name_label", "_pool", b"_pool", "_pool_hosts", b"_pool_hosts", "_pool_name", b"_pool_name", "_updating", b"_updating", "_witness", b"_witness", "addresses", b"addresses", "booting", b"booting", "clock_offset_seconds", b"clock_offset_seconds", "etcd_problem", b"etcd_problem", "etcd_version", b"etcd_version", "free_disk_bytes", b"free_disk_bytes", "fsync_seconds", b"fsync_seconds", "host", b"host", "inventory", b"inventory", "is_master", b"is_master", "name_label", b"name_label", "operations", b"operations", "pool", b"pool", "pool_hosts", b"pool_hosts", "pool_name", b"pool_name", "reservation", b"reservation", "software_version", b"software_version", "unreachable", b"unreachable", "updating", b"updating", "witness", b"witness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__booting: _TypeAlias = _typing.Literal["booting"]  # noqa: Y015
     _WhichOneofArgType__booting: _TypeAlias = _typing.Literal["_booting", b"_booting"]  # noqa: Y015
     _WhichOneofReturnType__clock_offset_seconds: _TypeAlias = _typing.Literal["clock_offset_seconds"]  # noqa: Y015
     _WhichOneofArgType__clock_offset_seconds: _TypeAlias = _typing.Literal["_clock_offset_seconds", b"_clock_offset_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__etcd_problem: _TypeAlias = _typing.Literal["etcd_problem"]  # noqa: Y015
+    _WhichOneofArgType__etcd_problem: _TypeAlias = _typing.Literal["_etcd_problem", b"_etcd_problem"]  # noqa: Y015
+    _WhichOneofReturnType__etcd_version: _TypeAlias = _typing.Literal["etcd_version"]  # noqa: Y015
+    _WhichOneofArgType__etcd_version: _TypeAlias = _typing.Literal["_etcd_version", b"_etcd_version"]  # noqa: Y015
     _WhichOneofReturnType__free_disk_bytes: _TypeAlias = _typing.Literal["free_disk_bytes"]  # noqa: Y015
     _WhichOneofArgType__free_disk_bytes: _TypeAlias = _typing.Literal["_free_disk_bytes", b"_free_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__fsync_seconds: _TypeAlias = _typing.Literal["fsync_seconds"]  # noqa: Y015
@@ -283,6 +295,10 @@ class HostFacts(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__booting) -> _WhichOneofReturnType__booting | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_seconds) -> _WhichOneofReturnType__clock_offset_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etcd_problem) -> _WhichOneofReturnType__etcd_problem | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etcd_version) -> _WhichOneofReturnType__etcd_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__free_disk_bytes) -> _WhichOneofReturnType__free_disk_bytes | None: ...
     @_typing.overload
@@ -835,28 +851,36 @@ class PrepareSuccessionRequest(_message.Message):
 
     POOL_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Uuid of the pool; a host of another one refuses."""
     incarnation: _builtins.str
     """Uuid of the incarnation that the store would be of."""
+    store: _builtins.str
+    """URL of the store, if that is one that hosts share; absent for one of the host's own."""
     def __init__(
         self,
         *,
         pool: _builtins.str | None = ...,
         incarnation: _builtins.str | None = ...,
+        store: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_pool", b"_pool", "incarnation", b"incarnation", "pool", b"pool"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_pool", b"_pool", "_store", b"_store", "incarnation", b"incarnation", "pool", b"pool", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_pool", b"_pool", "incarnation", b"incarnation", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_pool", b"_pool", "_store", b"_store", "incarnation", b"incarnation", "pool", b"pool", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
     _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
     _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
     _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
+    _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
 
 Global___PrepareSuccessionRequest: _TypeAlias = PrepareSuccessionRequest  # noqa: Y015
 
@@ -876,6 +900,219 @@ class PrepareSuccessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PrepareSuccessionResponse: _TypeAlias = PrepareSuccessionResponse  # noqa: Y015
+
+@_typing.final
+class GetVoterRequest(_message.Message):
+    """Asks a host of the pool for its etcd."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVoterRequest: _TypeAlias = GetVoterRequest  # noqa: Y015
+
+@_typing.final
+class GetVoterResponse(_message.Message):
+    """What there is of the pool's own etcd at a host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Of the etcd that is installed there; absent also if the host is told not to vote."""
+    problem: _builtins.str
+    """Why it would not run that, in a clause; absent if it would, or is told not to vote."""
+    token: _builtins.str
+    """Which cluster it runs a member of; absent if of none."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str | None = ...,
+        problem: _builtins.str | None = ...,
+        token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_problem", b"_problem", "_token", b"_token", "_version", b"_version", "problem", b"problem", "token", b"token", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_problem", b"_problem", "_token", b"_token", "_version", b"_version", "problem", b"problem", "token", b"token", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__problem: _TypeAlias = _typing.Literal["problem"]  # noqa: Y015
+    _WhichOneofArgType__problem: _TypeAlias = _typing.Literal["_problem", b"_problem"]  # noqa: Y015
+    _WhichOneofReturnType__token: _TypeAlias = _typing.Literal["token"]  # noqa: Y015
+    _WhichOneofArgType__token: _TypeAlias = _typing.Literal["_token", b"_token"]  # noqa: Y015
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__problem) -> _WhichOneofReturnType__problem | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token) -> _WhichOneofReturnType__token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___GetVoterResponse: _TypeAlias = GetVoterResponse  # noqa: Y015
+
+@_typing.final
+class StartVoterRequest(_message.Message):
+    """By the master, for the pool's own etcd."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    JOINS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Uuid of the pool; a host of another one refuses."""
+    token: _builtins.str
+    """Which cluster it is a member of."""
+    joins: _builtins.bool
+    """Whether the cluster is there already, and knows of this member."""
+    revision: _builtins.int
+    """The revision since which the pool wants this."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___VoterAddress]:
+        """The members that the cluster begins with, or has, this host among them."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str | None = ...,
+        token: _builtins.str | None = ...,
+        members: _abc.Iterable[Global___VoterAddress] | None = ...,
+        joins: _builtins.bool | None = ...,
+        revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_joins", b"_joins", "_pool", b"_pool", "_revision", b"_revision", "_token", b"_token", "joins", b"joins", "pool", b"pool", "revision", b"revision", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joins", b"_joins", "_pool", b"_pool", "_revision", b"_revision", "_token", b"_token", "joins", b"joins", "members", b"members", "pool", b"pool", "revision", b"revision", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__joins: _TypeAlias = _typing.Literal["joins"]  # noqa: Y015
+    _WhichOneofArgType__joins: _TypeAlias = _typing.Literal["_joins", b"_joins"]  # noqa: Y015
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    _WhichOneofReturnType__token: _TypeAlias = _typing.Literal["token"]  # noqa: Y015
+    _WhichOneofArgType__token: _TypeAlias = _typing.Literal["_token", b"_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__joins) -> _WhichOneofReturnType__joins | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token) -> _WhichOneofReturnType__token | None: ...
+
+Global___StartVoterRequest: _TypeAlias = StartVoterRequest  # noqa: Y015
+
+@_typing.final
+class VoterAddress(_message.Message):
+    """Where a member of the pool's own etcd is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Uuid of the host."""
+    peer: _builtins.str
+    """The host:port at which other members reach it."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str | None = ...,
+        peer: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_peer", b"_peer", "host", b"host", "peer", b"peer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_peer", b"_peer", "host", b"host", "peer", b"peer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__peer: _TypeAlias = _typing.Literal["peer"]  # noqa: Y015
+    _WhichOneofArgType__peer: _TypeAlias = _typing.Literal["_peer", b"_peer"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peer) -> _WhichOneofReturnType__peer | None: ...
+
+Global___VoterAddress: _TypeAlias = VoterAddress  # noqa: Y015
+
+@_typing.final
+class StartVoterResponse(_message.Message):
+    """The host's etcd has been started; it need not answer yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartVoterResponse: _TypeAlias = StartVoterResponse  # noqa: Y015
+
+@_typing.final
+class StopVoterRequest(_message.Message):
+    """By the master, of a member that is of the cluster no more, or never was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Uuid of the pool; a host of another one refuses."""
+    token: _builtins.str
+    """Which cluster; what the host has of another one stays."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str | None = ...,
+        token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pool", b"_pool", "_token", b"_token", "pool", b"pool", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pool", b"_pool", "_token", b"_token", "pool", b"pool", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    _WhichOneofReturnType__token: _TypeAlias = _typing.Literal["token"]  # noqa: Y015
+    _WhichOneofArgType__token: _TypeAlias = _typing.Literal["_token", b"_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token) -> _WhichOneofReturnType__token | None: ...
+
+Global___StopVoterRequest: _TypeAlias = StopVoterRequest  # noqa: Y015
+
+@_typing.final
+class StopVoterResponse(_message.Message):
+    """The host's etcd has ended, and what it had has been put aside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopVoterResponse: _TypeAlias = StopVoterResponse  # noqa: Y015
 
 @_typing.final
 class Peer(_message.Message):

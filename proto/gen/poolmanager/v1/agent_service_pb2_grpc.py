@@ -80,6 +80,21 @@ class AgentServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionResponse.FromString,
                 _registered_method=True)
+        self.GetVoter = channel.unary_unary(
+                '/poolmanager.v1.AgentService/GetVoter',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterResponse.FromString,
+                _registered_method=True)
+        self.StartVoter = channel.unary_unary(
+                '/poolmanager.v1.AgentService/StartVoter',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.StartVoterRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.StartVoterResponse.FromString,
+                _registered_method=True)
+        self.StopVoter = channel.unary_unary(
+                '/poolmanager.v1.AgentService/StopVoter',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterResponse.FromString,
+                _registered_method=True)
         self.EmergencyTransition = channel.unary_unary(
                 '/poolmanager.v1.AgentService/EmergencyTransition',
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionRequest.SerializeToString,
@@ -181,6 +196,27 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVoter(self, request, context):
+        """Whether the host could run a member of the pool's own etcd, and whether it does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartVoter(self, request, context):
+        """Has the host run a member of the pool's own etcd. Repeating is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopVoter(self, request, context):
+        """Has the host end that. Repeating is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EmergencyTransition(self, request, context):
         """Makes this very host the master of a pool whose master or quorum is gone. A person decides that.
         """
@@ -270,6 +306,21 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.PrepareSuccession,
                     request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionResponse.SerializeToString,
+            ),
+            'GetVoter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVoter,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterResponse.SerializeToString,
+            ),
+            'StartVoter': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartVoter,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.StartVoterRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.StartVoterResponse.SerializeToString,
+            ),
+            'StopVoter': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopVoter,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterResponse.SerializeToString,
             ),
             'EmergencyTransition': grpc.unary_unary_rpc_method_handler(
                     servicer.EmergencyTransition,
@@ -546,6 +597,87 @@ class AgentService:
             '/poolmanager.v1.AgentService/PrepareSuccession',
             poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionRequest.SerializeToString,
             poolmanager_dot_v1_dot_agent__service__pb2.PrepareSuccessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVoter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/GetVoter',
+            poolmanager_dot_v1_dot_agent__service__pb2.GetVoterRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.GetVoterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartVoter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/StartVoter',
+            poolmanager_dot_v1_dot_agent__service__pb2.StartVoterRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.StartVoterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopVoter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/StopVoter',
+            poolmanager_dot_v1_dot_agent__service__pb2.StopVoterRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.StopVoterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,12 @@ class AgentServiceStub:
     """Has the host copy what it has of the pool into a store of its own, before it may be told to go
     on from there. Repeating is harmless.
     """
+    GetVoter: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetVoterRequest, _agent_service_pb2.GetVoterResponse]
+    """Whether the host could run a member of the pool's own etcd, and whether it does."""
+    StartVoter: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.StartVoterRequest, _agent_service_pb2.StartVoterResponse]
+    """Has the host run a member of the pool's own etcd. Repeating is harmless."""
+    StopVoter: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.StopVoterRequest, _agent_service_pb2.StopVoterResponse]
+    """Has the host end that. Repeating is harmless."""
     EmergencyTransition: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.EmergencyTransitionRequest, _agent_service_pb2.EmergencyTransitionResponse]
     """Makes this very host the master of a pool whose master or quorum is gone. A person decides that."""
     ResetMaster: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMasterRequest, _agent_service_pb2.ResetMasterResponse]
@@ -129,6 +135,30 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has the host copy what it has of the pool into a store of its own, before it may be told to go
         on from there. Repeating is harmless.
         """
+
+    @_abc_1.abstractmethod
+    def GetVoter(
+        self,
+        request: _agent_service_pb2.GetVoterRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.GetVoterRequest, _abc.Awaitable[_agent_service_pb2.GetVoterResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.GetVoterResponse]:
+        """Whether the host could run a member of the pool's own etcd, and whether it does."""
+
+    @_abc_1.abstractmethod
+    def StartVoter(
+        self,
+        request: _agent_service_pb2.StartVoterRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.StartVoterRequest, _abc.Awaitable[_agent_service_pb2.StartVoterResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.StartVoterResponse]:
+        """Has the host run a member of the pool's own etcd. Repeating is harmless."""
+
+    @_abc_1.abstractmethod
+    def StopVoter(
+        self,
+        request: _agent_service_pb2.StopVoterRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.StopVoterRequest, _abc.Awaitable[_agent_service_pb2.StopVoterResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.StopVoterResponse]:
+        """Has the host end that. Repeating is harmless."""
 
     @_abc_1.abstractmethod
     def EmergencyTransition(

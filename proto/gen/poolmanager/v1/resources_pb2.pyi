@@ -395,6 +395,7 @@ class FailoverTimings(_message.Message):
     CONFIRM_SECONDS_FIELD_NUMBER: _builtins.int
     ALIVE_SECONDS_FIELD_NUMBER: _builtins.int
     IN_STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    REPLACE_VOTER_SECONDS_FIELD_NUMBER: _builtins.int
     heartbeat_seconds: _builtins.float
     """How often the master is heard when it has nothing else to say."""
     suspect_seconds: _builtins.float
@@ -407,6 +408,8 @@ class FailoverTimings(_message.Message):
     """When a master's key in the store expires that it does not keep alive."""
     in_step_seconds: _builtins.float
     """How long writes wait for the replica that is kept in step, before the master goes on alone."""
+    replace_voter_seconds: _builtins.float
+    """A voter of the pool's own etcd that was silent for so long is replaced by another host."""
     def __init__(
         self,
         *,
@@ -416,10 +419,11 @@ class FailoverTimings(_message.Message):
         confirm_seconds: _builtins.float | None = ...,
         alive_seconds: _builtins.float | None = ...,
         in_step_seconds: _builtins.float | None = ...,
+        replace_voter_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_replace_voter_seconds", b"_replace_voter_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "replace_voter_seconds", b"replace_voter_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds", "_confirm_seconds", b"_confirm_seconds", "_heartbeat_seconds", b"_heartbeat_seconds", "_in_step_seconds", b"_in_step_seconds", "_replace_voter_seconds", b"_replace_voter_seconds", "_suspect_seconds", b"_suspect_seconds", "_vote_seconds", b"_vote_seconds", "alive_seconds", b"alive_seconds", "confirm_seconds", b"confirm_seconds", "heartbeat_seconds", b"heartbeat_seconds", "in_step_seconds", b"in_step_seconds", "replace_voter_seconds", b"replace_voter_seconds", "suspect_seconds", b"suspect_seconds", "vote_seconds", b"vote_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alive_seconds: _TypeAlias = _typing.Literal["alive_seconds"]  # noqa: Y015
     _WhichOneofArgType__alive_seconds: _TypeAlias = _typing.Literal["_alive_seconds", b"_alive_seconds"]  # noqa: Y015
@@ -429,6 +433,8 @@ class FailoverTimings(_message.Message):
     _WhichOneofArgType__heartbeat_seconds: _TypeAlias = _typing.Literal["_heartbeat_seconds", b"_heartbeat_seconds"]  # noqa: Y015
     _WhichOneofReturnType__in_step_seconds: _TypeAlias = _typing.Literal["in_step_seconds"]  # noqa: Y015
     _WhichOneofArgType__in_step_seconds: _TypeAlias = _typing.Literal["_in_step_seconds", b"_in_step_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__replace_voter_seconds: _TypeAlias = _typing.Literal["replace_voter_seconds"]  # noqa: Y015
+    _WhichOneofArgType__replace_voter_seconds: _TypeAlias = _typing.Literal["_replace_voter_seconds", b"_replace_voter_seconds"]  # noqa: Y015
     _WhichOneofReturnType__suspect_seconds: _TypeAlias = _typing.Literal["suspect_seconds"]  # noqa: Y015
     _WhichOneofArgType__suspect_seconds: _TypeAlias = _typing.Literal["_suspect_seconds", b"_suspect_seconds"]  # noqa: Y015
     _WhichOneofReturnType__vote_seconds: _TypeAlias = _typing.Literal["vote_seconds"]  # noqa: Y015
@@ -441,6 +447,8 @@ class FailoverTimings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeat_seconds) -> _WhichOneofReturnType__heartbeat_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_step_seconds) -> _WhichOneofReturnType__in_step_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replace_voter_seconds) -> _WhichOneofReturnType__replace_voter_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__suspect_seconds) -> _WhichOneofReturnType__suspect_seconds | None: ...
     @_typing.overload
@@ -571,6 +579,7 @@ class Pool(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     WAS_IN_STEP_FIELD_NUMBER: _builtins.int
     BACKUP_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     """Identity of the object."""
     name_label: _builtins.str
@@ -615,6 +624,10 @@ class Pool(_message.Message):
     def backup(self) -> Global___BackupSchedule:
         """When hosts write backups of the metadata, and how many they keep."""
 
+    @_builtins.property
+    def voters(self) -> Global___Voters:
+        """Where the pool's own etcd is; absent while the store is the master's alone, or elsewhere."""
+
     def __init__(
         self,
         *,
@@ -633,10 +646,11 @@ class Pool(_message.Message):
         lineage: _abc.Iterable[Global___Ancestor] | None = ...,
         was_in_step: _builtins.str | None = ...,
         backup: Global___BackupSchedule | None = ...,
+        voters: Global___Voters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid", "was_in_step", b"was_in_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "name_description", b"name_description", "name_label", b"name_label", "reservation", b"reservation", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid", "was_in_step", b"was_in_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr", "_ha_enabled", b"_ha_enabled", "_history_revisions", b"_history_revisions", "_host_limit", b"_host_limit", "_in_step", b"_in_step", "_name_description", b"_name_description", "_name_label", b"_name_label", "_uuid", b"_uuid", "_was_in_step", b"_was_in_step", "backup", b"backup", "default_sr", b"default_sr", "failover", b"failover", "ha_enabled", b"ha_enabled", "history_revisions", b"history_revisions", "host_limit", b"host_limit", "in_step", b"in_step", "lineage", b"lineage", "name_description", b"name_description", "name_label", b"name_label", "other_config", b"other_config", "reservation", b"reservation", "tags", b"tags", "uuid", b"uuid", "voters", b"voters", "was_in_step", b"was_in_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_sr: _TypeAlias = _typing.Literal["default_sr"]  # noqa: Y015
     _WhichOneofArgType__default_sr: _TypeAlias = _typing.Literal["_default_sr", b"_default_sr"]  # noqa: Y015
@@ -676,6 +690,42 @@ class Pool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__was_in_step) -> _WhichOneofReturnType__was_in_step | None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Voters(_message.Message):
+    """The hosts that run the pool's own etcd."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    LEARNERS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Members of another token are not of this cluster."""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Uuids of the hosts, in sorted order."""
+
+    @_builtins.property
+    def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Uuids of hosts that are about to vote, in sorted order."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str | None = ...,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        learners: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_token", b"_token", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_token", b"_token", "hosts", b"hosts", "learners", b"learners", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__token: _TypeAlias = _typing.Literal["token"]  # noqa: Y015
+    _WhichOneofArgType__token: _TypeAlias = _typing.Literal["_token", b"_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token) -> _WhichOneofReturnType__token | None: ...
+
+Global___Voters: _TypeAlias = Voters  # noqa: Y015
 
 @_typing.final
 class Address(_message.Message):

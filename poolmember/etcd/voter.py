@@ -1,0 +1,197 @@
+"""This host's member of the pool's own etcd: started and ended when the master says so.
+
+It has a folder of its own in the state directory. There the process is found again after a restart
+of the daemon. What a member that was ended had is put aside, and kept until the next one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from poolcore.errors import PoolError, Reason
+from poolcore.facts import VoterFacts
+from poolcore.model import Task
+from poolcore.replica import State
+from poolmember.etcd.member import (
+    EtcdMember,
+    EtcdRefused,
+    etcd_program,
+    etcd_version,
+    problem_with,
+)
+from poolmember.etcd.process import EtcdProcess
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 10.0
+"""From a start that was refused to the next."""
+NO_VOTER = "it was started with --no-voter"
+
+
+class Voter(Protocol):
+    """What a host's agent knows of this; so that a simulation can have another."""
+
+    async def facts(self) -> VoterFacts:
+        """What there is."""
+        ...
+
+    @property
+    def cluster(self) -> tuple[str, str] | None:
+        """Token of the cluster that this host has a member of, and the URL of a store there."""
+        ...
+
+    async def start(self, member: EtcdMember) -> None:
+        """Run that member. Repeating is harmless; another one than is there is refused."""
+        ...
+
+    async def stop(self, token: str) -> None:
+        """End the member of that cluster, if there is one, and put aside what it had."""
+        ...
+
+    async def compare(self, state: State) -> None:
+        """End a member that the pool, of which `state` is the newest, does not know of."""
+        ...
+
+    async def leave(self) -> None:
+        """End whatever member there is: the host has left the pool that it is of."""
+        ...
+
+
+class NoVoter:
+    """A host that has no etcd, and is to have none. Implements `Voter`."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    async def facts(self) -> VoterFacts:
+        """See `Voter`."""
+        return VoterFacts()
+
+    @property
+    def cluster(self) -> tuple[str, str] | None:
+        """See `Voter`."""
+        return None
+
+    async def start(self, member: EtcdMember) -> None:
+        """See `Voter`."""
+        raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=NO_VOTER)
+
+    async def stop(self, token: str) -> None:
+        """See `Voter`."""
+
+    async def compare(self, state: State) -> None:
+        """See `Voter`."""
+
+    async def leave(self) -> None:
+        """See `Voter`."""
+
+
+class EtcdVoter:
+    """A host that may have one. Implements `Voter`.
+
+    `folder`: where its member is; `host`: its name; `votes`: whether it may be given a vote. One
+    that it has already stays, until the pool has given it to another host.
+    """
+
+    def __init__(self, folder: Path, host: str, *, votes: bool = True) -> None:
+        self._folder = folder
+        self._host = host
+        self._votes = votes
+        self._process: EtcdProcess | None = None
+        self._started = asyncio.Event()
+        self._changing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Keep the member running that is to run, until cancelled; then it goes on alone."""
+        while True:
+            async with self._changing:
+                present = EtcdMember.load(self._folder)
+                process = None if present is None else EtcdProcess(self._folder)
+                self._process = process
+                self._started.clear()
+            if process is None:
+                await self._started.wait()
+                continue
+            try:
+                await process.run()
+            except EtcdRefused as error:
+                log.error("the pool's etcd does not run here: %s", error)
+                await asyncio.sleep(AGAIN_SECONDS)
+            async with self._changing:
+                self._process = None
+
+    @property
+    def cluster(self) -> tuple[str, str] | None:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        return None if present is None else (present.token, present.store_url)
+
+    async def facts(self) -> VoterFacts:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        token = None if present is None else present.token
+        if not self._votes:
+            return VoterFacts(token=token)
+        version = await asyncio.to_thread(etcd_version)
+        return VoterFacts(version=version, problem=problem_with(version), token=token)
+
+    async def start(self, member: EtcdMember) -> None:
+        """See `Voter`."""
+        async with self._changing:
+            present = EtcdMember.load(self._folder)
+            if present is not None and present.token != member.token:
+                problem = "its etcd is of another cluster, which has to end before"
+                raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
+            if present is None and not self._votes:
+                raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=NO_VOTER)
+            try:
+                await asyncio.to_thread(etcd_program)
+            except EtcdRefused as error:
+                raise PoolError(
+                    Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=str(error)
+                ) from error
+            if present is None:
+                await asyncio.to_thread(member.save, self._folder)
+            self._started.set()
+
+    async def stop(self, token: str) -> None:
+        """See `Voter`."""
+        async with self._changing:
+            present = EtcdMember.load(self._folder)
+            if present is None or present.token != token:
+                return
+            await (self._process or EtcdProcess(self._folder)).stop()
+            await asyncio.to_thread(self._put_aside)
+
+    async def compare(self, state: State) -> None:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        if present is None or state.revision < present.since or knows(state, present):
+            return
+        log.warning("the pool does not know of the etcd that runs here: it ends")
+        await self.stop(present.token)
+
+    async def leave(self) -> None:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        if present is not None:
+            await self.stop(present.token)
+
+    def _put_aside(self) -> None:
+        aside = self._folder.with_name(self._folder.name + ".retired")
+        shutil.rmtree(aside, ignore_errors=True)
+        self._folder.rename(aside)
+
+
+def knows(state: State, member: EtcdMember) -> bool:
+    """Whether the pool, as `state` says, has that member, or is about to."""
+    voters = state.pool.voters
+    if voters is not None and voters.token == member.token:
+        return member.name in {*voters.hosts, *voters.learners}
+    # It is about to be founded.
+    tasks = (t for t in state.all(Task) if not t.status.is_final)
+    return any(task.params.get("token") == member.token for task in tasks)

@@ -1,0 +1,94 @@
+"""What a host does as its pool says of its own etcd: whether to vote, and where the store is.
+
+Only what a master has told counts: a replica that follows nobody may be old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from typing import NoReturn
+
+from poolcore.errors import PoolError
+from poolmaster.layout import read_head
+from poolmaster.own_etcd import own_store_url
+from poolmaster.store.contract import StoreError
+from poolmember.identity import Member
+from poolmember.parts import Parts
+from poolmember.session import Follower
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+READ_SECONDS = 2.0
+
+
+async def keep_to_the_voters(parts: Parts, follower: Follower) -> NoReturn:
+    """End this host's member of an etcd that the pool does not know, until cancelled."""
+    while True:
+        state = follower.state
+        if state is not None and follower.following is not None:
+            await parts.voter.compare(state)
+        await parts.clock.sleep(LOOK_SECONDS)
+
+
+async def store_in_etcd(parts: Parts, follower: Follower) -> str:
+    """Until the chain is known to go on in the pool's own etcd; the URL of the store there.
+
+    A master tells it. One that is lost before that has left the register there, as the last thing
+    it did: so a host that votes looks for that when it has no master.
+    """
+    while True:
+        url = told_store(follower)
+        if url is None and follower.following is None:
+            url = await _found_in_own_member(parts, follower)
+        if url is not None:
+            return url
+        follower.moved.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await follower.moved.wait()
+
+
+def told_store(follower: Follower) -> str | None:
+    """The URL of the store in the pool's own etcd; none if it is elsewhere, or that is not known.
+
+    Its order is this host's: its own member first.
+    """
+    state = follower.state
+    if state is None or (follower.following is None and not follower.moved.is_set()):
+        return None
+    return own_store_url(state, near=follower.host)
+
+
+async def _found_in_own_member(parts: Parts, follower: Follower) -> str | None:
+    found = parts.voter.cluster
+    if found is None:
+        return None
+    token, url = found
+    member = Member(pool=follower.pool, pool_name="", addresses=(), store=url)
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            store = await parts.files.open_store(member)
+            try:
+                head = await read_head(store)
+            finally:
+                await store.close()
+    except (PoolError, StoreError, TimeoutError) as error:
+        log.debug("the pool's store is not in the etcd of this host: %s", error)
+        return None
+    # Another host is the heir if the chain has left that etcd again.
+    return url if head is not None and head.incarnation.uuid == token else None
+
+
+def moved_store(parts: Parts, follower: Follower) -> str | None:
+    """The URL, if it is another one than this host has shared so far; it is kept then."""
+    identity, url = parts.identity, told_store(follower)
+    if url is None or identity.membership is None or url == identity.membership.store:
+        return None
+    log.info("the pool's store is at %s from now on", url)
+    membership = replace(identity.membership, store=url)
+    parts.files.write_identity(replace(identity, membership=membership))
+    return url
