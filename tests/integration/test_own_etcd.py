@@ -11,6 +11,7 @@ from poolcore.model import TaskStatus
 from support.daemons import Cluster
 from support.marked_writes import writers
 from support.own_etcd import power_cut, take_in, token, voters, voting_pool
+from support.shared_pool import master_by
 from support.wholeness import at_rest
 
 pytestmark = pytest.mark.etcd
@@ -162,3 +163,22 @@ async def test_from_seven_hosts_on_five_vote_and_two_may_be_lost_at_once(cluster
             await book.goes_on(CLIENTS)
         book.check(await pool.requests())
         await pool.same_everywhere()
+
+
+async def test_a_witness_makes_the_third_voter_and_never_leads(cluster: Cluster) -> None:
+    async with voting_pool(cluster, "phantom", "ignite") as pool:
+        phantom, ignite = pool.hosts
+        witness = cluster.process("specter", options=["--voter", "--witness"])
+        await witness.start()
+        await take_in(phantom, witness)
+        pool.hosts.append(witness)
+        await pool.voted_by("phantom", "ignite", "specter")
+        async with writers([pool.endpoints] * CLIENTS) as book:
+            await book.goes_on(CLIENTS)
+            await power_cut(phantom)
+            async with asyncio.timeout(10):
+                await book.goes_on(5 * CLIENTS)
+            assert await master_by(ignite) == "ignite"
+            await phantom.start()
+            await pool.same_everywhere()
+        book.check(await pool.requests())
