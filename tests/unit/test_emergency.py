@@ -1,5 +1,6 @@
 """Whether a host may go on without its master, what that would lack, and how that is told."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,8 @@ from poolcli.emergency import show_members
 from poolcli.emergency_outlook import outlook_json, show_outlook
 from poolcli.output import Format
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import EmergencyOutlook, RecoveredMember, Standing
-from poolcore.model import Host, HostId, Incarnation
+from poolcore.facts import EmergencyOutlook, RecoveredMember, Standing, Tail
+from poolcore.model import Host, HostId, Incarnation, Voters
 from poolcore.replica import Put, State, changed
 from poolcore.wire.codec import from_proto, to_proto
 from poolmaster.decide.emergency import outlook
@@ -42,10 +43,17 @@ def standing(
     )
 
 
-def seen(state: State, own: HostId = IGNITE, **answers: Standing | None) -> EmergencyOutlook:
+def seen(
+    state: State,
+    own: HostId = IGNITE,
+    *,
+    tails: Mapping[HostId, Tail | None] | None = None,
+    **answers: Standing | None,
+) -> EmergencyOutlook:
     """What the host finds that is asked; hosts that are not among `answers` are silent."""
     others = sorted((h for h in state.all(Host) if h.uuid != own), key=lambda h: h.name_label)
-    return outlook(state, state.host(own), [(h, answers.get(h.name_label)) for h in others])
+    answered = [(h, answers.get(h.name_label)) for h in others]
+    return outlook(state, state.host(own), answered, tails=tails)
 
 
 def refusal(state: State, own: HostId = IGNITE, **answers: Standing | None) -> PoolError:
@@ -185,6 +193,38 @@ def test_what_only_a_witness_has_may_be_lost() -> None:
     assert [p.name_label for p in found.to_be_off] == ["phantom"]
 
 
+VOTING = (PHANTOM, IGNITE, SPECTER)
+
+
+def in_etcd() -> State:
+    """As `pool`, with the store in an etcd of the three; nobody is in step there."""
+    state = pool(in_step=None)
+    voters = Voters("token", VOTING)
+    return replace(state, tables=changed(state.tables, [Put(replace(state.pool, voters=voters))]))
+
+
+@pytest.mark.parametrize("unread", [None, Tail(whole=False)])
+def test_nothing_is_missing_only_where_the_disk_of_every_voter_was_read(
+    unread: Tail | None,
+) -> None:
+    state = in_etcd()
+    answers = {"phantom": standing(state, PHANTOM), "specter": standing(state, SPECTER)}
+    read: dict[HostId, Tail | None] = {host: Tail() for host in VOTING}
+    assert not seen(state, tails=read, **answers).may_lack
+    assert seen(state, tails={**read, SPECTER: unread}, **answers).may_lack
+    assert seen(state, tails={}, **answers).may_lack
+
+
+def test_what_a_voter_s_disk_has_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    state = in_etcd()
+    tails = {IGNITE: Tail((1, 2, 7), (b"a",)), SPECTER: Tail((1, 2, 8), (b"a", b"b"))}
+    found = seen(state, tails=tails, specter=standing(state, SPECTER))
+    assert (found.tail_from, found.tail_commits, found.may_lack) == ("specter", 2, True)
+    words = shown(found, capsys)
+    assert f"specter's etcd has 2 later changes, up to revision {state.revision + 2}" in words
+    assert from_proto(to_proto(found)) == found
+
+
 def test_an_outlook_comes_back_from_the_wire() -> None:
     state = pool()
     found = seen(state, specter=standing(state, SPECTER))
@@ -236,7 +276,8 @@ def test_scripts_get_the_same() -> None:
     state = pool()
     found = outlook_json(seen(state, specter=standing(state, SPECTER)))
     assert set(found) == {
-        "pool", "incarnation", "revision", "in_step", "may_lack", "peers", "to_be_off",
+        "pool", "incarnation", "revision", "in_step", "may_lack", "tail_from", "tail_commits", "peers",
+        "to_be_off",
     }  # fmt: skip
     silent, answering = found["peers"]
     assert (silent["name"], silent["answers"], silent["revision"]) == ("phantom", False, None)
