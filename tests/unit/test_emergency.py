@@ -43,17 +43,10 @@ def standing(
     )
 
 
-def seen(
-    state: State,
-    own: HostId = IGNITE,
-    *,
-    tails: Mapping[HostId, Tail | None] | None = None,
-    **answers: Standing | None,
-) -> EmergencyOutlook:
+def seen(state: State, own: HostId = IGNITE, **answers: Standing | None) -> EmergencyOutlook:
     """What the host finds that is asked; hosts that are not among `answers` are silent."""
     others = sorted((h for h in state.all(Host) if h.uuid != own), key=lambda h: h.name_label)
-    answered = [(h, answers.get(h.name_label)) for h in others]
-    return outlook(state, state.host(own), answered, tails=tails)
+    return outlook(state, state.host(own), [(h, answers.get(h.name_label)) for h in others])
 
 
 def refusal(state: State, own: HostId = IGNITE, **answers: Standing | None) -> PoolError:
@@ -196,6 +189,13 @@ def test_what_only_a_witness_has_may_be_lost() -> None:
 VOTING = (PHANTOM, IGNITE, SPECTER)
 
 
+def read(state: State, tails: Mapping[HostId, Tail | None]) -> EmergencyOutlook:
+    """What ignite finds when every host answers, with what was read on the voters' disks."""
+    answers = [(host, standing(state, host.uuid)) for host in state.all(Host)]
+    others = [(host, answer) for host, answer in answers if host.uuid != IGNITE]
+    return outlook(state, state.host(IGNITE), others, tails=tails)
+
+
 def in_etcd() -> State:
     """As `pool`, with the store in an etcd of the three; nobody is in step there."""
     state = pool(in_step=None)
@@ -204,21 +204,18 @@ def in_etcd() -> State:
 
 
 @pytest.mark.parametrize("unread", [None, Tail(whole=False)])
-def test_nothing_is_missing_only_where_the_disk_of_every_voter_was_read(
-    unread: Tail | None,
-) -> None:
+def test_nothing_is_missing_only_where_every_voter_s_disk_was_read(unread: Tail | None) -> None:
     state = in_etcd()
-    answers = {"phantom": standing(state, PHANTOM), "specter": standing(state, SPECTER)}
-    read: dict[HostId, Tail | None] = {host: Tail() for host in VOTING}
-    assert not seen(state, tails=read, **answers).may_lack
-    assert seen(state, tails={**read, SPECTER: unread}, **answers).may_lack
-    assert seen(state, tails={}, **answers).may_lack
+    tails: dict[HostId, Tail | None] = {host: Tail() for host in VOTING}
+    assert not read(state, tails).may_lack
+    assert read(state, {**tails, SPECTER: unread}).may_lack
+    assert read(state, {}).may_lack
 
 
 def test_what_a_voter_s_disk_has_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     state = in_etcd()
-    tails = {IGNITE: Tail((1, 2, 7), (b"a",)), SPECTER: Tail((1, 2, 8), (b"a", b"b"))}
-    found = seen(state, tails=tails, specter=standing(state, SPECTER))
+    longer = {IGNITE: Tail((1, 2, 7), (b"a",)), SPECTER: Tail((1, 2, 8), (b"a", b"b"))}
+    found = read(state, longer)
     assert (found.tail_from, found.tail_commits, found.may_lack) == ("specter", 2, True)
     words = shown(found, capsys)
     assert f"specter's etcd has 2 later changes, up to revision {state.revision + 2}" in words
@@ -276,8 +273,8 @@ def test_scripts_get_the_same() -> None:
     state = pool()
     found = outlook_json(seen(state, specter=standing(state, SPECTER)))
     assert set(found) == {
-        "pool", "incarnation", "revision", "in_step", "may_lack", "tail_from", "tail_commits", "peers",
-        "to_be_off",
+        "pool", "incarnation", "revision", "in_step", "may_lack", "tail_from", "tail_commits",
+        "peers", "to_be_off",
     }  # fmt: skip
     silent, answering = found["peers"]
     assert (silent["name"], silent["answers"], silent["revision"]) == ("phantom", False, None)
