@@ -14,7 +14,9 @@ from typing import NoReturn
 from poolcore.errors import PoolError
 from poolmaster.layout import read_head
 from poolmaster.own_etcd import own_store_url
-from poolmaster.store.contract import StoreError
+from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.etcd.room import is_for_want_of_room, make_room
+from poolmaster.store.etcd.store import EtcdStore
 from poolmember.identity import Member
 from poolmember.parts import Parts
 from poolmember.session import Follower
@@ -81,6 +83,21 @@ async def _found_in_own_member(parts: Parts, follower: Follower) -> str | None:
         return None
     # Another host is the heir if the chain has left that etcd again.
     return url if head is not None and head.incarnation.uuid == token else None
+
+
+async def relieve(store: Store, follower: Follower, error: StoreError) -> None:
+    """Make room in the pool's own etcd, if `error` is for want of it: nobody becomes master before.
+
+    Without an error if that fails too: the next claim tells.
+    """
+    state = follower.state
+    own = state is not None and state.pool.voters is not None
+    if not own or not isinstance(store, EtcdStore) or not is_for_want_of_room(error):
+        return
+    try:
+        await make_room(store.cluster)
+    except StoreError as failure:
+        log.warning("there is no room in the pool's etcd yet: %s", failure)
 
 
 def moved_store(parts: Parts, follower: Follower) -> str | None:
