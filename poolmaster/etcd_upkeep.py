@@ -61,11 +61,12 @@ class EtcdUpkeep:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            # A mastership that has just begun has more urgent things to ask its store.
+            await self._clock.sleep(LOOK_SECONDS)
             try:
                 await self._look()
-            except StoreError as error:
+            except (StoreError, grpc.aio.AioRpcError) as error:
                 log.info("the room in etcd stays as it is for now: %s", error)
-            await self._clock.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
         own = self._is_own()

@@ -105,6 +105,7 @@ async def test_an_etcd_of_its_own_unit_outlives_the_daemons(
     # It is in a unit of its own, with the daemon's limits.
     etcd = await booted.until(UNIT, "active")
     assert machine.shown(UNIT, "ControlGroup").endswith(f"/{UNIT}")
+    assert "poolmember.service" in machine.shown(UNIT, "Before").split(), "it ends after the daemon"
     assert machine.run("cat", f"/proc/{etcd}/comm") == "etcd"
     daemon = booted.pid("poolmember")
     assert open_files(machine, etcd) == open_files(machine, daemon)

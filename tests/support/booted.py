@@ -82,7 +82,8 @@ class BootedMachine:
         enter = f"echo $$ > {self._groups}/cgroup.procs"
         with self._console.open("ab") as console:
             self._power = subprocess.Popen(
-                ["sh", "-c", f'{enter} && exec "$@"', "sh",
+                # It ends with the test, however that ends.
+                ["setpriv", "--pdeathsig", "KILL", "sh", "-c", f'{enter} && exec "$@"', "sh",
                  "unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc",
                  "--cgroup", "--mount-proc", "--propagation", "private", "sh", "-c", _INIT],
                 stdin=subprocess.DEVNULL,
