@@ -33,6 +33,7 @@ from poolmember.leading import one_mastership
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
 from poolmember.returning import LeftBehind, Other, compare, take_log, while_leading
 from poolmember.session import Follower
+from poolmember.voting import relieve
 
 log = logging.getLogger(__name__)
 
@@ -394,6 +395,8 @@ class Contender:
                 return claimed
         except (SteppedDown, StoreError) as error:
             log.warning("the claim has failed: %s", error)
+            if isinstance(error, StoreError):
+                await relieve(self._store, self._follower, error)
             self._count_change()
             self._follower.looks_for_a_master()
             self._round = None

@@ -13,8 +13,11 @@ from typing import NoReturn
 
 from poolcore.errors import PoolError
 from poolmaster.layout import read_head
-from poolmaster.own_etcd import own_store_url
-from poolmaster.store.contract import StoreError
+from poolmaster.operations.found_etcd import moving_to
+from poolmaster.own_etcd import own_store_url, store_url, voters_of
+from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.etcd.room import is_for_want_of_room, make_room
+from poolmaster.store.etcd.store import EtcdStore
 from poolmember.identity import Member
 from poolmember.parts import Parts
 from poolmember.session import Follower
@@ -38,12 +41,12 @@ async def store_in_etcd(parts: Parts, follower: Follower) -> str:
     """Until the chain is known to go on in the pool's own etcd; the URL of the store there.
 
     A master tells it. One that is lost before that has left the register there, as the last thing
-    it did: so a host that votes looks for that when it has no master.
+    it did: so a host that votes, or knows who was to, looks for that when it has no master.
     """
     while True:
         url = told_store(follower)
         if url is None and follower.following is None:
-            url = await _found_in_own_member(parts, follower)
+            url = await _found_where_it_was_to_be(parts, follower)
         if url is not None:
             return url
         follower.moved.clear()
@@ -63,8 +66,8 @@ def told_store(follower: Follower) -> str | None:
     return own_store_url(state, near=follower.host)
 
 
-async def _found_in_own_member(parts: Parts, follower: Follower) -> str | None:
-    found = parts.voter.cluster
+async def _found_where_it_was_to_be(parts: Parts, follower: Follower) -> str | None:
+    found = parts.voter.cluster or _destination(follower)
     if found is None:
         return None
     token, url = found
@@ -77,10 +80,34 @@ async def _found_in_own_member(parts: Parts, follower: Follower) -> str | None:
             finally:
                 await store.close()
     except (PoolError, StoreError, TimeoutError) as error:
-        log.debug("the pool's store is not in the etcd of this host: %s", error)
+        log.debug("the pool's store is not in the etcd at %s: %s", url, error)
         return None
     # Another host is the heir if the chain has left that etcd again.
     return url if head is not None and head.incarnation.uuid == token else None
+
+
+def _destination(follower: Follower) -> tuple[str, str] | None:
+    """Token and URL of the etcd that the store was about to move to when the master was lost."""
+    state = follower.state
+    voters = None if state is None else moving_to(state)
+    if state is None or voters is None:
+        return None
+    return voters.token, store_url(voters_of(state, voters), near=follower.host)
+
+
+async def relieve(store: Store, follower: Follower, error: StoreError) -> None:
+    """Make room in the pool's own etcd, if `error` is for want of it: nobody becomes master before.
+
+    Without an error if that fails too: the next claim tells.
+    """
+    state = follower.state
+    own = state is not None and state.pool.voters is not None
+    if not own or not isinstance(store, EtcdStore) or not is_for_want_of_room(error):
+        return
+    try:
+        await make_room(store.cluster)
+    except StoreError as failure:
+        log.warning("there is no room in the pool's etcd yet: %s", failure)
 
 
 def moved_store(parts: Parts, follower: Follower) -> str | None:

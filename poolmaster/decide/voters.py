@@ -48,6 +48,10 @@ class Member:
     """Of a learner: whether it has all but the last moments."""
     gone_seconds: float = 0.0
     """For how long it has not answered; 0 while it does."""
+    peer: str = ""
+    """Where the others look for it."""
+    at: str = ""
+    """Where its host is; empty of one that is not of the pool."""
 
     @property
     def answers(self) -> bool:
@@ -93,7 +97,15 @@ class Remove:
     id: int
 
 
-Step = Wait | Add | Promote | Remove
+@dataclass(frozen=True, slots=True)
+class Readdress:
+    """Have the others look for this member at `peer`, where its host is."""
+
+    id: int
+    peer: str
+
+
+Step = Wait | Add | Promote | Remove | Readdress
 
 
 def majority(voters: Voters) -> int:
@@ -114,6 +126,11 @@ def is_needed(state: State) -> bool:
 
 def next_step(facts: Facts) -> Step:
     """The one thing to do now."""
+    # First of all: it is there, and the others cannot reach it. etcd has each address once only.
+    taken = {member.peer for member in facts.members}
+    for member in facts.members:
+        if member.at and member.at not in taken:
+            return Readdress(member.id, member.at)
     voters = [m for m in facts.members if not m.learner]
     of_pool = {candidate.host for candidate in facts.hosts}
     for learner in (m for m in facts.members if m.learner):

@@ -172,6 +172,14 @@ class FoundEtcd:
         return hosts
 
 
+def moving_to(state: State) -> Voters | None:
+    """Who votes in the etcd that the store is about to move to, or has just moved to."""
+    for task in state.all(Task):
+        if task.operation == FoundEtcd.name and task.step == "moving" and not task.status.is_final:
+            return Voters(task.params["token"], _uuids(task))
+    return None
+
+
 def _uuids(task: Task) -> tuple[HostId, ...]:
     return tuple(HostId(uuid) for uuid in task.params["voters"].split(","))
 

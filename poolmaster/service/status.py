@@ -221,7 +221,9 @@ def _second_copy(state: State) -> list[pb.Warning]:
 
 
 def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
-    warnings = []
+    warnings = [
+        pb.Warning(code=w.code, message=w.message, remedy=w.remedy) for w in master.store_warnings
+    ]
     hosts = _ordered(state)
     if len(hosts) > 1 and master.shared_store is None:
         warnings += _second_copy(state)

@@ -105,12 +105,21 @@ class EtcdVoter:
     """A host that may have one. Implements `Voter`.
 
     `folder`: where its member is; `host`: its name; `votes`: whether it may be given a vote. One
-    that it has already stays, until the pool has given it to another host.
+    that it has already stays, until the pool has given it to another host. `place`: where the
+    daemon is reached, and the IP address that it listens at, for whoever runs the member.
     """
 
-    def __init__(self, folder: Path, host: str, *, votes: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        *,
+        votes: bool = True,
+        place: tuple[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._host = host
+        self._place = place
         self._votes = votes
         self._process: EtcdProcess | None = None
         self._started = asyncio.Event()
@@ -121,6 +130,8 @@ class EtcdVoter:
         while True:
             async with self._changing:
                 present = EtcdMember.load(self._folder)
+                if present is not None:
+                    await self._follow_the_daemon(present)
                 process = None if present is None else EtcdProcess(self._folder)
                 self._process = process
                 self._started.clear()
@@ -134,6 +145,18 @@ class EtcdVoter:
                 await asyncio.sleep(AGAIN_SECONDS)
             async with self._changing:
                 self._process = None
+
+    async def _follow_the_daemon(self, present: EtcdMember) -> None:
+        """Have the member beside the daemon, where that was started with another address.
+
+        The master tells the cluster, when this host has told the master.
+        """
+        moved = present if self._place is None else present.at(*self._place)
+        if moved != present:
+            log.warning("the etcd here is at %s from now on", moved.client)
+            # Before it is written down: a process that runs is not looked at again.
+            await EtcdProcess(self._folder).stop()
+            await asyncio.to_thread(moved.save, self._folder)
 
     @property
     def cluster(self) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from poolmaster.store.contract import StoreUnavailable
 from poolmaster.store.etcd.calls import RANGE
 from poolmaster.store.etcd.cluster import Cluster, Endpoint, Tls
 from support.certificates import Authority
+from support.daemons import stands_still
 
 START_SECONDS = 30.0
 HEARTBEAT_MS = 50
@@ -70,7 +72,11 @@ class EtcdMember:
         return self._process is not None and self._process.poll() is None
 
     def freeze(self) -> None:
+        """Stop it; none of its threads runs any more on return, however busy the machine is."""
+        assert self._process is not None
         self._signal(signal.SIGSTOP)
+        while not stands_still(self._process.pid):
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)

@@ -18,6 +18,7 @@ from poolmaster.store.etcd.calls import (
     MEMBER_LIST,
     MEMBER_PROMOTE,
     MEMBER_REMOVE,
+    MEMBER_UPDATE,
     RANGE,
     Method,
     Req,
@@ -89,6 +90,15 @@ async def remove(cluster: Cluster, member: int) -> None:
     """Take a member out; raises as `add_learner` does, but not when it is out already."""
     try:
         await _changed(cluster, MEMBER_REMOVE, pb.MemberRemoveRequest(id=member))
+    except _NoSuchMember:
+        return
+
+
+async def update(cluster: Cluster, member: int, peer: str) -> None:
+    """Tell the cluster that a member is reached at `peer` from now on; raises as `remove` does."""
+    request = pb.MemberUpdateRequest(id=member, peer_urls=[f"http://{peer}"])
+    try:
+        await _changed(cluster, MEMBER_UPDATE, request)
     except _NoSuchMember:
         return
 
