@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
 
 from poolclient import PoolClient
 from poolcore.errors import PoolError
@@ -19,6 +22,21 @@ from support.wholeness import same_replicas
 CLIENTS = 8
 PATIENCE_SECONDS = 15.0
 """Far more than anything here takes; the figures are the benchmarks' business."""
+
+
+OWN: dict[str, Any] = {"own_etcd": True}
+"""What `running_lab` is told for a pool that founds its own etcd."""
+
+
+def on_own_etcd(**options: Any) -> pytest.MarkDecorator:
+    """Of a test: its pool founds its own etcd, in a lab with these options."""
+    return pytest.mark.parametrize("lab", [OWN | options], indirect=True, ids=["own etcd"])
+
+
+def on_both(**options: Any) -> pytest.MarkDecorator:
+    """Of a test: it runs on an etcd that is given, and on the pool's own."""
+    kinds = [options, OWN | options]
+    return pytest.mark.parametrize("lab", kinds, indirect=True, ids=["given etcd", "own etcd"])
 
 
 @asynccontextmanager
