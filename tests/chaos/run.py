@@ -36,7 +36,6 @@ from chaos.verdict import findings, of_answers
 from poolclient import PoolClient
 from poolcore.errors import Reason
 from poolcore.replica import Head
-from poolmaster.store.contract import StoreUnavailable
 from support.history import History, load, save
 from support.lab_network import LabUnavailable
 from support.netlab.lab import NetLab, running_lab
@@ -51,8 +50,6 @@ DISK_MIB = 1_024
 """Of each host: etcd keeps a log of what it was told."""
 REPLACE_SECONDS = 2.0
 """After which another host gets the vote of one that is away: faults last longer than that."""
-READ_ON_SECONDS = 2.0
-"""How often what was committed is read: the pool keeps 10,000 commits."""
 PLANTED = ("head-not-compared", "answered-before-commit", "read-from-one-member", "sent-again")
 EXIT_OF_PLANTED = {0: 1, 1: 0}
 """With a bug, to find nothing is the failure."""
@@ -94,7 +91,7 @@ class Run:
             watchers = [await stack.enter_async_context(watcher(pool, *k)) for k in known]
             async with asyncio.TaskGroup() as tasks:
                 following = tasks.create_task(self._follow(pool))
-                reading = tasks.create_task(_read_on(pool))
+                reading = tasks.create_task(pool.chain.keep_reading())
                 names = [host.name for host in lab.hosts]
                 clients = Clients(self.history, pool.endpoints, names)
                 await self._strike(Field(lab, pool, self.heads), clients)
@@ -170,15 +167,6 @@ class Run:
 
 def _counted(counter: Mapping[Any, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counter.items())) or "none"
-
-
-async def _read_on(pool: SharedPool) -> None:
-    while True:
-        try:
-            await pool.chain.read_on()
-        except StoreUnavailable:
-            continue  # without a quorum, for a while
-        await asyncio.sleep(READ_ON_SECONDS)
 
 
 def play(run: Run) -> int:

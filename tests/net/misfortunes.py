@@ -46,12 +46,14 @@ async def in_use(pool: SharedPool) -> AsyncIterator[Book]:
     At the end, with all faults undone: every host has the same, nothing that was acknowledged is
     lost or made twice, and each term had one master.
     """
-    async with watcher(pool) as watching:
+    async with watcher(pool) as watching, asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(pool.chain.keep_reading())
         async with writers([pool.endpoints] * CLIENTS) as book:
             await go_on(book)
             yield book
             await whole(pool)
             await go_on(book)
+        reading.cancel()
         await check_told(pool, watching)
     book.check(pool.chain.requests)
     pool.check_masterships()

@@ -6,21 +6,24 @@ import asyncio
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from poolcore.errors import PoolError
 from poolcore.replica import Delta, Head
 from poolmanager.v1 import pool_service_pb2
 from poolmaster.layout import HEAD, PAGE, decode_head, read_head, read_log
 from poolmaster.store import urls
-from poolmaster.store.contract import Store, prefix_end
+from poolmaster.store.contract import Store, StoreUnavailable, prefix_end
 from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
 from support.wholeness import identity_of
 
 STORE_FILE = "pool.db"
 NAMES = ("phantom", "ignite", "specter")
+READ_ON_SECONDS = 2.0
+"""How often what was committed is read: the pool keeps 10,000 commits."""
 ALONE_SHARE = 0.375
 """Of the clients: so many know a single host each."""
 
@@ -35,6 +38,7 @@ class Chain:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._reading = asyncio.Lock()
         self.deltas: list[Delta] = []
 
     async def head(self) -> Head:
@@ -51,13 +55,22 @@ class Chain:
 
     async def read_on(self) -> None:
         """Take what was committed since; checks that nothing is missing in between."""
-        while page := await read_log(self._store, after=self._newest, limit=PAGE):
-            for delta, _ in page:
-                if self.deltas:
-                    assert delta.commit.revision == self._newest + 1, "a revision is missing"
-                    assert delta.predecessor == self.deltas[-1].commit
-                    assert delta.commit.term >= self.deltas[-1].commit.term
-                self.deltas.append(delta)
+        async with self._reading:
+            while page := await read_log(self._store, after=self._newest, limit=PAGE):
+                for delta, _ in page:
+                    if self.deltas:
+                        assert delta.commit.revision == self._newest + 1, "a revision is missing"
+                        assert delta.predecessor == self.deltas[-1].commit
+                        assert delta.commit.term >= self.deltas[-1].commit.term
+                    self.deltas.append(delta)
+
+    async def keep_reading(self) -> NoReturn:
+        """Take everything before the pool forgets it, until cancelled."""
+        while True:
+            # Without a quorum nothing can be read for a while, and nothing is forgotten.
+            with suppress(StoreUnavailable):
+                await self.read_on()
+            await asyncio.sleep(READ_ON_SECONDS)
 
     @property
     def _newest(self) -> int:
