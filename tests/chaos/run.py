@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,7 +36,8 @@ from chaos.faults import LANES, Field, strike
 from chaos.verdict import findings, of_answers
 from poolclient import PoolClient
 from poolcore.errors import Reason
-from poolcore.replica import Head
+from poolcore.model import Pool
+from poolcore.replica import Head, Put
 from support.history import History, load, save
 from support.lab_network import LabUnavailable
 from support.netlab.lab import NetLab, running_lab
@@ -160,8 +162,12 @@ class Run:
         outcomes = Counter(f"{o.kind} {'stale' if o.stale else o.outcome}" for o in operations)
         print(f"operations: {len(operations)}; {_counted(outcomes)}")
         print(f"refusals: {_counted(clients.refusals)}")
+        pools = [c.object for d in deltas for c in d.changes if isinstance(c, Put)]
+        voters = [found.voters for found in pools if isinstance(found, Pool)]
+        revoted = sum(before != after for before, after in pairwise(voters))
         print(
-            f"commits: {len(deltas)}, masterships: {self.heads[-1].term}, checked in {took:.1f} s"
+            f"commits: {len(deltas)}, masterships: {self.heads[-1].term}, "
+            f"changes of the voters: {revoted}, checked in {took:.1f} s"
         )
 
 
