@@ -21,7 +21,7 @@ LAB: pytest.StashKey[NetLab] = pytest.StashKey()
 async def lab(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[NetLab]:
-    """A lab whose hosts are switched off; a parameter is what `running_lab` is told (`a_lab`)."""
+    """A lab whose hosts are switched off; a parameter is what `running_lab` is told."""
     # Not `tmp_path`: with a long test name in it, a socket's path would be too long.
     folder = tmp_path_factory.mktemp("net")
     async with AsyncExitStack() as stack:
@@ -34,6 +34,13 @@ async def lab(
             pytest.skip(f"no network lab can be made here: {reason}")
         request.node.stash[LAB] = lab
         yield lab
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after the lab that it is in."""
+    if argname != "lab" or not isinstance(val, dict):
+        return None
+    return f"{'own' if val.get('own_etcd') else 'given'} etcd at {val.get('size', 3)} hosts"
 
 
 @pytest.hookimpl(wrapper=True)

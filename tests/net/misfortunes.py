@@ -30,13 +30,12 @@ OWN: dict[str, Any] = {"own_etcd": True}
 
 def on_own_etcd(**options: Any) -> pytest.MarkDecorator:
     """Of a test: its pool founds its own etcd, in a lab with these options."""
-    return pytest.mark.parametrize("lab", [OWN | options], indirect=True, ids=["own etcd"])
+    return pytest.mark.parametrize("lab", [OWN | options], indirect=True)
 
 
 def on_both(**options: Any) -> pytest.MarkDecorator:
     """Of a test: it runs on an etcd that is given, and on the pool's own."""
-    kinds = [options, OWN | options]
-    return pytest.mark.parametrize("lab", kinds, indirect=True, ids=["given etcd", "own etcd"])
+    return pytest.mark.parametrize("lab", [options, OWN | options], indirect=True)
 
 
 @asynccontextmanager

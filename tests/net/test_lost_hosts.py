@@ -80,7 +80,6 @@ async def test_the_host_with_the_master_and_the_leader_of_etcd_is_replaced_and_c
         (OWN | {"size": 5}, ((4, 2, 0, 3, 1),)),
     ],
     indirect=["lab"],
-    ids=["given etcd", "own etcd", "own etcd of five hosts"],
 )
 async def test_after_the_power_of_all_was_cut_everything_acknowledged_is_there(
     lab: NetLab, orders: Sequence[Sequence[int]]
