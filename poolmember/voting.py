@@ -41,18 +41,19 @@ async def store_in_etcd(parts: Parts, follower: Follower) -> str:
     """Until the chain is known to go on in the pool's own etcd; the URL of the store there.
 
     A master tells it. One that is lost before that has left the register there, as the last thing
-    it did: so a host that votes, or knows who was to, looks for that when it has no master.
+    it did: so a host that votes, or knows who was to, looks for that when it has found no master
+    for a moment.
     """
-    while True:
-        url = told_store(follower)
-        if url is None and follower.following is None:
-            url = await _found_where_it_was_to_be(parts, follower)
-        if url is not None:
-            return url
+    while (url := told_store(follower)) is None:
         follower.moved.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await follower.moved.wait()
+        if follower.following is None and not follower.moved.is_set():
+            url = await _found_where_it_was_to_be(parts, follower)
+            if url is not None:
+                return url
+    return url
 
 
 def told_store(follower: Follower) -> str | None:
@@ -83,7 +84,12 @@ async def _found_where_it_was_to_be(parts: Parts, follower: Follower) -> str | N
         log.debug("the pool's store is not in the etcd at %s: %s", url, error)
         return None
     # Another host is the heir if the chain has left that etcd again.
-    return url if head is not None and head.incarnation.uuid == token else None
+    if head is None or head.incarnation.uuid != token:
+        return None
+    # A person may have made a host go on without it, while it has a quorum among the others.
+    state = follower.state
+    left_behind = state is not None and state.incarnation.counter > head.incarnation.counter
+    return None if left_behind else url
 
 
 def _destination(follower: Follower) -> tuple[str, str] | None:
