@@ -36,8 +36,11 @@ class Log:
 
     @property
     def from_the_beginning(self) -> bool:
-        """Whether nothing was before them: etcd keeps its newest files only, and a member that was
-        far behind, or is new, is sent what came before as a whole."""
+        """Whether nothing was before them.
+
+        etcd keeps its newest files only; a member that was far behind, or is new, has been sent
+        what came before as a whole.
+        """
         return not self.entries or self.entries[0].index == 1
 
 
