@@ -57,10 +57,12 @@ def told_store(follower: Follower) -> str | None:
 
     Its order is this host's: its own member first.
     """
-    state = follower.state
-    if state is None or (follower.following is None and not follower.moved.is_set()):
+    state, master = follower.state, follower.following
+    if state is None:
         return None
-    return own_store_url(state, near=follower.host)
+    # What a replica of an earlier incarnation says is no word of the master that is followed.
+    told = follower.moved.is_set() if master is None else master.incarnation == state.incarnation
+    return own_store_url(state, near=follower.host) if told else None
 
 
 async def _found_in_own_member(parts: Parts, follower: Follower) -> str | None:
@@ -80,7 +82,11 @@ async def _found_in_own_member(parts: Parts, follower: Follower) -> str | None:
         log.debug("the pool's store is not in the etcd of this host: %s", error)
         return None
     # Another host is the heir if the chain has left that etcd again.
-    return url if head is not None and head.incarnation.uuid == token else None
+    if head is None or head.incarnation.uuid != token:
+        return None
+    state = follower.state
+    left = state is not None and state.incarnation.counter > head.incarnation.counter
+    return None if left else url
 
 
 def moved_store(parts: Parts, follower: Follower) -> str | None:
