@@ -101,6 +101,9 @@ class VoterKeeping:
         state: State,
         found: Sequence[ClusterMember],
     ) -> None:
+        if not isinstance(step, Wait):
+            # Written though nothing changes: one that was paused may be master no more.
+            await self._pool.write(lambda _: Decision(()))
         match step:
             case Wait():
                 return
@@ -148,7 +151,8 @@ class VoterKeeping:
         now = self._clock.monotonic()
         if await self._answers(member):
             self._answered_at[member.id] = now
-        answered_at = self._answered_at.setdefault(member.id, now)
+        # One that has never answered is gone: it does not count where a majority has to be there.
+        answered_at = self._answered_at.setdefault(member.id, self._changed_at)
         host = state.get(Host, _host_of(state, member))
         return Member(
             id=member.id,

@@ -87,6 +87,8 @@ class Contender:
     async def run(self) -> Change:
         """Until the host is ejected; `StoreFailed` when the store has to be opened anew."""
         await self._read_register()
+        # Its replica may be of what a person has gone on with: a host that was master here too.
+        self._ensure_not_left_behind()
         if (change := await self._left()) is not None:
             return change
         while True:

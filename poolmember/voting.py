@@ -61,10 +61,12 @@ def told_store(follower: Follower) -> str | None:
 
     Its order is this host's: its own member first.
     """
-    state = follower.state
-    if state is None or (follower.following is None and not follower.moved.is_set()):
+    state, master = follower.state, follower.following
+    if state is None:
         return None
-    return own_store_url(state, near=follower.host)
+    # What a replica of an earlier incarnation says is no word of the master that is followed.
+    told = follower.moved.is_set() if master is None else master.incarnation == state.incarnation
+    return own_store_url(state, near=follower.host) if told else None
 
 
 async def _found_where_it_was_to_be(parts: Parts, follower: Follower) -> str | None:

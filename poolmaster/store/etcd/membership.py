@@ -62,13 +62,13 @@ async def members(cluster: Cluster) -> tuple[ClusterMember, ...]:
     Raises `StoreUnavailable` without a quorum.
     """
     # Before etcd 3.5 a member tells what it knows itself; so one that is up to date is asked.
-    endpoint = await cluster.answering(RANGE, pb.RangeRequest(key=b"\x00"))
     try:
+        endpoint = await cluster.answering(RANGE, pb.RangeRequest(key=b"\x00"))
         answer = await endpoint.call(
             MEMBER_LIST, pb.MemberListRequest(linearizable=True), seconds=CHANGE_SECONDS
         )
     except grpc.aio.AioRpcError as error:
-        raise StoreUnavailable(f"etcd at {endpoint.address}: {described(error)}") from error
+        raise StoreUnavailable(f"etcd: {described(error)}") from error
     return tuple(_member(member) for member in answer.members)
 
 
@@ -82,7 +82,7 @@ async def add_learner(cluster: Cluster, peer: str) -> ClusterMember:
 
 
 async def promote(cluster: Cluster, member: int) -> None:
-    """Give a learner its vote; raises as `add_learner` does."""
+    """Give a learner its vote; raises as `add_learner` does, `NotNow` also if it is out already."""
     await _changed(cluster, MEMBER_PROMOTE, pb.MemberPromoteRequest(id=member))
 
 
@@ -103,7 +103,7 @@ async def update(cluster: Cluster, member: int, peer: str) -> None:
         return
 
 
-class _NoSuchMember(Exception):
+class _NoSuchMember(NotNow):
     pass
 
 
@@ -116,7 +116,7 @@ async def _changed(cluster: Cluster, method: Method[Req, Res], request: Req) -> 
         if (error.details() or "").startswith(_NOT_NOW):
             raise NotNow(problem) from error
         if error.code() is grpc.StatusCode.NOT_FOUND:
-            raise _NoSuchMember from error
+            raise _NoSuchMember(problem) from error
         if was_not_applied(error):
             raise StoreUnavailable(problem) from error
         raise OutcomeUnknown(problem) from error
