@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from net.misfortunes import CLIENTS, PATIENCE_SECONDS, go_on, on_own_etcd
+from net.misfortunes import FEW_CLIENTS, PATIENCE_SECONDS, go_on, on_own_etcd
 from poolcore.model import Host, HostMetrics
 from poolcore.replica import State
 from support.marked_writes import writers
@@ -37,7 +37,7 @@ async def test_with_two_commands_another_host_takes_the_place_of_one_that_is_los
     async with lab.pool():
         await new.start()
         known = tuple(host.endpoint for host in staying)
-        async with writers([known] * CLIENTS, to=staying[0].name) as book:
+        async with writers([known] * FEW_CLIENTS, to=staying[0].name) as book:
             await go_on(book)
             await lab.lose(lost)
             await VotingPool([*staying]).until(lambda state: not _is_live(state, lost.name))
