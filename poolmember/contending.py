@@ -123,10 +123,11 @@ class Contender:
                 return await inherit(self._parts, follower)
             async with asyncio.timeout(self._timings.confirm_seconds):
                 master = await read_host(self._store, head.master)
-            membership = self._membership
-            known = membership.addresses if isinstance(membership, Member) else ()
+            membership, state = self._membership, self._follower.state
+            # Of the pool as it is: one that is gone for good would be asked in vain, and for long.
+            known = [] if state is None else sorted(h.address for h in state.all(Host))
             first = () if master is None else (master.address,)
-            name = "" if follower.state is None else follower.state.pool.name_label
+            name = "" if state is None else state.pool.name_label
             addresses = tuple(dict.fromkeys((*first, *known)))
             return Change(Member(pool=membership.pool, pool_name=name, addresses=addresses))
         return None

@@ -20,6 +20,8 @@ from support.watching import check_told, watcher
 from support.wholeness import same_replicas
 
 CLIENTS = 8
+FEW_CLIENTS = 2
+"""Their writes of two minutes are all among those that the pool remembers, the last 10,000."""
 PATIENCE_SECONDS = 15.0
 """Far more than anything here takes; the figures are the benchmarks' business."""
 
