@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
 from poolcore.model import Accession, FailoverTimings, Host, Incarnation
 from poolcore.replica import Head
@@ -115,7 +115,13 @@ class Contender:
             return None
         with suppress(StoreUnavailable, TimeoutError):
             if head.master == self._host:
-                await take_log(self._store, follower, up_to=head.revision)
+                try:
+                    await take_log(self._store, follower, up_to=head.revision)
+                except PoolError as error:
+                    if error.reason is not Reason.STATE_UNWRITABLE:
+                        raise
+                    log.error("this host does not take the store over yet: %s", error.message)
+                    return None
                 if self._has_led:
                     # One that was down has to ask first if a person made another host go on.
                     self._parts.just_inherited = head.incarnation.uuid

@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from poolcore.errors import PoolError
+from poolcore.model import PoolId
+from poolcore.replica import Head
 from poolmaster.layout import read_head
 from poolmaster.operations.found_etcd import moving_to
 from poolmaster.own_etcd import own_store_url, store_url, voters_of
@@ -33,7 +35,10 @@ async def keep_to_the_voters(parts: Parts, follower: Follower) -> NoReturn:
     while True:
         state = follower.state
         if state is not None and follower.following is not None:
-            await parts.voter.compare(state)
+            try:
+                await parts.voter.compare(state)
+            except PoolError as error:
+                log.error("the etcd that runs here is not put aside yet: %s", error.message)
         await parts.clock.sleep(LOOK_SECONDS)
 
 
@@ -74,17 +79,7 @@ async def _found_where_it_was_to_be(parts: Parts, follower: Follower) -> str | N
     if found is None:
         return None
     token, url = found
-    member = Member(pool=follower.pool, pool_name="", addresses=(), store=url)
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            store = await parts.files.open_store(member)
-            try:
-                head = await read_head(store)
-            finally:
-                await store.close()
-    except (PoolError, StoreError, TimeoutError) as error:
-        log.debug("the pool's store is not in the etcd at %s: %s", url, error)
-        return None
+    head = await register_at(parts, follower.pool, url)
     # Another host is the heir if the chain has left that etcd again.
     if head is None or head.incarnation.uuid != token:
         return None
@@ -116,6 +111,23 @@ async def relieve(store: Store, follower: Follower, error: StoreError) -> None:
         await make_room(store.cluster)
     except StoreError as failure:
         log.warning("there is no room in the pool's etcd yet: %s", failure)
+
+
+async def register_at(
+    parts: Parts, pool: PoolId, url: str, *, seconds: float = READ_SECONDS
+) -> Head | None:
+    """The register of the pool's store in an etcd; none if it is not there, or not read in time."""
+    member = Member(pool=pool, pool_name="", addresses=(), store=url)
+    try:
+        async with asyncio.timeout(seconds):
+            store = await parts.files.open_store(member)
+            try:
+                return await read_head(store)
+            finally:
+                await store.close()
+    except (PoolError, StoreError, TimeoutError) as error:
+        log.debug("the pool's store is not at %s: %s", url, error)
+        return None
 
 
 def moved_store(parts: Parts, follower: Follower) -> str | None:

@@ -19,6 +19,9 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from poolcore.facts import KnownCommit, Tail
+from poolcore.model import Host, HostId
+from poolcore.replica import State, apply
+from poolcore.wire.chain import decode_delta
 from poolmanager.etcd.v3 import rpc_pb2 as rpc
 from poolmanager.etcd.v3 import wal_pb2 as pb
 from poolmaster.layout import HEAD, decode_head, log_key
@@ -114,3 +117,12 @@ def _holds(compare: rpc.Compare, values: dict[bytes, bytes | None]) -> bool:
     if compare.target == rpc.Compare.CREATE and compare.create_revision == 0:
         return values[compare.key] is None
     return True
+
+
+def while_of_pool(state: State, host: HostId, deltas: Sequence[bytes]) -> Sequence[bytes]:
+    """Of the commits that follow `state` those before the one by which the host left the pool."""
+    for nth, data in enumerate(deltas):
+        state = apply(state, decode_delta(data))
+        if state.get(Host, host) is None:
+            return deltas[:nth]
+    return deltas

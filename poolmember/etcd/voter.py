@@ -27,6 +27,7 @@ from poolmember.etcd.member import (
 )
 from poolmember.etcd.process import EtcdProcess
 from poolmember.etcd.tail import read_tail
+from poolmember.state_dir import unwritable
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,10 @@ class Voter(Protocol):
         ...
 
     async def stop(self, token: str) -> None:
-        """End the member of that cluster, if there is one, and put aside what it had."""
+        """End the member of that cluster, if there is one, and put aside what it had.
+
+        `STATE_UNWRITABLE` when the disk refuses; it does not run then, until it is begun again.
+        """
         ...
 
     async def compare(self, state: State) -> None:
@@ -199,7 +203,10 @@ class EtcdVoter:
             if present is None or present.token != token:
                 return
             await (self._process or EtcdProcess(self._folder)).stop()
-            await asyncio.to_thread(self._put_aside)
+            try:
+                await asyncio.to_thread(self._put_aside)
+            except OSError as error:
+                raise unwritable(self._folder, error) from error
 
     async def compare(self, state: State) -> None:
         """See `Voter`."""
