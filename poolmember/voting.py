@@ -89,30 +89,6 @@ async def _found_where_it_was_to_be(parts: Parts, follower: Follower) -> str | N
     return None if left_behind else url
 
 
-def _destination(follower: Follower) -> tuple[str, str] | None:
-    """Token and URL of the etcd that the store was about to move to when the master was lost."""
-    state = follower.state
-    voters = None if state is None else moving_to(state)
-    if state is None or voters is None:
-        return None
-    return voters.token, store_url(voters_of(state, voters), near=follower.host)
-
-
-async def relieve(store: Store, follower: Follower, error: StoreError) -> None:
-    """Make room in the pool's own etcd, if `error` is for want of it: nobody becomes master before.
-
-    Without an error if that fails too: the next claim tells.
-    """
-    state = follower.state
-    own = state is not None and state.pool.voters is not None
-    if not own or not isinstance(store, EtcdStore) or not is_for_want_of_room(error):
-        return
-    try:
-        await make_room(store.cluster)
-    except StoreError as failure:
-        log.warning("there is no room in the pool's etcd yet: %s", failure)
-
-
 async def register_at(
     parts: Parts, pool: PoolId, url: str, *, seconds: float = READ_SECONDS
 ) -> Head | None:
@@ -130,6 +106,15 @@ async def register_at(
         return None
 
 
+def _destination(follower: Follower) -> tuple[str, str] | None:
+    """Token and URL of the etcd that the store was about to move to when the master was lost."""
+    state = follower.state
+    voters = None if state is None else moving_to(state)
+    if state is None or voters is None:
+        return None
+    return voters.token, store_url(voters_of(state, voters), near=follower.host)
+
+
 def moved_store(parts: Parts, follower: Follower) -> str | None:
     """The URL, if it is another one than this host has shared so far; it is kept then."""
     identity, url = parts.identity, told_store(follower)
@@ -139,3 +124,18 @@ def moved_store(parts: Parts, follower: Follower) -> str | None:
     membership = replace(identity.membership, store=url)
     parts.files.write_identity(replace(identity, membership=membership))
     return url
+
+
+async def relieve(store: Store, follower: Follower, error: StoreError) -> None:
+    """Make room in the pool's own etcd, if `error` is for want of it: nobody becomes master before.
+
+    Without an error if that fails too: the next claim tells.
+    """
+    state = follower.state
+    own = state is not None and state.pool.voters is not None
+    if not own or not isinstance(store, EtcdStore) or not is_for_want_of_room(error):
+        return
+    try:
+        await make_room(store.cluster)
+    except StoreError as failure:
+        log.warning("there is no room in the pool's etcd yet: %s", failure)
