@@ -6,6 +6,8 @@ the master measured on the way they are the `HostFacts` that preflight decides u
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -126,6 +128,39 @@ class VoterFacts:
         return self.version is not None and self.problem is None and self.token is None
 
 
+@dataclass(frozen=True, slots=True)
+class KnownCommit:
+    """A commit of the chain, and what is in it: two of one revision may be of two masters."""
+
+    revision: int
+    digest: bytes
+    """SHA-256 of its serialized delta."""
+
+    @classmethod
+    def of(cls, revision: int, delta: bytes) -> KnownCommit:
+        """That of a serialized delta."""
+        return cls(revision, hashlib.sha256(delta).digest())
+
+    def followed_by(self, deltas: Sequence[bytes]) -> KnownCommit:
+        """The last of the commits that follow it."""
+        return KnownCommit.of(self.revision + len(deltas), deltas[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What a voter's disk has of the chain beyond a commit that the replicas have."""
+
+    position: tuple[int, int, int] = (0, 0, 0)
+    """Count of the incarnation that the store there is of, term and index of the last entry of
+    Raft's log; zeros if that commit is not there. Of two logs the one that ends at the greater has
+    everything of the other that was committed: so Raft elects."""
+    deltas: tuple[bytes, ...] = ()
+    """Serialized, in order, the first one follows that commit. Whether they were committed, and so
+    acknowledged, the disk of one voter cannot tell."""
+    whole: bool = True
+    """Whether that is everything: the disk could be read, and is not damaged."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """A member of the pool, as the host that is to be master finds it."""
@@ -158,6 +193,10 @@ class EmergencyOutlook:
     """Name of the host that was in step when this one last heard of its master."""
     may_lack: bool
     """Whether the hosts that do not answer may have had commits that nobody in reach has."""
+    tail_from: str | None = None
+    """Name of the host whose etcd has commits on its disk that this host's replica lacks."""
+    tail_commits: int = 0
+    """How many. They are taken along, though nobody in reach can tell if they were acknowledged."""
     peers: tuple[Peer, ...] = ()
     """The pool's other hosts, by name."""
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from poolcore.facts import HostFacts, Recovery, Standing, Unreachable, VoterFacts
+from poolcore.facts import (
+    HostFacts,
+    KnownCommit,
+    Recovery,
+    Standing,
+    Tail,
+    Unreachable,
+    VoterFacts,
+)
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 
@@ -95,6 +103,10 @@ class Agents(Protocol):
 
     async def stop_voter(self, endpoint: str, pool: str, token: str) -> None:
         """Have a host end its member of that cluster. Repeating is harmless."""
+        ...
+
+    async def voter_tail(self, endpoint: str, pool: str, last: KnownCommit) -> Tail:
+        """What the disk of a host of `pool` has of its etcd beyond the commit `last`."""
         ...
 
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:

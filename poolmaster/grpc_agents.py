@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Recovery, Standing, Unreachable, VoterFacts
+from poolcore.facts import KnownCommit, Recovery, Standing, Tail, Unreachable, VoterFacts
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.channels import open_channel
@@ -159,6 +159,18 @@ class GrpcAgents:
                 await stub.PrepareSuccession(request, timeout=seconds)
             except grpc.aio.AioRpcError as error:
                 raise _refined(error, endpoint) from error
+
+    async def voter_tail(self, endpoint: str, pool: str, last: KnownCommit) -> Tail:
+        """See `Agents`."""
+        deltas: list[bytes] = []
+        while True:
+            request = pb.GetVoterTailRequest(pool=pool, revision=last.revision, digest=last.digest)
+            response = await self._call(endpoint, lambda s: s.GetVoterTail, request)
+            deltas += response.deltas
+            if not response.more or not response.deltas:
+                position = (response.incarnation, response.raft_term, response.raft_index)
+                return Tail(position, tuple(deltas), whole=response.whole)
+            last = last.followed_by(response.deltas)
 
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
         """See `Agents`."""

@@ -63,10 +63,16 @@ ReadLog = Callable[[int, int], Awaitable[Sequence[bytes]]]
 """Up to so many serialized deltas that follow a revision."""
 
 
-def next_incarnation(state: State, *, after: int = 0, uuid_: str | None = None) -> Incarnation:
-    """The one that forks from `state`, with a count above its own and above `after`."""
+def next_incarnation(
+    state: State, *, after: int = 0, uuid_: str | None = None, forked_at: int | None = None
+) -> Incarnation:
+    """The one that follows `state`, with a count above its own and above `after`.
+
+    `forked_at`: up to which revision `state` is certainly its parent's chain, if not to its end.
+    """
     counter = max(state.incarnation.counter, after) + 1
-    return Incarnation(counter, uuid_ or str(uuid.uuid4()), forked_at=state.revision)
+    at = state.revision if forked_at is None else forked_at
+    return Incarnation(counter, uuid_ or str(uuid.uuid4()), forked_at=at)
 
 
 def succession(

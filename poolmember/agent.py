@@ -11,7 +11,7 @@ from typing import Any
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Inventory, VoterFacts
+from poolcore.facts import HostFacts, Inventory, KnownCommit, VoterFacts
 from poolcore.model import (
     CLASSES,
     Accession,
@@ -39,6 +39,9 @@ from poolmember.measurements import DiskGauge
 from poolmember.recovery import Recoveries
 from poolmember.recovery_service import recovery_functions
 from poolmember.reserving import Reserving, running
+
+TAIL_BYTES = 1024 * 1024
+"""In one answer; larger ones come one at a time."""
 
 
 class Agent:
@@ -83,6 +86,7 @@ class Agent:
             "GetVoter": self._get_voter,
             "StartVoter": self._start_voter,
             "StopVoter": self._stop_voter,
+            "GetVoterTail": self._get_voter_tail,
             "EmergencyTransition": self._emergency_transition,
             "ResetMaster": self._reset_master,
             "RecoverMembers": self._recover_members,
@@ -217,6 +221,24 @@ class Agent:
         self._ensure_of(request.pool)
         await self._home.voter.stop(request.token)
         return pb.StopVoterResponse()
+
+    async def _get_voter_tail(self, request: pb.GetVoterTailRequest) -> pb.GetVoterTailResponse:
+        self._ensure_of(request.pool)
+        found = await self._home.voter.tail(
+            request.pool, KnownCommit(request.revision, request.digest)
+        )
+        incarnation, term, index = found.position
+        response = pb.GetVoterTailResponse(
+            incarnation=incarnation, raft_term=term, raft_index=index, whole=found.whole
+        )
+        size = 0
+        for delta in found.deltas:
+            size += len(delta)
+            if response.deltas and size > TAIL_BYTES:
+                response.more = True
+                break
+            response.deltas.append(delta)
+        return response
 
     def _ensure_of(self, pool: str) -> None:
         identity = self._home.identity

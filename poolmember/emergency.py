@@ -17,11 +17,11 @@ from functools import partial
 
 from poolcore import replica
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import EmergencyOutlook, RecoveredMember, Standing
+from poolcore.facts import EmergencyOutlook, RecoveredMember, Standing, Tail
 from poolcore.model import Accession, Host, HostId, Incarnation, Kind
 from poolcore.replica import Head, State
-from poolcore.wire.chain import encode_delta
-from poolmaster.decide.emergency import outlook
+from poolcore.wire.chain import decode_delta, encode_delta
+from poolmaster.decide.emergency import outlook, tail_to_take
 from poolmaster.decide.gone import uncertain
 from poolmaster.decide.messages import noted
 from poolmaster.succession import next_incarnation, succession
@@ -70,7 +70,7 @@ class Emergency:
             while True:
                 state = await self._state()
                 membership = self._parts.identity.membership
-                found = await self._outlook(state)
+                found, tail = await self._outlook(state)
                 if not confirmed:
                     return found, None
                 if found.may_lack and not accept_loss:
@@ -78,7 +78,7 @@ class Emergency:
                     revision = str(found.revision)
                     raise PoolError(Reason.LOSS_NOT_ACCEPTED, hosts=names, revision=revision)
                 with suppress(_Moved):
-                    await self._roles.turn(partial(self._succeed, state, membership, found))
+                    await self._roles.turn(partial(self._succeed, state, membership, found, tail))
                     return found, await self._own_head(found)
 
     async def _state(self) -> State:
@@ -99,7 +99,8 @@ class Emergency:
             await parts.clock.sleep(LOOK_SECONDS)
         raise PoolError(Reason.REPLICA_MISSING, host=name)
 
-    async def _outlook(self, state: State) -> EmergencyOutlook:
+    async def _outlook(self, state: State) -> tuple[EmergencyOutlook, Sequence[bytes]]:
+        """What this host would go on from, and which deltas of a voter's disk it would take."""
         parts = self._parts
         host = state.get(Host, parts.identity.host)
         if host is None:
@@ -120,15 +121,36 @@ class Emergency:
             raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         if own.hears_master:
             raise PoolError(Reason.MASTER_LIVES, host=host.name_label)
+        answered = list(zip(others, answers, strict=True))
+        tails = await self._tails(state, [h for h, standing in answered if standing is not None])
         found = outlook(
-            state,
-            host,
-            list(zip(others, answers, strict=True)),
-            succeeded=succeeded,
-            has_store=has_store,
+            state, host, answered, succeeded=succeeded, has_store=has_store, tails=tails
         )
-        # The store may have moved there, and changes been acknowledged, before this host was told.
-        return replace(found, may_lack=True) if self._has_unknown_etcd(state) else found
+        if self._has_unknown_etcd(state):
+            # The store may have moved there, and changes been acknowledged, before it was told.
+            found = replace(found, may_lack=True)
+        taken = tail_to_take(tails)
+        return found, () if taken is None else taken[1].deltas
+
+    async def _tails(self, state: State, others: Sequence[Host]) -> dict[HostId, Tail | None]:
+        """What the disks of this host and of those that answer have beyond `state`."""
+        parts, follower = self._parts, self._parts.follower
+        last = None if follower is None else await follower.newest_commit()
+        if last is None or last.revision != state.revision:
+            return {}
+        pool = state.pool.uuid
+
+        async def of(host: Host) -> Tail | None:
+            try:
+                return await parts.agents.voter_tail(host.address, pool, last)
+            except PoolError as error:
+                log.info("%s does not say what its etcd has: %s", host.name_label, error)
+                return None
+
+        own, *found = await asyncio.gather(parts.voter.tail(pool, last), *map(of, others))
+        return {parts.identity.host: own} | dict(
+            zip((host.uuid for host in others), found, strict=True)
+        )
 
     def _has_unknown_etcd(self, state: State) -> bool:
         """Whether this host votes in an etcd that its replica knows nothing of."""
@@ -162,7 +184,11 @@ class Emergency:
             return None
 
     async def _succeed(
-        self, seen: State, membership: Membership | None, found: EmergencyOutlook
+        self,
+        seen: State,
+        membership: Membership | None,
+        found: EmergencyOutlook,
+        tail: Sequence[bytes],
     ) -> Change:
         """Commit that this host is the heir, and found the store; no role runs meanwhile."""
         parts = self._parts
@@ -179,10 +205,20 @@ class Emergency:
             if state is None or state.last != seen.last:
                 # A master's last words, its own or another's, or it lives: to be looked at again.
                 raise _Moved
+            certain, taken = state.revision, []
+            for data in tail:
+                delta = decode_delta(data)
+                grown = replica.apply(state, delta)
+                if grown.get(Host, follower.host) is None:
+                    break  # What a pool says that this host is not of any more.
+                state = grown
+                taken.append((delta, data))
             known = [p.incarnation for p in found.peers if p.incarnation is not None]
             # The next one may be that of a handover that the former master had begun.
             after = max(i.counter for i in (state.incarnation, *known)) + 1
-            incarnation = next_incarnation(state, after=after)
+            # Of what was taken from a voter's disk nobody knows if it was committed. A host that
+            # has something else there is to find that the chain has forked before.
+            incarnation = next_incarnation(state, after=after, forked_at=certain)
             last = succession(
                 state,
                 incarnation,
@@ -195,7 +231,7 @@ class Emergency:
                     *self._message(state, found),
                 ),
             )
-            await follower.store.append([(last, encode_delta(last))])
+            await follower.store.append([*taken, (last, encode_delta(last))])
             parts.just_inherited = incarnation.uuid
             log.warning("this host goes on without its former master, from %s", state.last)
             parts.reached("pool.emergency:decided")
@@ -212,6 +248,11 @@ class Emergency:
             f"{found.name_label} was made master by a person, from revision {found.revision} of "
             f"incarnation {found.incarnation.counter}. Without an answer: {lost}."
         )
+        if found.tail_from is not None:
+            body += (
+                f" {found.tail_commits} later changes were on the disk of {found.tail_from}'s etcd "
+                "and have been taken along."
+            )
         if found.may_lack:
             body += " Later changes that only they had are missing."
         return noted(

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Inventory, Recovery
+from poolcore.facts import Inventory, KnownCommit, Recovery
 from poolcore.model import Address, HostId, PoolId, SoftwareVersion
 from poolcore.replica import (
     Delta,
@@ -197,12 +197,21 @@ class Follower:
         # The pool's own etcd is founded elsewhere (`poolmember.moving`).
         return None if moves_to_voters(last) else last.succession
 
+    async def newest_commit(self) -> KnownCommit | None:
+        """The last commit of the durable replica; none if that has no delta, or nothing at all."""
+        last, newest = self.store.head.last, await self._newest()
+        return None if last is None or newest is None else KnownCommit.of(last.revision, newest)
+
     async def _last(self) -> Delta | None:
+        newest = await self._newest()
+        return None if newest is None else decode_delta(newest)
+
+    async def _newest(self) -> bytes | None:
         last = self.store.head.last
         if last is None or not last.revision:
             return None
         newest = await self.store.read_log(last.revision - 1, 1)
-        return decode_delta(newest[0]) if newest else None
+        return newest[0] if newest else None
 
     def hello(self) -> pb.SessionRequest:
         """Who this host is and what it already has."""

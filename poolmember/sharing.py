@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from poolcore.errors import PoolError
-from poolcore.model import Host
+from poolcore.model import Host, Incarnation
 from poolcore.side_by_side import accompanied
 from poolmaster.store import urls
 from poolmaster.store.contract import Store, StoreError, StoreFailed, StoreUnavailable
@@ -86,11 +86,12 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
     If that takes long it answers from its replica meanwhile, and follows whoever leads.
     """
     failed = asyncio.Event()
+    life = None if follower.state is None else follower.state.incarnation
     opening = asyncio.ensure_future(  # noqa: TID251 - awaited below
-        _open_insistently(parts, follower, failed)
+        _open_insistently(parts, follower, failed, life)
     )
     following = asyncio.ensure_future(  # noqa: TID251 - awaited below
-        _follow_without(parts, membership, follower, failed)
+        _follow_without(parts, membership, follower, failed, life)
     )
     try:
         await asyncio.wait([following, opening], return_when=asyncio.FIRST_COMPLETED)
@@ -101,10 +102,12 @@ async def _opened(parts: Parts, membership: Membership, follower: Follower) -> S
         await asyncio.gather(following, opening, return_exceptions=True)
 
 
-async def _open_insistently(parts: Parts, follower: Follower, failed: asyncio.Event) -> Store:
+async def _open_insistently(
+    parts: Parts, follower: Follower, failed: asyncio.Event, life: Incarnation | None
+) -> Store:
     while True:
         try:
-            return await _open(parts, follower)
+            return await _open(parts, follower, life)
         except StoreError as error:
             log.error("the store is not open yet: %s", error)
         failed.set()
@@ -112,29 +115,33 @@ async def _open_insistently(parts: Parts, follower: Follower, failed: asyncio.Ev
         moved_store(parts, follower)
 
 
-async def _open(parts: Parts, follower: Follower) -> Store:
+async def _open(parts: Parts, follower: Follower, life: Incarnation | None) -> Store:
     membership = parts.identity.membership
     assert membership is not None  # noqa: S101 - it ends this role
     try:
         return await parts.files.open_store(membership)
     except PoolError as error:
-        if follower.state is None or follower.state.pool.voters is None:
+        state = follower.state
+        if state is None or (state.pool.voters is None and state.incarnation == life):
             raise
         # The pool's own etcd: where it was may be another one by now, or that of another life.
         raise StoreUnavailable(error.message) from error
 
 
 async def _follow_without(
-    parts: Parts, membership: Membership, follower: Follower, failed: asyncio.Event
+    parts: Parts,
+    membership: Membership,
+    follower: Follower,
+    failed: asyncio.Event,
+    life: Incarnation | None,
 ) -> Change:
-    """Follow, until the host is ejected or is of a newer incarnation than the store was.
+    """Follow, until the host is ejected or is of a newer incarnation than `life`, the store's.
 
     Begins when the store has not opened at the first attempt, or not in time.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(OPEN_SECONDS):
             await failed.wait()
-    life = None if follower.state is None else follower.state.incarnation
     known = membership.addresses if isinstance(membership, Member) else ()
 
     async def newer() -> NoReturn:

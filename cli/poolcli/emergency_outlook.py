@@ -20,6 +20,8 @@ def outlook_json(outlook: EmergencyOutlook) -> dict[str, Any]:
         "revision": outlook.revision,
         "in_step": outlook.in_step,
         "may_lack": outlook.may_lack,
+        "tail_from": outlook.tail_from,
+        "tail_commits": outlook.tail_commits,
         "peers": [
             {
                 "uuid": peer.uuid,
@@ -68,6 +70,12 @@ def _paragraphs(outlook: EmergencyOutlook) -> list[str]:
     found = [
         f"{outlook.name_label} would go on from revision {outlook.revision}. " + _missing(outlook)
     ]
+    if outlook.tail_from is not None:
+        found.append(
+            f"The disk of {outlook.tail_from}'s etcd has {outlook.tail_commits} later changes, "
+            f"up to revision {outlook.revision + outlook.tail_commits}. They are taken along, "
+            "though nobody in reach can tell whether all of them were acknowledged."
+        )
     if outlook.to_be_off:
         found.append(
             f"MUST BE SWITCHED OFF: {off}. A host that is only cut off may still act as the "

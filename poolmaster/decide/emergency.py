@@ -13,11 +13,11 @@ handover only the former master counts, and only if the one that was in step bef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import EmergencyOutlook, Peer, Standing
-from poolcore.model import Host
+from poolcore.facts import EmergencyOutlook, Peer, Standing, Tail
+from poolcore.model import Host, HostId
 from poolcore.replica import State
 
 
@@ -28,11 +28,13 @@ def outlook(
     *,
     succeeded: bool = False,
     has_store: bool = False,
+    tails: Mapping[HostId, Tail | None] | None = None,
 ) -> EmergencyOutlook:
     """What `host` would go on from, whose replica is at `state`; none: a host does not answer.
 
     `succeeded`: that state ends with a master's last commit, which handed the pool over.
     `has_store`: the host has the pool's store, and waits for somebody to tell it that it may lead.
+    `tails`: what the disks of voters have beyond that state; none: a host could not say.
 
     Raises `MASTER_LIVES` when one hears a master that is not left behind, `QUORUM_LIVES` when one
     has the store, `REPLICA_BEHIND` when one that could lead has more than this host, and
@@ -80,6 +82,12 @@ def outlook(
     missing = bool(silent)
     if in_step is not None and in_step.uuid == host.uuid:
         missing = succeeded and state.pool.was_in_step in silent
+    tails = tails or {}
+    voters = state.pool.voters
+    for voter in () if voters is None else voters.hosts:
+        tail = tails.get(voter)
+        missing = missing or tail is None or not tail.whole
+    taken = tail_to_take(tails)
     return EmergencyOutlook(
         host=host.uuid,
         name_label=host.name_label,
@@ -88,8 +96,20 @@ def outlook(
         revision=state.revision,
         in_step=None if in_step is None else in_step.name_label,
         may_lack=ahead or missing,
+        tail_from=None if taken is None else state.host(taken[0]).name_label,
+        tail_commits=0 if taken is None else len(taken[1].deltas),
         peers=peers,
     )
+
+
+def tail_to_take(tails: Mapping[HostId, Tail | None]) -> tuple[HostId, Tail] | None:
+    """That of the voter whose log has everything committed that the others' have, if any is there.
+
+    One that ends with more commits may yet be the older one: nobody has taken them over from it.
+    """
+    found = [(tail.position, host, tail) for host, tail in tails.items() if tail is not None]
+    _, host, newest = max(found, key=lambda each: each[:2], default=((0, 0, 0), None, Tail()))
+    return (host, newest) if host is not None and newest.deltas else None
 
 
 def _peer(host: Host, standing: Standing | None) -> Peer:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import VoterFacts
+from poolcore.facts import KnownCommit, Tail, VoterFacts
 from poolcore.model import Task
 from poolcore.replica import State
+from poolmaster.store.etcd.store import EtcdOptions, key_prefix
 from poolmember.etcd.member import (
+    DATA_FOLDER,
     EtcdMember,
     EtcdRefused,
     etcd_program,
@@ -24,6 +26,7 @@ from poolmember.etcd.member import (
     problem_with,
 )
 from poolmember.etcd.process import EtcdProcess
+from poolmember.etcd.tail import read_tail
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,10 @@ class Voter(Protocol):
         """End a member that the pool, of which `state` is the newest, does not know of."""
         ...
 
+    async def tail(self, pool: str, last: KnownCommit) -> Tail:
+        """What its disk has of the pool's chain beyond the commit `last`."""
+        ...
+
     async def leave(self) -> None:
         """End whatever member there is: the host has left the pool that it is of."""
         ...
@@ -85,6 +92,10 @@ class NoVoter:
 
     async def compare(self, state: State) -> None:
         """See `Voter`."""
+
+    async def tail(self, pool: str, last: KnownCommit) -> Tail:
+        """See `Voter`."""
+        return Tail()
 
     async def leave(self) -> None:
         """See `Voter`."""
@@ -174,6 +185,14 @@ class EtcdVoter:
             return
         log.warning("the pool does not know of the etcd that runs here: it ends")
         await self.stop(present.token)
+
+    async def tail(self, pool: str, last: KnownCommit) -> Tail:
+        """See `Voter`."""
+        present = EtcdMember.load(self._folder)
+        if present is None:
+            return Tail()
+        prefix = key_prefix(EtcdOptions.PREFIX, pool, present.token)
+        return await asyncio.to_thread(read_tail, self._folder / DATA_FOLDER, prefix, last)
 
     async def leave(self) -> None:
         """See `Voter`."""

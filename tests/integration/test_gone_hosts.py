@@ -184,8 +184,8 @@ async def test_a_forgotten_host_that_boots_does_nothing_until_it_is_reset(
     assert isinstance(identity_of(ignite).membership, Member)
 
     await ignite.stop()
-    done = reset(ignite.state_dir, keep_vms=True, confirm=lambda _: True)
-    assert done is ResetOutcome.DONE
+    found = await asyncio.to_thread(reset, ignite.state_dir, keep_vms=True, confirm=lambda _: True)
+    assert found is ResetOutcome.DONE
     await ignite.start()
     async with ignite.api() as api:
         alone = await api.until(lambda state: len(list(state.all(VM))) == 2)

@@ -10,7 +10,9 @@ from poolclient import PoolClient
 from poolcore.model import TaskStatus
 from support.daemons import Cluster
 from support.marked_writes import writers
-from support.own_etcd import power_cut, take_in, token, voting_pool
+from support.own_etcd import power_cut, take_in, token, voters, voting_pool
+from support.shared_pool import master_by
+from support.wholeness import at_rest
 
 pytestmark = pytest.mark.etcd
 
@@ -133,3 +135,50 @@ async def test_a_voter_that_is_gone_for_long_is_replaced(cluster: Cluster) -> No
         await power_cut(another)
         async with PoolClient.connect(*pool.endpoints) as client:
             await client.set(name_description="two lost, one after the other")
+
+
+async def test_from_seven_hosts_on_five_vote_and_two_may_be_lost_at_once(cluster: Cluster) -> None:
+    names = ["phantom", "ignite", "specter", "wraith", "shade", "revenant", "spectre"]
+    async with voting_pool(cluster, *names) as pool:
+        state = await pool.until(lambda s: len(voters(s) or ()) == 5 and at_rest(s))
+        voting = voters(state) or set()
+        async with pool.hosts[0].api() as api:
+            status = await api.status()
+        assert (status.quorum.voters, status.quorum.needed, status.quorum.survives) == (5, 3, 2)
+        lost = [host for host in pool.hosts[1:] if host.name in voting][:2]
+        left = [host for host in pool.hosts if host not in lost]
+        async with writers([tuple(host.endpoint for host in left)] * CLIENTS) as book:
+            await book.goes_on(CLIENTS)
+            await asyncio.gather(*map(power_cut, lost))
+            async with asyncio.timeout(20):
+                await book.goes_on(5 * CLIENTS)
+            await asyncio.gather(*(host.start() for host in lost))
+            await pool.same_everywhere()
+            # Six hosts need no five voters: two of them give their votes back.
+            async with PoolClient.connect(*(host.endpoint for host in left)) as client:
+                task = await (await client.eject_host(lost[0].name))
+            assert task.status is TaskStatus.SUCCESS, task
+            pool.hosts.remove(lost[0])
+            await pool.until(lambda s: len(voters(s) or ()) == 3 and at_rest(s))
+            await book.goes_on(CLIENTS)
+        book.check(await pool.requests())
+        await pool.same_everywhere()
+
+
+async def test_a_witness_makes_the_third_voter_and_never_leads(cluster: Cluster) -> None:
+    async with voting_pool(cluster, "phantom", "ignite") as pool:
+        phantom, ignite = pool.hosts
+        witness = cluster.process("specter", options=["--voter", "--witness"])
+        await witness.start()
+        await take_in(phantom, witness)
+        pool.hosts.append(witness)
+        await pool.voted_by("phantom", "ignite", "specter")
+        async with writers([pool.endpoints] * CLIENTS) as book:
+            await book.goes_on(CLIENTS)
+            await power_cut(phantom)
+            async with asyncio.timeout(10):
+                await book.goes_on(5 * CLIENTS)
+            assert await master_by(ignite) == "ignite"
+            await phantom.start()
+            await pool.same_everywhere()
+        book.check(await pool.requests())

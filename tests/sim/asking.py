@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import HostFacts, Recovery, Standing, Unreachable, VoterFacts
+from poolcore.facts import HostFacts, KnownCommit, Recovery, Standing, Tail, Unreachable, VoterFacts
 from poolcore.model import Accession, Reservation
 from poolcore.replica import Head
 from poolcore.wire.channels import OpenChannel
@@ -144,6 +144,12 @@ class Asking:
     async def stop_voter(self, endpoint: str, pool: str, token: str) -> None:
         request = pb.StopVoterRequest(pool=pool, token=token)
         await self._ask(endpoint, lambda s: s.StopVoter, request)
+
+    async def voter_tail(self, endpoint: str, pool: str, last: KnownCommit) -> Tail:
+        request = pb.GetVoterTailRequest(pool=pool, revision=last.revision, digest=last.digest)
+        found = await self._ask(endpoint, lambda s: s.GetVoterTail, request)
+        position = (found.incarnation, found.raft_term, found.raft_index)
+        return Tail(position, tuple(found.deltas), whole=found.whole)
 
     async def reset_master(self, endpoint: str, master: str, *, seconds: float) -> None:
         request = pb.ResetMasterRequest(address=master)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import VoterFacts
+from poolcore.facts import KnownCommit, Tail, VoterFacts
 from poolcore.replica import State
+from poolmaster.layout import HEAD, LOG, decode_head, log_key
 from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store.contract import (
     Compare,
@@ -23,6 +24,7 @@ from poolmaster.store.contract import (
     Store,
     StoreUnavailable,
     Write,
+    prefix_end,
 )
 from poolmember.etcd.member import EtcdMember
 from poolmember.etcd.voter import knows
@@ -177,6 +179,22 @@ class SimVoter:
         member = self._member
         if member is not None and state.revision >= member.since and not knows(state, member):
             await self.stop(member.token)
+
+    async def tail(self, pool: str, last: KnownCommit) -> Tail:
+        """What the cluster's store has: every member's disk keeps up with it here."""
+        member = self._member
+        cluster = None if member is None else self._clusters.by_token[member.token]
+        if cluster is None or cluster.store is None:
+            return Tail()
+        data = cluster.store.data
+        kept = {item.key: item.value for item in data.read(LOG, prefix_end(LOG), None).items}
+        first = kept.get(log_key(last.revision))
+        if first is None or KnownCommit.of(last.revision, first) != last:
+            return Tail()
+        head = decode_head(data.read(HEAD, None, None).items[0].value)
+        following = range(last.revision + 1, head.revision + 1)
+        position = (head.incarnation.counter, 0, head.revision)
+        return Tail(position, tuple(kept[log_key(revision)] for revision in following))
 
     async def leave(self) -> None:
         self._host.disk.voter = None

@@ -135,7 +135,7 @@ class Register:
         if self.parent is None:
             self.states[0] = snapshot(head.incarnation, CommitId(0, 0), (), ())
             return Head(head.incarnation, 1, 0, head.master)
-        forked = head.incarnation.forked_at
+        forked = self._joined(self.parent, head)
         self.expect(head.revision == forked + 1, f"it does not begin with one commit: {head}")
         self.states |= {r: s for r, s in self.parent.states.items() if r <= forked}
         self.raw |= {r: raw for r, raw in self.parent.raw.items() if r <= forked}
@@ -144,12 +144,28 @@ class Register:
         self._check_parent(self.parent, head)
         return Head(self.states[forked].incarnation, head.term, forked, head.master)
 
+    def _joined(self, parent: Register, head: Head) -> int:
+        """Up to which revision this store has the commits of the one before it.
+
+        Where a person has made a host go on, it may have taken some along from a voter's disk that
+        it does not count as certain.
+        """
+        forked = head.incarnation.forked_at
+        while self._by_a_person(head) and forked + 1 < head.revision:
+            found = self.data.read(log_key(forked + 1), None, None).items
+            if not found or found[0].value != parent.raw.get(forked + 1):
+                break
+            forked += 1
+        return forked
+
+    def _by_a_person(self, head: Head) -> bool:
+        first = decode_delta(self.data.read(log_key(head.revision), None, None).items[0].value)
+        return first.succession is not None and first.succession.why is Accession.EMERGENCY
+
     def _check_parent(self, parent: Register, head: Head) -> None:
         """Unless a person has given it up, the store before this one has ended with this chain."""
-        first = decode_delta(self.data.read(log_key(head.revision), None, None).items[0].value)
-        by_a_person = first.succession is not None and first.succession.why is Accession.EMERGENCY
         ended = parent.head is not None and parent.head.incarnation == head.incarnation
-        self.expect(by_a_person or ended, f"it begins, and {parent.name} has not ended")
+        self.expect(self._by_a_person(head) or ended, f"it begins, and {parent.name} has not ended")
         parent.succeeded = True
 
     def _is_withdrawn(self, before: Head, head: Head) -> bool:

@@ -48,12 +48,16 @@ class EtcdMember:
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *besides: str) -> None:
+        """Start it, with these arguments besides."""
         assert self._process is None
         log = (self._folder / f"{self.name}.log").open("ab")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD")}
         self._process = subprocess.Popen(
-            [etcd_binary() or "etcd", *self._arguments], stdout=log, stderr=log, env=environment
+            [etcd_binary() or "etcd", *self._arguments, *besides],
+            stdout=log,
+            stderr=log,
+            env=environment,
         )
         log.close()
 

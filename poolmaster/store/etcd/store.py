@@ -92,7 +92,7 @@ class EtcdStore:
         self.incarnation = incarnation
         self._cluster = cluster
         self._identity = _identity_key(options, pool)
-        self._keys = f"{options.prefix}{pool}/{incarnation}/".encode()
+        self._keys = key_prefix(options.prefix, pool, incarnation)
         self._kept_versions = options.kept_versions
         self._clock = options.clock
         self._base = base
@@ -472,6 +472,11 @@ def _of_another(key: bytes, pool: str, found: str, expected: str) -> PoolError:
         found=f"incarnation {found} of pool {pool}",
         expected=expected,
     )
+
+
+def key_prefix(prefix: str, pool: str, incarnation: str) -> bytes:
+    """What the keys of an incarnation's store begin with."""
+    return f"{prefix}{pool}/{incarnation}/".encode()
 
 
 def _compare(prefix: bytes, compare: Compare) -> pb.Compare:

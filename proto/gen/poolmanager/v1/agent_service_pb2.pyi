@@ -1115,6 +1115,110 @@ class StopVoterResponse(_message.Message):
 Global___StopVoterResponse: _TypeAlias = StopVoterResponse  # noqa: Y015
 
 @_typing.final
+class GetVoterTailRequest(_message.Message):
+    """By a host of the same pool, that a person asks to go on alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Uuid of the pool; a host of another one refuses."""
+    revision: _builtins.int
+    """The newest commit that is known to be of the chain."""
+    digest: _builtins.bytes
+    """SHA-256 of its serialized delta."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str | None = ...,
+        revision: _builtins.int | None = ...,
+        digest: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "_pool", b"_pool", "_revision", b"_revision", "digest", b"digest", "pool", b"pool", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "_pool", b"_pool", "_revision", b"_revision", "digest", b"digest", "pool", b"pool", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__digest: _TypeAlias = _typing.Literal["digest"]  # noqa: Y015
+    _WhichOneofArgType__digest: _TypeAlias = _typing.Literal["_digest", b"_digest"]  # noqa: Y015
+    _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
+    _WhichOneofArgType__pool: _TypeAlias = _typing.Literal["_pool", b"_pool"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__digest) -> _WhichOneofReturnType__digest | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool) -> _WhichOneofReturnType__pool | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___GetVoterTailRequest: _TypeAlias = GetVoterTailRequest  # noqa: Y015
+
+@_typing.final
+class GetVoterTailResponse(_message.Message):
+    """What there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    RAFT_TERM_FIELD_NUMBER: _builtins.int
+    RAFT_INDEX_FIELD_NUMBER: _builtins.int
+    DELTAS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    incarnation: _builtins.int
+    """Count of the incarnation that the store there is of; 0 if that commit is not there."""
+    raft_term: _builtins.int
+    """Term of the last entry of Raft's log there."""
+    raft_index: _builtins.int
+    """Index of that entry."""
+    more: _builtins.bool
+    """Whether more of them follow: to be asked for with the last one as the newest commit."""
+    whole: _builtins.bool
+    """Whether the log can be read to its end, and is not damaged."""
+    @_builtins.property
+    def deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The serialized deltas that follow that commit, or the first of them."""
+
+    def __init__(
+        self,
+        *,
+        incarnation: _builtins.int | None = ...,
+        raft_term: _builtins.int | None = ...,
+        raft_index: _builtins.int | None = ...,
+        deltas: _abc.Iterable[_builtins.bytes] | None = ...,
+        more: _builtins.bool | None = ...,
+        whole: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_more", b"_more", "_raft_index", b"_raft_index", "_raft_term", b"_raft_term", "_whole", b"_whole", "incarnation", b"incarnation", "more", b"more", "raft_index", b"raft_index", "raft_term", b"raft_term", "whole", b"whole"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "_more", b"_more", "_raft_index", b"_raft_index", "_raft_term", b"_raft_term", "_whole", b"_whole", "deltas", b"deltas", "incarnation", b"incarnation", "more", b"more", "raft_index", b"raft_index", "raft_term", b"raft_term", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    _WhichOneofReturnType__more: _TypeAlias = _typing.Literal["more"]  # noqa: Y015
+    _WhichOneofArgType__more: _TypeAlias = _typing.Literal["_more", b"_more"]  # noqa: Y015
+    _WhichOneofReturnType__raft_index: _TypeAlias = _typing.Literal["raft_index"]  # noqa: Y015
+    _WhichOneofArgType__raft_index: _TypeAlias = _typing.Literal["_raft_index", b"_raft_index"]  # noqa: Y015
+    _WhichOneofReturnType__raft_term: _TypeAlias = _typing.Literal["raft_term"]  # noqa: Y015
+    _WhichOneofArgType__raft_term: _TypeAlias = _typing.Literal["_raft_term", b"_raft_term"]  # noqa: Y015
+    _WhichOneofReturnType__whole: _TypeAlias = _typing.Literal["whole"]  # noqa: Y015
+    _WhichOneofArgType__whole: _TypeAlias = _typing.Literal["_whole", b"_whole"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__more) -> _WhichOneofReturnType__more | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__raft_index) -> _WhichOneofReturnType__raft_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__raft_term) -> _WhichOneofReturnType__raft_term | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__whole) -> _WhichOneofReturnType__whole | None: ...
+
+Global___GetVoterTailResponse: _TypeAlias = GetVoterTailResponse  # noqa: Y015
+
+@_typing.final
 class Peer(_message.Message):
     """A member of the pool, as the host that is to be master finds it."""
 
@@ -1191,6 +1295,8 @@ class EmergencyOutlook(_message.Message):
     IN_STEP_FIELD_NUMBER: _builtins.int
     MAY_LACK_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    TAIL_FROM_FIELD_NUMBER: _builtins.int
+    TAIL_COMMITS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Uuid of the host."""
     name_label: _builtins.str
@@ -1203,6 +1309,12 @@ class EmergencyOutlook(_message.Message):
     """Name of the host that was in step when this one last heard of its master; absent if none was."""
     may_lack: _builtins.bool
     """Whether the hosts that do not answer may have had commits that nobody in reach has."""
+    tail_from: _builtins.str
+    """Name of the host whose etcd has commits on its disk that the replica lacks; absent if none has.
+    They are taken along, though nobody in reach can tell whether they were acknowledged.
+    """
+    tail_commits: _builtins.int
+    """How many."""
     @_builtins.property
     def incarnation(self) -> _chain_pb2.Incarnation:
         """Of its replica."""
@@ -1222,10 +1334,12 @@ class EmergencyOutlook(_message.Message):
         in_step: _builtins.str | None = ...,
         may_lack: _builtins.bool | None = ...,
         peers: _abc.Iterable[Global___Peer] | None = ...,
+        tail_from: _builtins.str | None = ...,
+        tail_commits: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "pool_name", b"pool_name", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "_tail_commits", b"_tail_commits", "_tail_from", b"_tail_from", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "pool_name", b"pool_name", "revision", b"revision", "tail_commits", b"tail_commits", "tail_from", b"tail_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "peers", b"peers", "pool_name", b"pool_name", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_in_step", b"_in_step", "_may_lack", b"_may_lack", "_name_label", b"_name_label", "_pool_name", b"_pool_name", "_revision", b"_revision", "_tail_commits", b"_tail_commits", "_tail_from", b"_tail_from", "host", b"host", "in_step", b"in_step", "incarnation", b"incarnation", "may_lack", b"may_lack", "name_label", b"name_label", "peers", b"peers", "pool_name", b"pool_name", "revision", b"revision", "tail_commits", b"tail_commits", "tail_from", b"tail_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
@@ -1239,6 +1353,10 @@ class EmergencyOutlook(_message.Message):
     _WhichOneofArgType__pool_name: _TypeAlias = _typing.Literal["_pool_name", b"_pool_name"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
     _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    _WhichOneofReturnType__tail_commits: _TypeAlias = _typing.Literal["tail_commits"]  # noqa: Y015
+    _WhichOneofArgType__tail_commits: _TypeAlias = _typing.Literal["_tail_commits", b"_tail_commits"]  # noqa: Y015
+    _WhichOneofReturnType__tail_from: _TypeAlias = _typing.Literal["tail_from"]  # noqa: Y015
+    _WhichOneofArgType__tail_from: _TypeAlias = _typing.Literal["_tail_from", b"_tail_from"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
     @_typing.overload
@@ -1251,6 +1369,10 @@ class EmergencyOutlook(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_name) -> _WhichOneofReturnType__pool_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tail_commits) -> _WhichOneofReturnType__tail_commits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tail_from) -> _WhichOneofReturnType__tail_from | None: ...
 
 Global___EmergencyOutlook: _TypeAlias = EmergencyOutlook  # noqa: Y015
 

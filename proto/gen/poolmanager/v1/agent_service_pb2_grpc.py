@@ -95,6 +95,11 @@ class AgentServiceStub:
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterRequest.SerializeToString,
                 response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterResponse.FromString,
                 _registered_method=True)
+        self.GetVoterTail = channel.unary_unary(
+                '/poolmanager.v1.AgentService/GetVoterTail',
+                request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterTailRequest.SerializeToString,
+                response_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterTailResponse.FromString,
+                _registered_method=True)
         self.EmergencyTransition = channel.unary_unary(
                 '/poolmanager.v1.AgentService/EmergencyTransition',
                 request_serializer=poolmanager_dot_v1_dot_agent__service__pb2.EmergencyTransitionRequest.SerializeToString,
@@ -217,6 +222,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVoterTail(self, request, context):
+        """What its disk has of the pool's own etcd beyond a commit, for a host that goes on without a
+        quorum. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EmergencyTransition(self, request, context):
         """Makes this very host the master of a pool whose master or quorum is gone. A person decides that.
         """
@@ -321,6 +334,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.StopVoter,
                     request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterRequest.FromString,
                     response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.StopVoterResponse.SerializeToString,
+            ),
+            'GetVoterTail': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVoterTail,
+                    request_deserializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterTailRequest.FromString,
+                    response_serializer=poolmanager_dot_v1_dot_agent__service__pb2.GetVoterTailResponse.SerializeToString,
             ),
             'EmergencyTransition': grpc.unary_unary_rpc_method_handler(
                     servicer.EmergencyTransition,
@@ -678,6 +696,33 @@ class AgentService:
             '/poolmanager.v1.AgentService/StopVoter',
             poolmanager_dot_v1_dot_agent__service__pb2.StopVoterRequest.SerializeToString,
             poolmanager_dot_v1_dot_agent__service__pb2.StopVoterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVoterTail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/poolmanager.v1.AgentService/GetVoterTail',
+            poolmanager_dot_v1_dot_agent__service__pb2.GetVoterTailRequest.SerializeToString,
+            poolmanager_dot_v1_dot_agent__service__pb2.GetVoterTailResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,10 @@ class AgentServiceStub:
     """Has the host run a member of the pool's own etcd. Repeating is harmless."""
     StopVoter: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.StopVoterRequest, _agent_service_pb2.StopVoterResponse]
     """Has the host end that. Repeating is harmless."""
+    GetVoterTail: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetVoterTailRequest, _agent_service_pb2.GetVoterTailResponse]
+    """What its disk has of the pool's own etcd beyond a commit, for a host that goes on without a
+    quorum. Changes nothing.
+    """
     EmergencyTransition: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.EmergencyTransitionRequest, _agent_service_pb2.EmergencyTransitionResponse]
     """Makes this very host the master of a pool whose master or quorum is gone. A person decides that."""
     ResetMaster: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMasterRequest, _agent_service_pb2.ResetMasterResponse]
@@ -159,6 +163,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_service_pb2.StopVoterRequest, _abc.Awaitable[_agent_service_pb2.StopVoterResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.StopVoterResponse]:
         """Has the host end that. Repeating is harmless."""
+
+    @_abc_1.abstractmethod
+    def GetVoterTail(
+        self,
+        request: _agent_service_pb2.GetVoterTailRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.GetVoterTailRequest, _abc.Awaitable[_agent_service_pb2.GetVoterTailResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.GetVoterTailResponse]:
+        """What its disk has of the pool's own etcd beyond a commit, for a host that goes on without a
+        quorum. Changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def EmergencyTransition(
