@@ -133,6 +133,7 @@ class Parts:
                 store,
                 self.clock,
                 recoveries=self.recoveries,
+                beyond=partial(self.voter.tail, pool),
                 remembered=self.remembered,
             )
             yield self.follower

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from poolcore.errors import PoolError, Reason
@@ -146,3 +148,38 @@ def test_a_failing_disk_of_the_heir_that_leaves_etcd_ends_no_daemon() -> None:
         assert not in_etcd(world, master)
 
     play("a failing disk of the heir", scenario)
+
+
+@pytest.mark.parametrize("fork", ["behind", "at the newest commit"])
+def test_what_only_the_etcd_that_was_left_has_is_saved_though_its_master_is_gone(fork: str) -> None:
+    async def scenario(world: World) -> None:
+        (alone,) = world.add("wraith")
+        hosts = await trio(world)
+        await world.join(hosts[0], alone)
+        await world.until(lambda: in_etcd(world, hosts[0]), seconds=200.0)
+        await world.settle()
+        master = next(host for host in hosts if host.mastership is not None)
+        others = [host for host in hosts if host is not master]
+        if fork == "behind":
+            for host in hosts:
+                world.network.cut(alone.endpoint, host.endpoint)
+            await world.let_pass(5.0)
+        last = state_of(world, master).revision
+        # Committed by a majority of the voters, and told to nobody.
+        world.crash = Crash("host.eject:started", "unanswered", NAMES)
+        with suppress(PoolError):
+            await world.eject(master, others[0])
+        assert world.crash.happened
+        await world.let_pass(3.0)
+        await world.emergency(alone, accept_loss=True)
+        await world.until(lambda: alone.mastership is not None)
+        world.network.heal()
+        for host in others:
+            host.power_on()
+        life = state_of(world, alone).incarnation.counter
+        await world.until(lambda: all(lives_of(host) == life for host in others))
+        saved = [r for host in others for r in await host.recoveries.all()]
+        assert saved
+        assert {recovery.last_revision for recovery in saved} == {last + 1}
+
+    play(f"only in the etcd that was left, {fork}", scenario)
