@@ -18,10 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HASH_SEED = "0"
+ETCD_EVERY = 5
+"""Of so many seeds one plays a pool with an etcd of its own."""
+VOTERS_EVERY = 20
+"""Of so many one of these plays hosts that come and go, for longer."""
 SHARED_EVERY = 3
-"""Of so many seeds one plays hosts that share a store."""
+"""Of so many of the others one plays hosts that share a store."""
 PAIR_EVERY = 3
-"""Of so many seeds one plays two hosts whose store is at the master."""
+"""Of so many of them one plays two hosts whose store is at the master."""
 
 
 def digest(points: Sequence[str], states: Sequence[str]) -> str:
@@ -34,9 +38,13 @@ def play(seed: int) -> str:
     """Play one seed; what it came to. AssertionError when a rule was broken."""
     # Only here: it imports what has to be found by the second start.
     from poolcore.replica import dump
-    from sim import chaos, pair_chaos, shared_chaos
+    from sim import chaos, etcd_chaos, pair_chaos, shared_chaos, voter_chaos
 
-    if seed % SHARED_EVERY == 1:
+    if seed % VOTERS_EVERY == VOTERS_EVERY - 1:
+        world = voter_chaos.run(seed)
+    elif seed % ETCD_EVERY == ETCD_EVERY - 1:
+        world = etcd_chaos.run(seed)
+    elif seed % SHARED_EVERY == 1:
         world = shared_chaos.run(seed)
     elif seed % PAIR_EVERY == 0:
         world = pair_chaos.run(seed)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import grpc
 
-from poolcore.clock import SystemClock
 from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmaster.store.contract import StoreUnavailable
 from poolmaster.store.etcd.calls import RANGE
 from poolmaster.store.etcd.cluster import Cluster, Endpoint, Tls
+from poolmaster.store.etcd.store import EtcdOptions
 from support.certificates import Authority
 from support.daemons import stands_still
 
@@ -166,8 +166,8 @@ class EtcdCluster:
 
     @asynccontextmanager
     async def client(self, *members: EtcdMember) -> AsyncIterator[Cluster]:
-        addresses = [member.address for member in members]
-        cluster = Cluster(addresses, clock=SystemClock(), tls=self.tls)
+        addresses = tuple(member.address for member in members)
+        cluster = EtcdOptions(addresses, tls=self.tls).cluster()
         try:
             yield cluster
         finally:
