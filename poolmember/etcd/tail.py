@@ -11,7 +11,7 @@ Which of them were committed one disk cannot tell. Those that were not had an un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -33,14 +33,19 @@ def read_tail(data: Path, prefix: bytes, last: KnownCommit) -> Tail:
 
     Empty if the chain does not go on from just that commit there.
     """
-    log, found = Log((), whole=True), None
     try:
-        for log in logs(data):
-            found = _after(log.entries, prefix, last)
-            if found is not None and found.is_first:
-                break
+        return tail_in(logs(data), prefix, last)
     except OSError:
         return Tail(whole=False)
+
+
+def tail_in(logs: Iterable[Log], prefix: bytes, last: KnownCommit) -> Tail:
+    """That, in a log of which ever more is read (`poolmember.etcd.wal.logs`)."""
+    log, found = Log((), whole=True), None
+    for log in logs:
+        found = _after(log.entries, prefix, last)
+        if found is not None and found.is_first:
+            break
     if found is not None:
         return _tail(log, found.transactions, prefix, last.revision)
     # It has not got there yet; or that was so long ago that the log does not go back to it.

@@ -25,8 +25,8 @@ from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store.contract import Write, prefix_end
 from poolmaster.store.etcd.store import EtcdOptions, key_prefix
 from poolmaster.store.memory_data import NEVER
-from poolmember.etcd import tail
 from poolmember.etcd.member import EtcdMember
+from poolmember.etcd.tail import tail_in
 from poolmember.etcd.voter import knows
 from poolmember.etcd.wal import Log
 from sim.disk import OwnMember, StoreOnDisk
@@ -271,10 +271,7 @@ class SimVoter:
         if there is None:
             return Tail()
         prefix = key_prefix(EtcdOptions.PREFIX, pool, there.started_as.token)
-        log = Log(_on_disk(there.node), whole=True, from_the_beginning=True)
-        # As `tail.read_tail` does with what it finds in a folder.
-        found = tail._after(log.entries, prefix, last)
-        return Tail() if found is None else tail._tail(log, found, prefix, last.revision)
+        return tail_in([Log(_on_disk(there.node), whole=True)], prefix, last)
 
     async def leave(self) -> None:
         self._host.kill_etcd()
