@@ -10,10 +10,10 @@ import argparse
 import gc
 import hashlib
 import logging
+import multiprocessing
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,33 +55,37 @@ def play(seed: int) -> str:
     return digest(world.points, states)
 
 
+def attempt(seed: int) -> tuple[int, str, bool]:
+    """Play one of many seeds: which, what it came to, and whether it failed."""
+    gc.collect()
+    try:
+        return seed, play(seed), False
+    except Exception as error:  # whatever it is, it is this seed's result
+        return seed, str(error), True
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many to play")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="play this one only, and log what happens")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="so many at a time")
     options = parser.parse_args(arguments)
-    if options.seed is None:
-        logging.getLogger().addHandler(logging.NullHandler())
-    else:
+    if options.seed is not None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-    seeds = (
-        [options.seed]
-        if options.seed is not None
-        else range(options.first, options.first + options.seeds)
-    )
-    began, failed = time.monotonic(), []
-    for seed in seeds:
-        gc.collect()
-        try:
-            print(f"seed {seed}: {play(seed)}", flush=True)
-        except Exception as error:  # whatever it is, it is this seed's result
-            failed.append(seed)
-            print(f"seed {seed}: {error}", flush=True)
-            if options.seed is not None:
-                traceback.print_exc()
-            print(f"  again: .venv/bin/python tests/sim/run.py --seed {seed}", flush=True)
-    print(f"{len(failed)} of {len(seeds)} runs failed, {time.monotonic() - began:.1f} s")
+        print(f"seed {options.seed}: {play(options.seed)}")
+        return 0
+    logging.getLogger().addHandler(logging.NullHandler())
+    seeds = range(options.first, options.first + options.seeds)
+    began, failed = time.monotonic(), 0
+    # Forked: a process that is spawned would have to find what this one imports.
+    with multiprocessing.get_context("fork").Pool(options.jobs) as processes:
+        for seed, told, has_failed in processes.imap(attempt, seeds):
+            print(f"seed {seed}: {told}", flush=True)
+            if has_failed:
+                failed += 1
+                print(f"  again: .venv/bin/python tests/sim/run.py --seed {seed}", flush=True)
+    print(f"{failed} of {len(seeds)} runs failed, {time.monotonic() - began:.1f} s")
     return 1 if failed else 0
 
 
