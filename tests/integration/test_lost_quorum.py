@@ -83,6 +83,7 @@ async def test_what_only_the_disk_of_the_survivor_s_etcd_has_is_there_afterwards
 ) -> None:
     async with voting_pool(cluster) as pool:
         await pool.voted_by(*NAMES)
+        await pool.same_everywhere()
         master = await pool.master()
         survivor = next(host for host in pool.hosts if host is not master)
         revision = await only_on_a_disk(pool, [survivor], "acknowledged")

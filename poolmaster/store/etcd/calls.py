@@ -63,6 +63,8 @@ _CERTAINLY_NOT_APPLIED = (
     "etcdserver: not capable",
     "etcdserver: rpc not supported for learner",
     "etcdserver: too many requests",
+    # By the member's own Raft: it knows no leader, or gives the lead away just now.
+    "raft proposal dropped",
 )
 """Refused before it was proposed. `database space exceeded` is not among them: a transaction that
 crosses the quota is applied and answered with it. Nor is anything that timed out."""
