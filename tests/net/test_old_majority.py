@@ -122,7 +122,6 @@ async def test_the_old_majority_becomes_members_and_saves_what_it_had_beyond(
             await after.voted_by(*(host.name for host in lab.hosts))
             await new.goes_on(WRITES)
         assert token(last) not in {None, former}
-        assert (await after.master()) is last
         await after.same_everywhere()
         await after.check_one_store()
         there = await after.requests()

@@ -103,7 +103,9 @@ def test_how_many_vote(hosts: int, voters: int) -> None:
         (pool(2, voter(0), voter(1), voter(9)), Remove(9)),
         (pool(3, voter(0), voter(1), voter(9), learner(2)), Promote(2)),
         (pool(3, voter(0), voter(1), voter(2), voter(9)), Remove(9)),
-        (pool(3, voter(0), voter(1), voter(9, gone=5.0)), Remove(9)),
+        (pool(3, voter(0), voter(1), voter(9, gone=7.0)), Remove(9)),
+        (pool(3, voter(0), voter(1), voter(9, gone=5.0)), Wait()),
+        (pool(3, voter(0), voter(1), learner(9, gone=5.0)), Wait()),
         # learners that will not become voters
         (pool(3, voter(0), voter(1), learner(9)), Remove(9)),
         (pool(3, voter(0), voter(1), learner(2, gone=90.0)), Remove(2)),
