@@ -10,6 +10,7 @@ FIRST       ?= 0
 MINUTES     ?= 2
 SEED        ?=
 HOSTS       ?= 3
+ETCD        ?= own
 PLANTED     ?=
 
 BIN   := .venv/bin
@@ -55,7 +56,7 @@ test-etcd: $(STAMP) ## Tests with real etcd clusters (installs Debian's etcd-ser
 .PHONY: chaos
 chaos: $(STAMP) ## A pool in a network lab under faults (needs root): make chaos MINUTES=10 HOSTS=5 SEED=42
 	@scripts/install-net-deps
-	@PYTHONPATH=tests $(BIN)/python -m chaos.run --minutes $(MINUTES) --hosts $(HOSTS) \
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run --minutes $(MINUTES) --hosts $(HOSTS) --etcd $(ETCD) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted $(PLANTED))
 
 .PHONY: test-net

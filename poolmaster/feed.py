@@ -97,6 +97,11 @@ class Feed:
         """The last published revision."""
         return self._revision
 
+    @property
+    def offered(self) -> int:
+        """The last revision that is committed, published or not."""
+        return self._offered
+
     def offer(self, commits: Sequence[Commit]) -> None:
         """Make consecutive commits known to those who ask ahead; they follow the last offered."""
         self._keep(commits)

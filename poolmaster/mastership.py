@@ -16,6 +16,7 @@ from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts
 from poolcore.model import Accession, Host, HostId, Incarnation, Object, Pool, PoolId
+from poolcore.outlook import Warning
 from poolcore.replica import CommitId, Delta, Head, Put, State, apply, snapshot
 from poolcore.wire.chain import encode_delta
 from poolmaster.agents import Agents
@@ -23,6 +24,7 @@ from poolmaster.claiming import Claimed
 from poolmaster.decide.if_lost import LiveFacts
 from poolmaster.decide.inventory import joined
 from poolmaster.decide.masters import began, founding_record
+from poolmaster.etcd_upkeep import EtcdUpkeep
 from poolmaster.in_step import InStep
 from poolmaster.layout import HEAD, NONCE, commit_writes, encode_head
 from poolmaster.ledger import (
@@ -147,6 +149,13 @@ class Mastership:
                 self.leave_etcd,
             ),
         )
+        self._etcd_upkeep = (
+            EtcdUpkeep(
+                store.cluster, is_own=lambda: self.state.pool.voters is not None, clock=clock
+            )
+            if isinstance(store, EtcdStore)
+            else None
+        )
         self._voter_keeping = (
             VoterKeeping(
                 self,
@@ -182,6 +191,11 @@ class Mastership:
         if self._shared_store is None:
             return None
         return own_store_url(self.state, near=self.host) or self._shared_store
+
+    @property
+    def store_warnings(self) -> tuple[Warning, ...]:
+        """What a person is to know of the store."""
+        return () if self._etcd_upkeep is None else self._etcd_upkeep.warnings
 
     @property
     def may_speak(self) -> bool:
@@ -226,6 +240,8 @@ class Mastership:
                 tasks.create_task(self.locks.run())
                 if self._voter_keeping is not None:
                     tasks.create_task(self._voter_keeping.run())
+                if self._etcd_upkeep is not None:
+                    tasks.create_task(self._etcd_upkeep.run())
                 if self.in_step is not None:
                     tasks.create_task(self.in_step.run())
                 if self._shared_store is None or self.state.pool.voters is not None:

@@ -264,10 +264,10 @@ class Sessions:
         if shared is not None:
             # It goes on from what both have, or takes this chain instead of what it has beyond.
             return last.revision if last.revision <= shared else None
-        if last.revision > head.revision:
-            raise PoolError(
-                Reason.REPLICA_AHEAD, replica=str(last.revision), store=str(head.revision)
-            )
+        # A host in step whose session ended in the middle of a commit comes back with it.
+        committed = max(head.revision, self._ledger.feed.offered)
+        if last.revision > committed:
+            raise PoolError(Reason.REPLICA_AHEAD, replica=str(last.revision), store=str(committed))
         return last.revision
 
     async def _until_first_ends(self, *parts: Awaitable[object]) -> None:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from poolcore.model import Accession, Ancestor, HostId, Incarnation, Pool, Voters
 from poolcore.replica import (
@@ -116,10 +115,11 @@ def shared_revision(pool: Pool, incarnation: Incarnation, other: Incarnation) ->
     if other.uuid == incarnation.uuid:
         return None
     chain: tuple[Ancestor | Incarnation, ...] = (*pool.lineage, incarnation)
-    for before, after in pairwise(chain):
-        if before.uuid == other.uuid:
-            return after.forked_at
-    return 0
+    lives = [life.uuid for life in chain]
+    if other.uuid not in lives:
+        return 0
+    # A later one may have forked further back: from a chain of which less was certain.
+    return min(life.forked_at for life in chain[lives.index(other.uuid) + 1 :])
 
 
 def succeeded(head: Head, incarnation: str) -> bool:

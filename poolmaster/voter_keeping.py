@@ -26,7 +26,9 @@ from poolmaster.decide.voters import (
     Facts,
     Member,
     Promote,
+    Readdress,
     Remove,
+    Step,
     Wait,
     next_step,
     wanted,
@@ -95,10 +97,13 @@ class VoterKeeping:
 
     async def _take(
         self,
-        step: Wait | Add | Promote | Remove,
+        step: Step,
         state: State,
         found: Sequence[ClusterMember],
     ) -> None:
+        if not isinstance(step, Wait):
+            # Written though nothing changes: one that was paused may be master no more.
+            await self._pool.write(lambda _: Decision(()))
         match step:
             case Wait():
                 return
@@ -116,6 +121,9 @@ class VoterKeeping:
                 log.warning("the etcd at %s votes no more", leaving.peer)
                 await membership.remove(self._cluster, id)
                 self._answered_at.pop(id, None)
+            case Readdress(id, peer):
+                log.warning("a voter of the pool's etcd is at %s from now on", peer)
+                await membership.update(self._cluster, id, peer)
         self._changed_at = self._clock.monotonic()
         # One that votes no more ends when its host hears that.
         await self._agree(await membership.members(self._cluster))
@@ -143,10 +151,14 @@ class VoterKeeping:
         now = self._clock.monotonic()
         if await self._answers(member):
             self._answered_at[member.id] = now
-        answered_at = self._answered_at.setdefault(member.id, now)
+        # One that has never answered is gone: it does not count where a majority has to be there.
+        answered_at = self._answered_at.setdefault(member.id, self._changed_at)
+        host = state.get(Host, _host_of(state, member))
         return Member(
             id=member.id,
             host=_host_of(state, member),
+            peer=member.peer,
+            at="" if host is None else peer_address(host),
             learner=member.learner,
             gone_seconds=now - answered_at,
         )

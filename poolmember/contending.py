@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.facts import Standing
 from poolcore.model import Accession, FailoverTimings, Host, Incarnation
 from poolcore.replica import Head
@@ -33,6 +33,7 @@ from poolmember.leading import one_mastership
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
 from poolmember.returning import LeftBehind, Other, compare, take_log, while_leading
 from poolmember.session import Follower
+from poolmember.voting import relieve
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Contender:
     async def run(self) -> Change:
         """Until the host is ejected; `StoreFailed` when the store has to be opened anew."""
         await self._read_register()
+        # Its replica may be of what a person has gone on with: a host that was master here too.
+        self._ensure_not_left_behind()
         if (change := await self._left()) is not None:
             return change
         while True:
@@ -112,7 +115,13 @@ class Contender:
             return None
         with suppress(StoreUnavailable, TimeoutError):
             if head.master == self._host:
-                await take_log(self._store, follower, up_to=head.revision)
+                try:
+                    await take_log(self._store, follower, up_to=head.revision)
+                except PoolError as error:
+                    if error.reason is not Reason.STATE_UNWRITABLE:
+                        raise
+                    log.error("this host does not take the store over yet: %s", error.message)
+                    return None
                 if self._has_led:
                     # One that was down has to ask first if a person made another host go on.
                     self._parts.just_inherited = head.incarnation.uuid
@@ -120,10 +129,11 @@ class Contender:
                 return await inherit(self._parts, follower)
             async with asyncio.timeout(self._timings.confirm_seconds):
                 master = await read_host(self._store, head.master)
-            membership = self._membership
-            known = membership.addresses if isinstance(membership, Member) else ()
+            membership, state = self._membership, self._follower.state
+            # Of the pool as it is: one that is gone for good would be asked in vain, and for long.
+            known = [] if state is None else sorted(h.address for h in state.all(Host))
             first = () if master is None else (master.address,)
-            name = "" if follower.state is None else follower.state.pool.name_label
+            name = "" if state is None else state.pool.name_label
             addresses = tuple(dict.fromkeys((*first, *known)))
             return Change(Member(pool=membership.pool, pool_name=name, addresses=addresses))
         return None
@@ -394,6 +404,8 @@ class Contender:
                 return claimed
         except (SteppedDown, StoreError) as error:
             log.warning("the claim has failed: %s", error)
+            if isinstance(error, StoreError):
+                await relieve(self._store, self._follower, error)
             self._count_change()
             self._follower.looks_for_a_master()
             self._round = None

@@ -116,7 +116,12 @@ class Daemon:
             recoveries=recoveries,
             backups=self._backups,
         )
-        self._voter = EtcdVoter(state_dir.path / ETCD_FOLDER, config.name, votes=config.voter)
+        self._voter = EtcdVoter(
+            state_dir.path / ETCD_FOLDER,
+            config.name,
+            votes=config.voter,
+            place=(endpoint, config.listen.ip),
+        )
         self._uplinks = Uplinks()
         self._parts = Parts(
             files=HostFiles(state_dir),

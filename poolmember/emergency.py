@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,11 @@ from poolcore.wire.chain import decode_delta, encode_delta
 from poolmaster.decide.emergency import outlook, tail_to_take
 from poolmaster.decide.gone import uncertain
 from poolmaster.decide.messages import noted
+from poolmaster.decide.voters import majority
+from poolmaster.operations.found_etcd import is_moving
+from poolmaster.own_etcd import own_store_url
 from poolmaster.succession import next_incarnation, succession
+from poolmember.etcd.tail import while_of_pool
 from poolmember.identity import Member, Membership, Own, leads_always
 from poolmember.inheriting import inherit
 from poolmember.parts import Change, Parts
@@ -32,6 +36,7 @@ from poolmember.returning import take_own_log
 from poolmember.roles import Roles
 from poolmember.standing import standing
 from poolmember.state_dir import STORE_FILE
+from poolmember.voting import register_at
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,8 @@ FOLLOW_SECONDS = 5.0
 FOUND_SECONDS = 20.0
 LOOK_SECONDS = 0.02
 LOAD_SECONDS = 2.0
+STORE_SECONDS = 3.0
+"""An etcd elects a leader in about a second, and is asked for longer than that."""
 EMERGENCY_TRANSITION = "EMERGENCY_TRANSITION"
 
 
@@ -122,15 +129,40 @@ class Emergency:
         if own.hears_master:
             raise PoolError(Reason.MASTER_LIVES, host=host.name_label)
         answered = list(zip(others, answers, strict=True))
+        in_reach = {own.host, *(h.uuid for h, standing in answered if standing is not None)}
+        if not has_store and await self._reads_the_store(state, in_reach):
+            raise PoolError(Reason.QUORUM_LIVES, host=host.name_label)
         tails = await self._tails(state, [h for h, standing in answered if standing is not None])
         found = outlook(
             state, host, answered, succeeded=succeeded, has_store=has_store, tails=tails
         )
-        if self._has_unknown_etcd(state):
+        if self._has_unknown_etcd(state) or (not has_store and is_moving(state)):
             # The store may have moved there, and changes been acknowledged, before it was told.
             found = replace(found, may_lack=True)
         taken = tail_to_take(tails)
-        return found, () if taken is None else taken[1].deltas
+        if taken is None:
+            return found, ()
+        deltas = while_of_pool(state, host.uuid, taken[1].deltas)
+        if len(deltas) < len(taken[1].deltas):
+            named = found.tail_from if deltas else None
+            found = replace(found, tail_from=named, tail_commits=len(deltas), may_lack=True)
+        return found, deltas
+
+    async def _reads_the_store(self, state: State, in_reach: Collection[HostId]) -> bool:
+        """Whether the pool's own etcd answers after all: it has been electing a leader, or started.
+
+        Not asked where those in reach are no majority of it, and so cannot have a quorum.
+        """
+        voters, membership = state.pool.voters, self._parts.identity.membership
+        if voters is None or membership is None:
+            return False
+        if sum(voter in in_reach for voter in voters.hosts) < majority(voters):
+            return False
+        url = own_store_url(state, near=self._parts.identity.host)
+        if url is None:
+            return False
+        head = await register_at(self._parts, membership.pool, url, seconds=STORE_SECONDS)
+        return head is not None and head.incarnation.uuid == voters.token
 
     async def _tails(self, state: State, others: Sequence[Host]) -> dict[HostId, Tail | None]:
         """What the disks of this host and of those that answer have beyond `state`."""
@@ -208,10 +240,7 @@ class Emergency:
             certain, taken = state.revision, []
             for data in tail:
                 delta = decode_delta(data)
-                grown = replica.apply(state, delta)
-                if grown.get(Host, follower.host) is None:
-                    break  # What a pool says that this host is not of any more.
-                state = grown
+                state = replica.apply(state, delta)
                 taken.append((delta, data))
             known = [p.incarnation for p in found.peers if p.incarnation is not None]
             # The next one may be that of a handover that the former master had begun.

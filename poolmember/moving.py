@@ -18,7 +18,7 @@ from poolmaster.store.contract import Store, StoreError, StoreFailed
 from poolmaster.succession import found_successor
 from poolmember.identity import Member, Own
 from poolmember.parts import PAUSE_SECONDS, Change, Parts
-from poolmember.returning import before_inheriting, take_log
+from poolmember.returning import before_inheriting, take_log, while_inheriting
 from poolmember.session import Follower
 from poolmember.state_dir import STORE_FILE
 
@@ -31,7 +31,7 @@ async def move(
     """Found the store in the pool's etcd from the one that has ended with `head`.
 
     `was_down`: whether it ended in an earlier life of this daemon. Then the other hosts are asked
-    first; raises `LeftBehind` if the pool has gone on without this host.
+    first. Raises `LeftBehind` if the pool has gone on without this host.
     """
     await take_log(store, follower, up_to=head.revision)
     state = follower.state
@@ -53,6 +53,8 @@ async def move(
         except (PoolError, StoreError, DeltaDoesNotFollow) as error:
             log.warning("the pool's store is not in its etcd yet: %s", error)
         await parts.clock.sleep(PAUSE_SECONDS)
+        # Before the next attempt: some of the voters may be of what went on by now.
+        await while_inheriting(parts, follower, state)
     parts.reached("pool.succession:founded")
     hosts = sorted(h.address for h in state.all(Host) if h.uuid != follower.host)
     member = Member(

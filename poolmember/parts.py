@@ -133,6 +133,7 @@ class Parts:
                 store,
                 self.clock,
                 recoveries=self.recoveries,
+                beyond=partial(self.voter.tail, pool),
                 remembered=self.remembered,
             )
             yield self.follower
@@ -179,8 +180,7 @@ class Parts:
                 view(),
                 follower.last_master,
                 follower.term,
-                "sqlite",
-                shared=shared,
+                store=None if membership is None else membership.store,
                 host=self.identity.host,
                 problem=why(),
                 refusal=refusal,

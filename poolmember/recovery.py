@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poolcore.facts import Recovery
 from poolcore.model import HostId, Incarnation, Kind, Object, Pool, PoolId
 from poolcore.replica import Delta, Put, plain
+from poolcore.wire.chain import decode_delta
 from poolcore.wire.codec import MalformedMessage, from_proto, object_from_proto
 from poolmanager.v1 import chain_pb2
 from poolmaster.succession import shared_revision
@@ -107,39 +108,74 @@ def objects_in(frames: Iterable[chain_pb2.SnapshotFrame], keys: set[Key]) -> Kno
 
 async def put_aside(follower: Follower, frames: Sequence[chain_pb2.SnapshotFrame]) -> None:
     """Save what a replica has and the pool has not, before a snapshot replaces it."""
-    ours = follower.store.head
-    if follower.recoveries is None or ours.incarnation is None or ours.last is None:
+    incarnation = from_proto(frames[0].header.incarnation)
+    await put_aside_beyond(
+        follower, _pool_in(frames), incarnation, known=partial(objects_in, frames)
+    )
+
+
+async def put_aside_beyond(
+    follower: Follower,
+    pool: Pool,
+    incarnation: Incarnation,
+    *,
+    known: Callable[[set[Key]], Known] = lambda keys: {},
+) -> None:
+    """Save what a host has that the pool, by now of another incarnation, has not.
+
+    Also what only the disk of its etcd has: the master may be gone that would have told it.
+    """
+    ours = follower.store.head.incarnation
+    if ours is None or follower.recoveries is None:
         return
-    shared = _shared_with(frames, ours.incarnation)
-    if shared is None or ours.last.revision <= shared:
+    shared = shared_revision(pool, incarnation, ours)
+    if shared is None:
         return
+    lives = {incarnation.uuid, *(ancestor.uuid for ancestor in pool.lineage)}
+    on_disk = [
+        delta
+        for delta in await _only_on_disk(follower, ours)
+        if delta.succession is None or delta.succession.incarnation.uuid not in lives
+    ]
+
+    async def read_log(after: int, limit: int) -> Sequence[Delta]:
+        later = [delta for delta in on_disk if delta.commit.revision > after]
+        return await follower.log(after, limit) or later[:limit]
+
     saved = await save_beyond(
         follower.recoveries,
-        follower.log,
+        read_log,
         after=shared,
         host=follower.host,
         pool=follower.pool,
-        incarnation=ours.incarnation,
-        known=partial(objects_in, frames),
+        incarnation=ours,
+        known=known,
     )
     if saved:
         log.warning(
             "%d commits of incarnation %d after revision %d are not in the pool; saved as %s",
             saved,
-            ours.incarnation.counter,
+            ours.counter,
             shared,
-            recovery_name(ours.incarnation),
+            recovery_name(ours),
         )
 
 
-def _shared_with(frames: Sequence[chain_pb2.SnapshotFrame], incarnation: Incarnation) -> int | None:
-    """Up to which revision a snapshot's chain is that of an incarnation, too; none: all of it."""
+async def _only_on_disk(follower: Follower, incarnation: Incarnation) -> Sequence[Delta]:
+    newest = await follower.newest_commit()
+    if newest is None or follower.beyond is None:
+        return ()
+    found = map(decode_delta, (await follower.beyond(newest)).deltas)
+    return [delta for delta in found if delta.incarnation == incarnation.uuid]
+
+
+def _pool_in(frames: Sequence[chain_pb2.SnapshotFrame]) -> Pool:
     messages = (m for frame in frames for m in frame.objects if m.WhichOneof("object") == "pool")
     found = next(messages, None)
     pool = None if found is None else object_from_proto(found)
     if not isinstance(pool, Pool):
         raise MalformedMessage("a snapshot without a pool")
-    return shared_revision(pool, from_proto(frames[0].header.incarnation), incarnation)
+    return pool
 
 
 async def saved_by(follower: Follower) -> Sequence[Recovery]:

@@ -16,7 +16,7 @@ from functools import reduce
 
 from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, HostId, Incarnation, Pool
-from poolcore.replica import DeltaDoesNotFollow, apply
+from poolcore.replica import DeltaDoesNotFollow, State, apply
 from poolcore.side_by_side import side_by_side
 from poolmaster.layout import read_head, read_hosts, read_log, read_pool
 from poolmaster.service.api import session_handlers
@@ -74,10 +74,23 @@ async def before_inheriting(parts: Parts, follower: Follower, addresses: Iterabl
     incarnation = state.incarnation
     if parts.just_inherited == incarnation.uuid:
         return  # A person has just said so.
-    own = Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)
     hosts = tuple(state.all(Host))
-    await _until_known(parts, own, follower, state.pool, hosts, addresses=addresses)
+    await _until_known(
+        parts, _inherited(follower, state), follower, state.pool, hosts, addresses=addresses
+    )
     parts.just_inherited = incarnation.uuid
+
+
+async def while_inheriting(parts: Parts, follower: Follower, state: State) -> None:
+    """Look once; raises `LeftBehind` when the pool goes on without the heir of `state`."""
+    others = (h for h in state.all(Host) if h.uuid != follower.host)
+    asked = [Other(h.address, h.name_label, h.uuid) for h in others]
+    await _ask(parts, _inherited(follower, state), asked)
+
+
+def _inherited(follower: Follower, state: State) -> Own:
+    incarnation = state.incarnation
+    return Own(pool=follower.pool, incarnation=incarnation.uuid, counter=incarnation.counter)
 
 
 async def _until_known(

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from poolcore import API_VERSION, PRODUCT_VERSION, SCHEMA_VERSION
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
-from poolcore.facts import Inventory, KnownCommit, Recovery
+from poolcore.facts import Inventory, KnownCommit, Recovery, Tail
 from poolcore.model import Address, HostId, PoolId, SoftwareVersion
 from poolcore.replica import (
     Delta,
@@ -34,7 +34,7 @@ from poolmanager.v1 import agent_service_pb2, chain_pb2
 from poolmanager.v1 import member_service_pb2 as pb
 from poolmember.drivers.contract import Driver, DriverError
 from poolmember.inbox import Inbox
-from poolmember.recovery import Recoveries, put_aside, saved_by
+from poolmember.recovery import Recoveries, put_aside, put_aside_beyond, saved_by
 from poolmember.replica_schema import ReplicaHead
 
 T = TypeVar("T")
@@ -131,6 +131,8 @@ class Follower:
     """What the last commit that came from a master says of the next incarnation, if it does."""
     recoveries: Recoveries | None = None
     """Where commits go that the pool has not."""
+    beyond: Callable[[KnownCommit], Awaitable[Tail]] | None = None
+    """What the disk of this host's etcd has beyond a commit."""
     in_doubt: bool = False
     """Whether the last write of the durable replica has failed: it may have got there."""
     from_snapshot: bool = False
@@ -288,6 +290,8 @@ class Follower:
             state = apply(state, delta)
             deltas.append((delta, item))
         after = state
+        if after.incarnation != incarnation:
+            await put_aside_beyond(self, after.pool, after.incarnation)
 
         async def write() -> None:
             self.in_doubt = True
@@ -442,7 +446,10 @@ class Session:
                     await self._welcomed(response.welcome)
                 case "deltas":
                     data = await self._with_waiting(response)
+                    life = self._follower.store.head.incarnation
                     self._tell_applied(await self._follower.apply(data))
+                    if self._follower.store.head.incarnation != life:
+                        self._saved += await saved_by(self._follower)
                     if self._follower.succession and await self._follower.inherits():
                         raise Inherited
                 case "snapshot":

@@ -12,7 +12,7 @@ import logging
 from contextlib import suppress
 from typing import NoReturn
 
-from poolcore.errors import PoolError
+from poolcore.errors import PoolError, Reason
 from poolcore.model import Host, Incarnation
 from poolcore.side_by_side import accompanied
 from poolmaster.store import urls
@@ -51,7 +51,9 @@ async def contend(parts: Parts, membership: Membership) -> Change:
             try:
                 return await _contend_in(store, parts, membership, follower)
             except LeftBehind as left:
-                return await _come_back(store, membership, follower, left)
+                change = await _come_back(store, membership, follower, left)
+                if change is not None:
+                    return change
             except StoreFailed as error:
                 log.error("the store is opened anew: %s", error)
             finally:
@@ -121,8 +123,10 @@ async def _open(parts: Parts, follower: Follower, life: Incarnation | None) -> S
     try:
         return await parts.files.open_store(membership)
     except PoolError as error:
-        state = follower.state
-        if state is None or (state.pool.voters is None and state.incarnation == life):
+        state, votes = follower.state, parts.voter.cluster is not None
+        unmoved = state is None or (state.pool.voters is None and state.incarnation == life)
+        # A host that votes may have found the store before its replica has heard of it.
+        if unmoved and not votes:
             raise
         # The pool's own etcd: where it was may be another one by now, or that of another life.
         raise StoreUnavailable(error.message) from error
@@ -165,12 +169,19 @@ class _OfNewerLife(Exception):
 
 async def _come_back(
     store: Store, membership: Membership, follower: Follower, left: LeftBehind
-) -> Change:
+) -> Change | None:
+    """None while the disk refuses what only the store has."""
     log.warning("%s: this host gives the shared store up", left)
     # What the replica lacks of the store is saved apart, if it can still be read.
-    with suppress(StoreError, TimeoutError):
-        async with asyncio.timeout(LONGEST_PAUSE_SECONDS):
-            await take_log(store, follower)
+    try:
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LONGEST_PAUSE_SECONDS):
+                await take_log(store, follower)
+    except PoolError as error:
+        if error.reason is not Reason.STATE_UNWRITABLE:
+            raise
+        log.error("the store is not given up yet: %s", error.message)
+        return None
     return _member_without_store(membership, follower, at=left.at.address)
 
 

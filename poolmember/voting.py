@@ -12,9 +12,14 @@ from dataclasses import replace
 from typing import NoReturn
 
 from poolcore.errors import PoolError
+from poolcore.model import PoolId
+from poolcore.replica import Head
 from poolmaster.layout import read_head
-from poolmaster.own_etcd import own_store_url
-from poolmaster.store.contract import StoreError
+from poolmaster.operations.found_etcd import moving_to
+from poolmaster.own_etcd import own_store_url, store_url, voters_of
+from poolmaster.store.contract import Store, StoreError
+from poolmaster.store.etcd.room import is_for_want_of_room, make_room
+from poolmaster.store.etcd.store import EtcdStore
 from poolmember.identity import Member
 from poolmember.parts import Parts
 from poolmember.session import Follower
@@ -30,7 +35,10 @@ async def keep_to_the_voters(parts: Parts, follower: Follower) -> NoReturn:
     while True:
         state = follower.state
         if state is not None and follower.following is not None:
-            await parts.voter.compare(state)
+            try:
+                await parts.voter.compare(state)
+            except PoolError as error:
+                log.error("the etcd that runs here is not put aside yet: %s", error.message)
         await parts.clock.sleep(LOOK_SECONDS)
 
 
@@ -38,18 +46,19 @@ async def store_in_etcd(parts: Parts, follower: Follower) -> str:
     """Until the chain is known to go on in the pool's own etcd; the URL of the store there.
 
     A master tells it. One that is lost before that has left the register there, as the last thing
-    it did: so a host that votes looks for that when it has no master.
+    it did: so a host that votes, or knows who was to, looks for that when it has found no master
+    for a moment.
     """
-    while True:
-        url = told_store(follower)
-        if url is None and follower.following is None:
-            url = await _found_in_own_member(parts, follower)
-        if url is not None:
-            return url
+    while (url := told_store(follower)) is None:
         follower.moved.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await follower.moved.wait()
+        if follower.following is None and not follower.moved.is_set():
+            url = await _found_where_it_was_to_be(parts, follower)
+            if url is not None:
+                return url
+    return url
 
 
 def told_store(follower: Follower) -> str | None:
@@ -57,30 +66,53 @@ def told_store(follower: Follower) -> str | None:
 
     Its order is this host's: its own member first.
     """
-    state = follower.state
-    if state is None or (follower.following is None and not follower.moved.is_set()):
+    state, master = follower.state, follower.following
+    if state is None:
         return None
-    return own_store_url(state, near=follower.host)
+    # What a replica of an earlier incarnation says is no word of the master that is followed.
+    told = follower.moved.is_set() if master is None else master.incarnation == state.incarnation
+    return own_store_url(state, near=follower.host) if told else None
 
 
-async def _found_in_own_member(parts: Parts, follower: Follower) -> str | None:
-    found = parts.voter.cluster
+async def _found_where_it_was_to_be(parts: Parts, follower: Follower) -> str | None:
+    found = parts.voter.cluster or _destination(follower)
     if found is None:
         return None
     token, url = found
-    member = Member(pool=follower.pool, pool_name="", addresses=(), store=url)
+    head = await register_at(parts, follower.pool, url)
+    # Another host is the heir if the chain has left that etcd again.
+    if head is None or head.incarnation.uuid != token:
+        return None
+    # A person may have made a host go on without it, while it has a quorum among the others.
+    state = follower.state
+    left_behind = state is not None and state.incarnation.counter > head.incarnation.counter
+    return None if left_behind else url
+
+
+async def register_at(
+    parts: Parts, pool: PoolId, url: str, *, seconds: float = READ_SECONDS
+) -> Head | None:
+    """The register of the pool's store in an etcd; none if it is not there, or not read in time."""
+    member = Member(pool=pool, pool_name="", addresses=(), store=url)
     try:
-        async with asyncio.timeout(READ_SECONDS):
+        async with asyncio.timeout(seconds):
             store = await parts.files.open_store(member)
             try:
-                head = await read_head(store)
+                return await read_head(store)
             finally:
                 await store.close()
     except (PoolError, StoreError, TimeoutError) as error:
-        log.debug("the pool's store is not in the etcd of this host: %s", error)
+        log.debug("the pool's store is not at %s: %s", url, error)
         return None
-    # Another host is the heir if the chain has left that etcd again.
-    return url if head is not None and head.incarnation.uuid == token else None
+
+
+def _destination(follower: Follower) -> tuple[str, str] | None:
+    """Token and URL of the etcd that the store was about to move to when the master was lost."""
+    state = follower.state
+    voters = None if state is None else moving_to(state)
+    if state is None or voters is None:
+        return None
+    return voters.token, store_url(voters_of(state, voters), near=follower.host)
 
 
 def moved_store(parts: Parts, follower: Follower) -> str | None:
@@ -92,3 +124,18 @@ def moved_store(parts: Parts, follower: Follower) -> str | None:
     membership = replace(identity.membership, store=url)
     parts.files.write_identity(replace(identity, membership=membership))
     return url
+
+
+async def relieve(store: Store, follower: Follower, error: StoreError) -> None:
+    """Make room in the pool's own etcd, if `error` is for want of it: nobody becomes master before.
+
+    Without an error if that fails too: the next claim tells.
+    """
+    state = follower.state
+    own = state is not None and state.pool.voters is not None
+    if not own or not isinstance(store, EtcdStore) or not is_for_want_of_room(error):
+        return
+    try:
+        await make_room(store.cluster)
+    except StoreError as failure:
+        log.warning("there is no room in the pool's etcd yet: %s", failure)

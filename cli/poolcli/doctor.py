@@ -26,8 +26,8 @@ FSYNC_WARNING_SECONDS = 0.01
 DISK_WARNING_BYTES = 1024 * 1024 * 1024
 NO_MASTER = "NO_MASTER"
 """The warning of a host without one, which says why."""
-SERIOUS = frozenset({"HOST_FORGOTTEN", "VMS_UNKNOWN"})
-"""Warnings of the pool that are problems: something has ended, or may be lost."""
+SERIOUS = frozenset({"ETCD_FULL", "HOST_FORGOTTEN", "VMS_UNKNOWN"})
+"""Warnings of the pool that are problems: something has ended, does not go on, or may be lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,8 @@ def show_status(found: PoolStatus) -> None:
 
 def _quorum(found: PoolStatus) -> str:
     quorum = found.quorum
+    if found.freshness.stale:
+        return f"{quorum.needed} of {quorum.voters} needed; this host cannot tell if they are there"
     lost = {0: "no host", 1: "1 host"}.get(quorum.survives, f"{quorum.survives} hosts")
     return f"{quorum.needed} of {quorum.voters} needed; survives the loss of {lost}"
 

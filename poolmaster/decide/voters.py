@@ -24,6 +24,10 @@ MANY_VOTERS = 5
 MANY_HOSTS = 7
 QUIET_SECONDS = 5.0
 """From one membership change to the next; etcd refuses them earlier."""
+SILENT_SECONDS = 6.0
+"""One that does not answer is taken out only when it has been silent for so long: etcd applies
+nothing until it has ended its connections to that member, and a write to one that has vanished
+takes 5 s to fail. By then there is no such connection any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,10 @@ class Member:
     """Of a learner: whether it has all but the last moments."""
     gone_seconds: float = 0.0
     """For how long it has not answered; 0 while it does."""
+    peer: str = ""
+    """Where the others look for it."""
+    at: str = ""
+    """Where its host is; empty of one that is not of the pool."""
 
     @property
     def answers(self) -> bool:
@@ -93,7 +101,15 @@ class Remove:
     id: int
 
 
-Step = Wait | Add | Promote | Remove
+@dataclass(frozen=True, slots=True)
+class Readdress:
+    """Have the others look for this member at `peer`, where its host is."""
+
+    id: int
+    peer: str
+
+
+Step = Wait | Add | Promote | Remove | Readdress
 
 
 def majority(voters: Voters) -> int:
@@ -114,11 +130,16 @@ def is_needed(state: State) -> bool:
 
 def next_step(facts: Facts) -> Step:
     """The one thing to do now."""
+    # First of all: it is there, and the others cannot reach it. etcd has each address once only.
+    taken = {member.peer for member in facts.members}
+    for member in facts.members:
+        if member.at and member.at not in taken:
+            return Readdress(member.id, member.at)
     voters = [m for m in facts.members if not m.learner]
     of_pool = {candidate.host for candidate in facts.hosts}
     for learner in (m for m in facts.members if m.learner):
         if learner.host not in of_pool or learner.gone_seconds >= facts.replace_seconds:
-            return Remove(learner.id)
+            return Remove(learner.id) if _may_go(learner) else Wait()
         if not (learner.in_sync and learner.answers):
             return Wait()
         # Its vote must not be the one that makes the answering ones a minority.
@@ -135,11 +156,12 @@ def next_step(facts: Facts) -> Step:
         return Add(candidate.host) if _is_quiet(facts) else Wait()
     for member in (*leaving, *gone):
         replaceable = candidate is not None or member in leaving
-        if replaceable and _holds(voters, without=member) and _is_quiet(facts):
+        held = _holds(voters, without=member)
+        if replaceable and held and _may_go(member) and _is_quiet(facts):
             return Remove(member.id)
     if len(voters) - len(leaving) > number:
         surplus = min(voters, key=lambda m: (m.answers, _preference(facts.hosts, m.host), m.id))
-        if _holds(voters, without=surplus) and _is_quiet(facts):
+        if _holds(voters, without=surplus) and _may_go(surplus) and _is_quiet(facts):
             return Remove(surplus.id)
     return Wait()
 
@@ -149,6 +171,10 @@ def _holds(voters: Iterable[Member], *, without: Member | None = None, plus: int
     left = [m for m in voters if m is not without]
     answering = sum(m.answers for m in left) + plus
     return 2 * answering > len(left) + plus
+
+
+def _may_go(member: Member) -> bool:
+    return member.answers or member.gone_seconds >= SILENT_SECONDS
 
 
 def _is_quiet(facts: Facts) -> bool:

@@ -35,6 +35,7 @@ START_SECONDS = 60.0
 COPY_SECONDS = 60.0
 """How long copying may take; writes go on meanwhile."""
 PAUSE_SECONDS = 0.5
+_MOVING = "moving"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class FoundEtcd:
     steps = (
         Step("started", Recovery.RESUME, 0.1, "etcd starts at the hosts that are to vote"),
         Step("copying", Recovery.RESUME, 0.4, "the store is copied; writes go on"),
-        Step("moving", Recovery.COMPLETE, 0.8, "writes wait; the pool goes on in its etcd"),
+        Step(_MOVING, Recovery.COMPLETE, 0.8, "writes wait; the pool goes on in its etcd"),
     )
 
     def begin(self, pool: Pool, task: TaskId, token: str, voters: Sequence[HostId]) -> Decide:
@@ -75,7 +76,7 @@ class FoundEtcd:
 
     async def run(self, pool: Pool, task: Task) -> None:
         """Start the members, copy, move; or see how an earlier mastership's founding ended."""
-        if task.step == "moving":
+        if task.step == _MOVING:
             await self._finish(pool, task)
             return
         if not self.has_store:
@@ -90,7 +91,7 @@ class FoundEtcd:
         task = await record(pool, self, task, "copying")
         url = store_url(hosts, near=self.master)
         await self._copy(pool, voters.token, url)
-        task = await record(pool, self, task, "moving")
+        task = await record(pool, self, task, _MOVING)
         await self._move(pool, task, voters)
 
     async def _start(self, pool: Pool, voters: Voters, hosts: Iterable[Host]) -> None:
@@ -172,9 +173,23 @@ class FoundEtcd:
         return hosts
 
 
+def moving_to(state: State) -> Voters | None:
+    """Who votes in the etcd that the store is about to move to, or has just moved to."""
+    for task in state.all(Task):
+        if task.operation == FoundEtcd.name and task.step == "moving" and not task.status.is_final:
+            return Voters(task.params["token"], _uuids(task))
+    return None
+
+
 def _uuids(task: Task) -> tuple[HostId, ...]:
     return tuple(HostId(uuid) for uuid in task.params["voters"].split(","))
 
 
 def _failed(problem: str) -> PoolError:
     return PoolError(Reason.ETCD_NOT_FOUNDED, problem=problem)
+
+
+def is_moving(state: State) -> bool:
+    """Whether the store was about to move: by now the others may go on in the pool's etcd."""
+    tasks = (t for t in state.all(Task) if t.operation == FoundEtcd.name and t.step == _MOVING)
+    return state.pool.voters is None and any(not task.status.is_final for task in tasks)

@@ -12,6 +12,7 @@ from poolmanager.v1 import pool_service_pb2 as pb
 from poolmaster.decide.voters import majority
 from poolmaster.mastership import Mastership
 from poolmaster.service.reads import View
+from poolmaster.store import urls
 
 VMS_NAMED = 10
 """So many VMs a warning names."""
@@ -56,16 +57,16 @@ def status_of_replica(
     view: View,
     master: str | None,
     term: int,
-    engine: str,
     *,
-    shared: bool,
+    store: str | None,
     host: HostId,
     problem: str,
     refusal: PoolError | None = None,
 ) -> pb.GetStatusResponse:
     """The status as `host`, which has no master, last knew it; `master` is the last one's uuid.
 
-    `problem` says why it has none, `refusal` why it looks for none.
+    `store`: the URL of the store that it shares with others, if it does. `problem` says why it has
+    no master, `refusal` why it looks for none.
     """
     state, dead = view.state, _declared_dead(view.state)
     hosts = [
@@ -83,20 +84,32 @@ def status_of_replica(
         )
         for host in _ordered(state)
     ]
+    shared = store is not None
     warning = _no_master(state, host, problem, shared=shared)
     if refusal is not None:
         warning = pb.Warning(code=refusal.reason, message=refusal.message, remedy=refusal.remedy)
     head = Head(state.incarnation, term, state.revision, master or "")  # type: ignore[arg-type]
-    return _status(view, head, engine, hosts, [warning], shared=shared)
+    in_etcd = state.pool.voters is not None or (
+        store is not None and bool(urls.etcd_addresses(store))
+    )
+    engine = "etcd" if in_etcd else "sqlite"
+    found = _status(view, head, engine, hosts, [warning], shared=shared)
+    # As far as this host can tell the pool does not write now.
+    found.quorum.survives = 0
+    return found
 
 
 def _no_master(state: State, host: HostId, problem: str, *, shared: bool) -> pb.Warning:
     remedy = "Start the master's daemon, or check the network between the hosts."
-    own = state.get(Host, host)
-    if not shared and own is not None and not own.witness and len(_ordered(state)) > 1:
+    own, voters = state.get(Host, host), state.pool.voters
+    alone = not shared or voters is not None
+    if alone and own is not None and not own.witness and len(_ordered(state)) > 1:
+        lost, it = "the master is lost and", "it"
+        if voters is not None:
+            lost, it = "too many of them are lost for good, and", "them"
         remedy = (
-            "Start the daemons of the other hosts, or check the network to them. If the master is "
-            "lost and certainly off, this host can go on without it: "
+            "Start the daemons of the other hosts, or check the network to them. If "
+            f"{lost} certainly off, this host can go on without {it}: "
             f"`pool --server {own.address} emergency-transition-to-master` shows first what that "
             "would lack."
         )
@@ -124,12 +137,12 @@ def _role(host: Host, master: str | None) -> pb.Role.ValueType:
 
 
 def _quorum(state: State, *, shared: bool, live: Set[str]) -> pb.Quorum:
-    """`live`: uuids of the hosts that are known to be; empty: of none it is known."""
+    """`live`: uuids of the hosts that are known to be."""
     voters = state.pool.voters
     if voters is not None:
         needed = majority(voters)
-        up = sum(uuid in live or not live for uuid in voters.hosts)
-        able = sum(h.may_lead and (h.uuid in live or not live) for h in state.all(Host))
+        up = sum(uuid in live for uuid in voters.hosts)
+        able = sum(h.may_lead and h.uuid in live for h in state.all(Host))
         survives = max(min(up - needed, able - 1), 0)
         return pb.Quorum(voters=len(voters.hosts), needed=needed, survives=survives)
     if shared:
@@ -208,7 +221,9 @@ def _second_copy(state: State) -> list[pb.Warning]:
 
 
 def _warnings(master: Mastership, state: State) -> list[pb.Warning]:
-    warnings = []
+    warnings = [
+        pb.Warning(code=w.code, message=w.message, remedy=w.remedy) for w in master.store_warnings
+    ]
     hosts = _ordered(state)
     if len(hosts) > 1 and master.shared_store is None:
         warnings += _second_copy(state)

@@ -10,10 +10,11 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
+from poolmaster.store.etcd.limits import QUOTA_BYTES, REQUEST_BYTES, TXN_OPERATIONS
 from poolmaster.store.etcd.versions import refusal
 from poolmember.state_dir import replace_file
 
@@ -23,11 +24,6 @@ DATA_FOLDER = "data"
 HEARTBEAT_MS = 50
 ELECTION_MS = 500
 """A leader that is lost is replaced after this long; for hosts of one network."""
-MAX_TXN_OPS = 4_096
-"""A batch has up to 256 commits, each with a few objects; etcd's default is 128."""
-MAX_REQUEST_BYTES = 8 * 1024 * 1024
-"""A batch has up to 1 MiB of deltas, and the objects once more; etcd's default is 1.5 MiB."""
-QUOTA_BYTES = 2 * 1024 * 1024 * 1024
 KEPT_REVISIONS = 20_000
 
 
@@ -83,8 +79,8 @@ class EtcdMember:
             f"--election-timeout={ELECTION_MS}",
             # A member that was cut off does not depose the leader when it comes back.
             "--pre-vote",
-            f"--max-txn-ops={MAX_TXN_OPS}",
-            f"--max-request-bytes={MAX_REQUEST_BYTES}",
+            f"--max-txn-ops={TXN_OPERATIONS}",
+            f"--max-request-bytes={REQUEST_BYTES}",
             f"--quota-backend-bytes={QUOTA_BYTES}",
             "--auto-compaction-mode=revision",
             f"--auto-compaction-retention={KEPT_REVISIONS}",
@@ -94,6 +90,17 @@ class EtcdMember:
 
     def _listening(self, reached_at: str) -> str:
         return f"{self.listen}:{reached_at.rpartition(':')[2]}"
+
+    def at(self, endpoint: str, listen: str) -> EtcdMember:
+        """This member at a host whose daemon is reached at `endpoint` and listens at `listen`."""
+        peer = beside(endpoint, PEER_PORT)
+        return replace(
+            self,
+            listen=listen,
+            client=beside(endpoint, CLIENT_PORT),
+            peer=peer,
+            cluster=tuple((n, peer if n == self.name else p) for n, p in self.cluster),
+        )
 
     def save(self, folder: Path) -> None:
         """Write `member.json`, durably."""

@@ -1,6 +1,7 @@
 """The process of this host's etcd: outlives the daemon, and is found again by the next one.
 
-It is detached, and known by the data directory in its command line and by its working directory.
+It is known by the data directory in its command line and by its working directory, whichever way
+it was started (`poolmember.etcd.launch`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from poolmember.etcd.member import DATA_FOLDER, EtcdMember, etcd_program
+from poolmember.etcd.launch import has_systemd, start_as_unit, start_detached
+from poolmember.etcd.member import DATA_FOLDER, EtcdMember, EtcdRefused, etcd_program
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ class EtcdProcess:
             try:
                 process = await asyncio.shield(starting)
             except asyncio.CancelledError:
-                (await starting).close()
+                with suppress(OSError, subprocess.SubprocessError, EtcdRefused):
+                    (await starting).close()
                 raise
             log.info("etcd has been started, process %d", process.pid)
             return process
@@ -124,26 +127,18 @@ class EtcdProcess:
     def _start(self) -> _Handle:
         member = EtcdMember.load(self._folder)
         assert member is not None  # noqa: S101 - nobody runs it in a folder without
-        program = etcd_program()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
+        command = [etcd_program(), *member.arguments(self._folder)]
         log_file = self._folder / LOG_FILE
         with suppress(FileNotFoundError):
             if log_file.stat().st_size > LOG_BYTES:
                 log_file.replace(log_file.with_suffix(".log.1"))
-        with log_file.open("ab") as output:
-            process = subprocess.Popen(
-                [program, *member.arguments(self._folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=self._folder,
-                env=environment,
-                # Neither a signal to the daemon's group nor the end of its session reaches it.
-                start_new_session=True,
-            )
-        # Nobody waits for it here: `_Handle` collects its exit status if it ends before us.
-        process.returncode = 0
-        return _Handle(process.pid)
+        if not has_systemd():
+            return _Handle(start_detached(command, self._folder, log_file))
+        start_as_unit(command, self._folder, log_file)
+        process = self._find()
+        if process is None:
+            raise subprocess.SubprocessError(f"it has ended at once; {log_file} says why")
+        return process
 
 
 class _Handle:

@@ -27,6 +27,7 @@ from poolmember.etcd.member import (
 )
 from poolmember.etcd.process import EtcdProcess
 from poolmember.etcd.tail import read_tail
+from poolmember.state_dir import unwritable
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,10 @@ class Voter(Protocol):
         ...
 
     async def stop(self, token: str) -> None:
-        """End the member of that cluster, if there is one, and put aside what it had."""
+        """End the member of that cluster, if there is one, and put aside what it had.
+
+        `STATE_UNWRITABLE` when the disk refuses; it does not run then, until it is begun again.
+        """
         ...
 
     async def compare(self, state: State) -> None:
@@ -105,12 +109,21 @@ class EtcdVoter:
     """A host that may have one. Implements `Voter`.
 
     `folder`: where its member is; `host`: its name; `votes`: whether it may be given a vote. One
-    that it has already stays, until the pool has given it to another host.
+    that it has already stays, until the pool has given it to another host. `place`: where the
+    daemon is reached, and the IP address that it listens at, for whoever runs the member.
     """
 
-    def __init__(self, folder: Path, host: str, *, votes: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        *,
+        votes: bool = True,
+        place: tuple[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._host = host
+        self._place = place
         self._votes = votes
         self._process: EtcdProcess | None = None
         self._started = asyncio.Event()
@@ -121,6 +134,8 @@ class EtcdVoter:
         while True:
             async with self._changing:
                 present = EtcdMember.load(self._folder)
+                if present is not None:
+                    await self._follow_the_daemon(present)
                 process = None if present is None else EtcdProcess(self._folder)
                 self._process = process
                 self._started.clear()
@@ -134,6 +149,18 @@ class EtcdVoter:
                 await asyncio.sleep(AGAIN_SECONDS)
             async with self._changing:
                 self._process = None
+
+    async def _follow_the_daemon(self, present: EtcdMember) -> None:
+        """Have the member beside the daemon, where that was started with another address.
+
+        The master tells the cluster, when this host has told the master.
+        """
+        moved = present if self._place is None else present.at(*self._place)
+        if moved != present:
+            log.warning("the etcd here is at %s from now on", moved.client)
+            # Before it is written down: a process that runs is not looked at again.
+            await EtcdProcess(self._folder).stop()
+            await asyncio.to_thread(moved.save, self._folder)
 
     @property
     def cluster(self) -> tuple[str, str] | None:
@@ -176,7 +203,10 @@ class EtcdVoter:
             if present is None or present.token != token:
                 return
             await (self._process or EtcdProcess(self._folder)).stop()
-            await asyncio.to_thread(self._put_aside)
+            try:
+                await asyncio.to_thread(self._put_aside)
+            except OSError as error:
+                raise unwritable(self._folder, error) from error
 
     async def compare(self, state: State) -> None:
         """See `Voter`."""

@@ -11,7 +11,7 @@ So it has been since etcd 3.0.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,6 @@ FOLDER = Path("member", "wal")
 """In the member's data directory."""
 _LENGTH = struct.Struct("<Q")
 _ENTRY, _CHECKSUM = 2, 4
-_FIRST = "0000000000000000-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,15 @@ class Log:
     entries: Sequence[pb.RaftEntry]
     whole: bool
     """Whether that is all that was written: no record behind them is torn or damaged."""
-    from_the_beginning: bool = False
-    """Whether nothing was written before them; etcd keeps its newest files only."""
+
+    @property
+    def from_the_beginning(self) -> bool:
+        """Whether nothing was before them.
+
+        etcd keeps its newest files only; a member that was far behind, or is new, has been sent
+        what came before as a whole.
+        """
+        return not self.entries or self.entries[0].index == 1
 
 
 def logs(data: Path) -> Iterator[Log]:
@@ -48,9 +54,11 @@ def logs(data: Path) -> Iterator[Log]:
     for path in sorted((data / FOLDER).glob("*.wal"), reverse=True):
         earlier, undamaged = _read(path.read_bytes())
         # What was written behind damage does not follow what was written before it.
-        entries = _superseded((*earlier, *entries) if undamaged else earlier)
+        entries, skipped = _consecutive((*earlier, *entries) if undamaged else earlier)
         whole = whole and undamaged
-        yield Log(entries, whole, path.name.startswith(_FIRST))
+        yield Log(entries, whole)
+        if skipped:
+            return
 
 
 def _read(file: bytes) -> tuple[list[pb.RaftEntry], bool]:
@@ -80,11 +88,19 @@ def _read(file: bytes) -> tuple[list[pb.RaftEntry], bool]:
     return entries, True
 
 
-def _superseded(entries: Sequence[pb.RaftEntry]) -> list[pb.RaftEntry]:
-    """Without those in whose place another leader has put others."""
+def _consecutive(entries: Iterable[pb.RaftEntry]) -> tuple[list[pb.RaftEntry], bool]:
+    """The newest that follow each other, and whether others came before with some left out.
+
+    Without those in whose place another leader has put others.
+    """
     kept: list[pb.RaftEntry] = []
+    skipped = False
     for entry in entries:
         while kept and kept[-1].index >= entry.index:
             kept.pop()
+        if kept and kept[-1].index + 1 < entry.index:
+            # The leader has sent a snapshot, which is not in the log.
+            kept.clear()
+            skipped = True
         kept.append(entry)
-    return kept
+    return kept, skipped

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from bench.progress import tell
 from bench.references import bare_etcd, echo
 from bench.scale import vms
 from poolclient import PoolClient
-from support.daemons import Loopback, running_cluster
+from support.daemons import Loopback, ProcessHost, running_cluster
 from support.etcd import EtcdCluster
 from support.shared_pool import SharedPool, shared_pool
 
@@ -41,8 +42,10 @@ and disk, and this process as the client: twelve processes share the processors,
 would have their own. *Client library*: as in the part on commits. *Bare etcd*: transactions of one
 new key, over one connection with gRPC's Python library, at the same cluster in the same round.
 *Fresh reads*: `pool.hosts.read(...)` at the master, each confirmed by etcd that it is the newest;
-*empty calls*: a gRPC server in Python that does nothing, over one connection. Medians of {ROUNDS}
-rounds of {SECONDS:g} s. *Killed* and *Designated* are measured as in the part on failover, at least
+*empty calls*: a gRPC server in Python that does nothing, over one connection. *Others frozen*: as
+the client library, while the daemons of the other two hosts are stopped by SIGSTOP, so that only
+what a commit waits for takes time of the processors; their etcd goes on. Medians of {ROUNDS} rounds
+of {SECONDS:g} s. *Killed* and *Designated* are measured as in the part on failover, at least
 {BETWEEN_SECONDS:g} s apart; *with VMs*: in a second pool, with {VMS_OF_A_LARGE_POOL:,} VMs, whose
 daemons' memory is measured afterwards, the largest counts."""
 
@@ -104,11 +107,27 @@ async def _loads(pool: SharedPool, etcd: EtcdCluster) -> dict[tuple[str, int], L
         for _ in range(ROUNDS):
             for callers in (1, MANY):
                 note("Client library", callers, await closed(callers, SECONDS, write))
+                async with frozen(host for host in pool.hosts if host is not master):
+                    note("Others frozen", callers, await closed(callers, SECONDS, write))
                 note("Bare etcd", callers, await bare_etcd(leader, callers, SECONDS))
             note("Fresh reads", MANY, await closed(MANY, SECONDS, read))
             note("Empty calls", MANY, await empty.calls(MANY, SECONDS / 2))
             await pool.chain.read_on()
     return {key: Load.median(rounds) for key, rounds in found.items()}
+
+
+@asynccontextmanager
+async def frozen(hosts: Iterable[ProcessHost]) -> AsyncIterator[None]:
+    """The hosts' daemons stand still as long as the block runs."""
+    stopped = list(hosts)
+    try:
+        for host in stopped:
+            host.signal(signal.SIGSTOP)
+            await host.stopped()
+        yield
+    finally:
+        for host in stopped:
+            host.signal(signal.SIGCONT)
 
 
 def _section(
@@ -120,7 +139,8 @@ def _section(
 ) -> Section:
     many, bare = loads["Client library", MANY], loads["Bare etcd", MANY]
     one, bare_one = loads["Client library", 1].latency, loads["Bare etcd", 1].latency
-    reads = loads["Fresh reads", MANY]
+    reads, empty = loads["Fresh reads", MANY], loads["Empty calls", MANY]
+    alone, many_alone = loads["Others frozen", 1].latency, loads["Others frozen", MANY]
     rows = tuple(
         (how, str(callers), per_second(load.rate), *load.latency.cells())
         for (how, callers), load in loads.items()
@@ -139,6 +159,18 @@ def _section(
         tables=[
             Table(("", "callers", "per second", "p50", "p99"), rows),
             Table(("", "trials", "p50", "longest"), changes),
+        ],
+        notes=[
+            "One writer's commit takes time of seven processes: the client, the master, two "
+            "members that apply it, three etcd. They share two processors here, and so the next "
+            "commit waits for what the members still have to do with the last one. With their "
+            f"daemons frozen it takes {alone.p50 / bare_one.p50:.2f} times as long as bare etcd's, "
+            f"and {MANY} writers make {per_second(many_alone.rate)}.",
+            f"{MANY} readers get {reads.rate / empty.rate:.0%} of the answers that the empty "
+            "server gives: more than half of the master's time is gRPC's Python library, for each "
+            "call that it takes and each that it sends to etcd to confirm that it is still the "
+            "master. What would go beyond: one call for many reads, or more than one process "
+            "that answers.",
         ],
         aims=[
             Aim(f"On etcd: commits with {MANY} writers", f"≥ {per_second(AIM_WRITES_PER_SECOND)}",

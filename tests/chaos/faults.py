@@ -127,9 +127,9 @@ async def master_designated(field: Field, chance: Random) -> AsyncIterator[str]:
 async def leader_killed(field: Field, _chance: Random) -> AsyncIterator[str]:
     """The leader of etcd dies."""
     leader = await field.lab.etcd_leader()
-    leader.kill_etcd()
+    leader.etcd.kill()
     yield f"etcd's leader on {leader.name} is killed"
-    leader.start_etcd()
+    leader.etcd.start()
 
 
 @asynccontextmanager
@@ -137,10 +137,10 @@ async def members_killed(field: Field, chance: Random) -> AsyncIterator[str]:
     """Some members of etcd die, and perhaps the quorum with them."""
     hosts = field.some(chance)
     for host in hosts:
-        host.kill_etcd()
+        host.etcd.kill()
     yield f"etcd on {_names(hosts)} is killed"
     for host in hosts:
-        host.start_etcd()
+        host.etcd.start()
 
 
 @asynccontextmanager
@@ -148,10 +148,10 @@ async def members_frozen(field: Field, chance: Random) -> AsyncIterator[str]:
     """Some members of etcd stand still."""
     hosts = field.some(chance)
     for host in hosts:
-        host.signal_etcd(signal.SIGSTOP)
+        host.etcd.signal(signal.SIGSTOP)
     yield f"etcd on {_names(hosts)} is frozen"
     for host in hosts:
-        host.signal_etcd(signal.SIGCONT)
+        host.etcd.signal(signal.SIGCONT)
 
 
 # -- hosts with everything on them ----------------------------------------------------------------
@@ -182,7 +182,7 @@ async def disk_filled(field: Field, chance: Random) -> AsyncIterator[str]:
     host.fill_disk()
     yield f"the disk of {host.name} is full"
     host.free_disk()
-    host.start_etcd()
+    host.etcd.start()
 
 
 # -- the network ----------------------------------------------------------------------------------

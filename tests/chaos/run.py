@@ -2,7 +2,8 @@
 
     make chaos MINUTES=10              with faults by chance; prints the seed
     make chaos MINUTES=10 SEED=42      with the same faults again
-    make chaos MINUTES=10 HOSTS=5      with five hosts instead of three
+    make chaos MINUTES=10 HOSTS=5      with five hosts instead of three, of which three vote
+    make chaos MINUTES=10 ETCD=given   on an etcd that is not the pool's own, at each of the hosts
     make chaos PLANTED=sent-again      with a bug (`chaos.planted`): it is a success to find it
 
 The same seed chooses the same faults and calls, not the same moments: processes are scheduled by
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,9 +34,10 @@ from typing import Any
 from chaos.clients import Clients
 from chaos.faults import LANES, Field, strike
 from chaos.verdict import findings, of_answers
+from poolclient import PoolClient
 from poolcore.errors import Reason
-from poolcore.replica import Head
-from poolmaster.store.contract import StoreUnavailable
+from poolcore.model import Pool
+from poolcore.replica import Head, Put
 from support.history import History, load, save
 from support.lab_network import LabUnavailable
 from support.netlab.lab import NetLab, running_lab
@@ -47,8 +50,8 @@ SCRIPTS = 4
 """Of clients that write without the client library."""
 DISK_MIB = 1_024
 """Of each host: etcd keeps a log of what it was told."""
-READ_ON_SECONDS = 2.0
-"""How often what was committed is read: the pool keeps 10,000 commits."""
+REPLACE_SECONDS = 2.0
+"""After which another host gets the vote of one that is away: faults last longer than that."""
 PLANTED = ("head-not-compared", "answered-before-commit", "read-from-one-member", "sent-again")
 EXIT_OF_PLANTED = {0: 1, 1: 0}
 """With a bug, to find nothing is the failure."""
@@ -65,6 +68,7 @@ class Run:
     folder: Path
     hosts: int
     """How many."""
+    own_etcd: bool = True
     planted: str = ""
     """The bug that the daemons have."""
     history: History = field(default_factory=History)
@@ -74,18 +78,22 @@ class Run:
     async def play(self) -> None:
         """Faults and clients side by side, then peace, then the verdict."""
         async with AsyncExitStack() as stack:
-            running = running_lab(self.folder, size=self.hosts, disk_mib=DISK_MIB)
+            running = running_lab(
+                self.folder, size=self.hosts, own_etcd=self.own_etcd, disk_mib=DISK_MIB
+            )
             lab = await stack.enter_async_context(running)
             stack.push_async_callback(self._kept, lab)
             if self.planted:
                 for host in lab.hosts:
                     host.command = (sys.executable, "-m", "chaos.planted", self.planted)
             pool = await stack.enter_async_context(lab.pool())
+            async with PoolClient.connect(*pool.endpoints) as client:
+                await client.set(failover={"replace_voter_seconds": REPLACE_SECONDS})
             known = [pool.endpoints, *((endpoint,) for endpoint in pool.endpoints)]
             watchers = [await stack.enter_async_context(watcher(pool, *k)) for k in known]
             async with asyncio.TaskGroup() as tasks:
                 following = tasks.create_task(self._follow(pool))
-                reading = tasks.create_task(_read_on(pool))
+                reading = tasks.create_task(pool.chain.keep_reading())
                 names = [host.name for host in lab.hosts]
                 clients = Clients(self.history, pool.endpoints, names)
                 await self._strike(Field(lab, pool, self.heads), clients)
@@ -154,8 +162,12 @@ class Run:
         outcomes = Counter(f"{o.kind} {'stale' if o.stale else o.outcome}" for o in operations)
         print(f"operations: {len(operations)}; {_counted(outcomes)}")
         print(f"refusals: {_counted(clients.refusals)}")
+        pools = [c.object for d in deltas for c in d.changes if isinstance(c, Put)]
+        voters = [found.voters for found in pools if isinstance(found, Pool)]
+        revoted = sum(before != after for before, after in pairwise(voters))
         print(
-            f"commits: {len(deltas)}, masterships: {self.heads[-1].term}, checked in {took:.1f} s"
+            f"commits: {len(deltas)}, masterships: {self.heads[-1].term}, "
+            f"changes of the voters: {revoted}, checked in {took:.1f} s"
         )
 
 
@@ -163,18 +175,10 @@ def _counted(counter: Mapping[Any, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counter.items())) or "none"
 
 
-async def _read_on(pool: SharedPool) -> None:
-    while True:
-        try:
-            await pool.chain.read_on()
-        except StoreUnavailable:
-            continue  # without a quorum, for a while
-        await asyncio.sleep(READ_ON_SECONDS)
-
-
 def play(run: Run) -> int:
     """One run; the exit code."""
-    print(f"seed {run.seed}, {run.hosts} hosts, {run.seconds:g} s, in {run.folder}", flush=True)
+    hosts = f"{run.hosts} hosts on {'their own' if run.own_etcd else 'a given'} etcd"
+    print(f"seed {run.seed}, {hosts}, {run.seconds:g} s, in {run.folder}", flush=True)
     # What was started is ended whoever ends this; Python sees to it for SIGINT only.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -199,6 +203,7 @@ def play(run: Run) -> int:
     print("\n\n".join(["", *run.findings[:SHOWN]]), end="\n\n")
     print(f"{len(run.findings)} findings; history, findings and logs are kept in {run.folder}")
     again = f"MINUTES={run.seconds / 60:g} HOSTS={run.hosts} SEED={run.seed}"
+    again += "" if run.own_etcd else " ETCD=given"
     print(f"the same faults again: make chaos {again}")
     return 1
 
@@ -215,6 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=2.0, help="how long faults happen")
     parser.add_argument("--hosts", type=int, choices=(3, 5), default=3, help="how many hosts")
+    parser.add_argument("--etcd", choices=("own", "given"), default="own", help="whose it is")
     parser.add_argument("--seed", type=int, help="of the faults; by chance if none is given")
     parser.add_argument("--planted", choices=PLANTED, default="", help="a bug that is to be found")
     parser.add_argument("--history", type=Path, help="look at this kept history, and do no more")
@@ -223,7 +229,8 @@ def main() -> int:
         return look_again(options.history)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    found = play(Run(seed, 60.0 * options.minutes, folder, options.hosts, options.planted))
+    own, planted = options.etcd == "own", options.planted
+    found = play(Run(seed, 60.0 * options.minutes, folder, options.hosts, own, planted))
     return found if not options.planted else EXIT_OF_PLANTED.get(found, found)
 
 

@@ -42,7 +42,8 @@ def of_answers(operations: Iterable[Operation]) -> list[str]:
 def of_masters(heads: Sequence[Head], deltas: Sequence[Delta]) -> Iterator[str]:
     """The register only goes on, each term has one master, each commit is of the register's term.
 
-    `heads` are all values that the register had, one after the other.
+    `heads` are all values that the register had, one after the other, in the store that the pool
+    has now; commits of before are of another one.
     """
     masters = {head.term: head.master for head in reversed(heads)}
     for head in heads:
@@ -55,10 +56,12 @@ def of_masters(heads: Sequence[Head], deltas: Sequence[Delta]) -> Iterator[str]:
             yield f"a new master that commits in the same breath: {before}, and then {head}"
     terms = {head.revision: head.term for head in reversed(heads)}
     revisions = sorted(terms)
-    at = 0
+    at, first = 0, min(revisions, default=0)
     for delta in deltas:
         while at < len(revisions) and revisions[at] < delta.commit.revision:
             at += 1
+        if delta.commit.revision < first:
+            continue
         if at < len(revisions) and terms[revisions[at]] != delta.commit.term:
             yield f"{delta.commit} was written when the register had term {terms[revisions[at]]}"
 

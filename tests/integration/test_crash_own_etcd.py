@@ -16,7 +16,7 @@ from poolmaster.operations.found_etcd import FoundEtcd
 from poolmaster.operations.leave_etcd import LeaveEtcd
 from support.daemons import Cluster
 from support.marked_writes import writers
-from support.own_etcd import power_cut, take_in, voting_pool
+from support.own_etcd import power_cut, take_in, voters, voting_pool
 
 pytestmark = pytest.mark.etcd
 
@@ -56,6 +56,25 @@ async def test_the_master_dies_when_founding_has_come_to(point: str, cluster: Cl
         await pool.check_one_store()
         book.check(await pool.requests())
         await pool.same_everywhere()
+
+
+async def test_a_host_without_a_vote_finds_the_store_that_the_lost_master_has_just_moved(
+    cluster: Cluster,
+) -> None:
+    async with voting_pool(cluster, "phantom", "specter") as pool:
+        phantom, specter = pool.hosts
+        ignite = cluster.process("ignite", options=["--no-voter"])
+        wraith = cluster.process("wraith", options=["--voter"])
+        await asyncio.gather(ignite.start(), wraith.start())
+        await take_in(phantom, ignite)
+        phantom.kill_at(FOUNDED)
+        await take_in(phantom, wraith)
+        assert await phantom.ended() == -signal.SIGKILL
+        # Their etcds go on, and nobody who votes can tell it.
+        await asyncio.gather(specter.kill(), wraith.kill())
+        await ignite.says("master of pool")
+        async with ignite.api() as api:
+            assert voters(await api.state()) == {"phantom", "specter", "wraith"}
 
 
 @pytest.mark.parametrize("point", FOUNDING)

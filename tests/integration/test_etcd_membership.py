@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import pytest
 
 from poolcore.clock import SystemClock
@@ -143,6 +144,9 @@ async def test_a_cluster_grows_and_replaces_a_voter_that_is_gone(tmp_path: Path)
             # Not before the others have noticed that it is gone.
             await insisted(lambda: remove(cluster, dead.id))
             await remove(cluster, dead.id)
+            # Another master has taken it out, of which this one has not heard.
+            with pytest.raises(NotNow):
+                await promote(cluster, dead.id)
             await grown(there, cluster, "d", "a", "b")
 
             found = await when(cluster, "a", "b", "d")
@@ -160,3 +164,16 @@ async def test_without_a_quorum_the_members_are_not_told(tmp_path: Path) -> None
             await there.stop("b")
             with pytest.raises(StoreUnavailable):
                 await members(cluster)
+
+
+async def test_what_is_no_etcd_does_not_tell_the_members(tmp_path: Path) -> None:
+    stranger = grpc.aio.server()
+    port = stranger.add_insecure_port("127.0.0.1:0")
+    await stranger.start()
+    cluster = Cluster([f"127.0.0.1:{port}"], clock=SystemClock())
+    try:
+        with pytest.raises(StoreUnavailable):
+            await members(cluster)
+    finally:
+        await cluster.close()
+        await stranger.stop(None)

@@ -83,11 +83,18 @@ async def test_what_only_the_disk_of_the_survivor_s_etcd_has_is_there_afterwards
 ) -> None:
     async with voting_pool(cluster) as pool:
         await pool.voted_by(*NAMES)
+        await pool.same_everywhere()
         master = await pool.master()
         survivor = next(host for host in pool.hosts if host is not master)
         revision = await only_on_a_disk(pool, [survivor], "acknowledged")
 
         await started(survivor)
+        status = (await ask(survivor, "status", "-o", "json")).json
+        assert status["pool"]["engine"] == "etcd"
+        assert status["quorum"] == {"voters": 3, "needed": 2, "survives": 0}
+        assert f"--server {survivor.endpoint} {TRANSITION}`" in status["warnings"][0]["remedy"]
+        told = " ".join((await ask(survivor, "status")).out.split())
+        assert "2 of 3 needed; this host cannot tell if they are there" in told
         shown = (await ask(survivor, TRANSITION, "-o", "json")).json["outlook"]
         assert shown["revision"] < revision
         assert (shown["tail_from"], shown["may_lack"]) == (survivor.name, True)

@@ -21,12 +21,12 @@ LAB: pytest.StashKey[NetLab] = pytest.StashKey()
 async def lab(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[NetLab]:
-    """A lab of three hosts that are switched off, or of as many as the parameter says."""
+    """A lab whose hosts are switched off; a parameter is what `running_lab` is told."""
     # Not `tmp_path`: with a long test name in it, a socket's path would be too long.
     folder = tmp_path_factory.mktemp("net")
     async with AsyncExitStack() as stack:
         try:
-            running = running_lab(folder, size=getattr(request, "param", 3))
+            running = running_lab(folder, **getattr(request, "param", {}))
             lab = await stack.enter_async_context(running)
         except LabUnavailable as reason:
             if os.environ.get("CI") == "true":
@@ -34,6 +34,13 @@ async def lab(
             pytest.skip(f"no network lab can be made here: {reason}")
         request.node.stash[LAB] = lab
         yield lab
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after the lab that it is in."""
+    if argname != "lab" or not isinstance(val, dict):
+        return None
+    return f"{'own' if val.get('own_etcd') else 'given'} etcd at {val.get('size', 3)} hosts"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,7 +51,7 @@ def pytest_runtest_makereport(
     report = yield
     lab = item.stash.get(LAB, None)
     if report.failed and lab is not None:
-        for host in lab.hosts:
+        for host in lab.wired_hosts:
             report.sections.append((f"log of {host.name} at {host.endpoint}", host.log))
-            report.sections.append((f"what etcd on {host.name} warned of", host.etcd_log))
+            report.sections.append((f"what etcd on {host.name} warned of", host.etcd.log))
     return report

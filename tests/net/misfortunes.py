@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
 
 from poolclient import PoolClient
 from poolcore.errors import PoolError
@@ -17,8 +20,24 @@ from support.watching import check_told, watcher
 from support.wholeness import same_replicas
 
 CLIENTS = 8
+FEW_CLIENTS = 2
+"""Their writes of two minutes are all among those that the pool remembers, the last 10,000."""
 PATIENCE_SECONDS = 15.0
 """Far more than anything here takes; the figures are the benchmarks' business."""
+
+
+OWN: dict[str, Any] = {"own_etcd": True}
+"""What `running_lab` is told for a pool that founds its own etcd."""
+
+
+def on_own_etcd(**options: Any) -> pytest.MarkDecorator:
+    """Of a test: its pool founds its own etcd, in a lab with these options."""
+    return pytest.mark.parametrize("lab", [OWN | options], indirect=True)
+
+
+def on_both(**options: Any) -> pytest.MarkDecorator:
+    """Of a test: it runs on an etcd that is given, and on the pool's own."""
+    return pytest.mark.parametrize("lab", [options, OWN | options], indirect=True)
 
 
 @asynccontextmanager
@@ -28,12 +47,14 @@ async def in_use(pool: SharedPool) -> AsyncIterator[Book]:
     At the end, with all faults undone: every host has the same, nothing that was acknowledged is
     lost or made twice, and each term had one master.
     """
-    async with watcher(pool) as watching:
+    async with watcher(pool) as watching, asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(pool.chain.keep_reading())
         async with writers([pool.endpoints] * CLIENTS) as book:
             await go_on(book)
             yield book
             await whole(pool)
             await go_on(book)
+        reading.cancel()
         await check_told(pool, watching)
     book.check(pool.chain.requests)
     pool.check_masterships()

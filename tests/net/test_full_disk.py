@@ -21,8 +21,8 @@ async def test_a_host_whose_disk_is_full_holds_nobody_up_and_catches_up_when_the
             host.fill_disk()
             async with lab.others(host)[0].api() as api:
                 await api.commits(1_000)
-            await comes_true(lambda: not host.etcd_runs)
+            await comes_true(lambda: not host.etcd.runs)
             await comes_true(lambda: "replica.db cannot be written" in host.log)
             await go_on(book)
             host.free_disk()
-            host.start_etcd()
+            host.etcd.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from net.misfortunes import PATIENCE_SECONDS, comes_true
+from net.misfortunes import PATIENCE_SECONDS, comes_true, on_own_etcd, whole
 from support.netlab.host import NetHost
 from support.netlab.lab import NetLab
 
@@ -69,7 +69,7 @@ async def test_a_fault_is_between_the_hosts_it_names_and_over_when_it_is_undone(
         (ignite, specter),
     )
     for host in lab.hosts:
-        host.start_etcd()
+        host.etcd.start()
     await until_connected(lab, *all_pairs)
     lab.cut(phantom, ignite)
     await until_connected(lab, *all_pairs[1:])
@@ -103,6 +103,27 @@ async def test_of_a_one_way_cut_only_one_side_does_not_hear_the_other(
     sending = await asyncio.create_subprocess_exec(*sender.inside, "bash", "-c", probe)
     assert await sending.wait() == 0
     assert (await listening.wait() == 0) is not cut
+
+
+@on_own_etcd(spares=1)
+async def test_the_pools_own_etcd_goes_with_its_host_and_comes_back_with_its_daemon(
+    lab: NetLab,
+) -> None:
+    (spare,) = lab.spares
+    async with lab.pool() as pool:
+        host = lab.others(lab.hosts[0])[0]
+        assert len(host.pids()) == 2
+        await host.kill_daemon()
+        assert host.etcd.runs, "it outlives the daemon"
+        await host.kill()
+        assert host.pids() == set()
+        await host.start()
+        await comes_true(lambda: host.etcd.runs)
+        host.etcd.kill()
+        await comes_true(lambda: not host.etcd.runs)
+        await comes_true(lambda: host.etcd.runs)
+        await whole(pool)
+    assert spare.pids() == set()
 
 
 async def test_a_host_is_frozen_and_killed_with_everything_on_it(lab: NetLab) -> None:

@@ -1,15 +1,19 @@
-"""Transactions that were on their way to a host that froze, and land when it goes on."""
+"""Transactions that were on their way to a host that froze, and land when it goes on.
+
+How often in a row: `TRIALS` in the environment, 5 without it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from random import Random
 
 import pytest
 
 from chaos.clients import Clients
-from net.misfortunes import PATIENCE_SECONDS, go_on, in_use, whole
+from net.misfortunes import PATIENCE_SECONDS, go_on, in_use, on_both, whole
 from poolclient import PoolClient
 from poolmaster.store.contract import Compare, OutcomeUnknown, StoreError, Write
 from poolmaster.store.etcd.cluster import SEND_SECONDS
@@ -20,12 +24,13 @@ from support.timeline import Timeline, findings
 
 pytestmark = pytest.mark.net
 
-TRIALS = 5
+TRIALS = int(os.environ.get("TRIALS", "5"))
 SCRIPTS = 8
 KEY = b"\xfe/late"
 """Behind all keys of the pool."""
 
 
+@on_both()
 async def test_nothing_is_lost_or_repeated_by_transactions_that_hang_at_a_frozen_leader(
     lab: NetLab,
 ) -> None:
@@ -39,6 +44,7 @@ async def test_nothing_is_lost_or_repeated_by_transactions_that_hang_at_a_frozen
             await whole(pool)
 
 
+@on_both()
 async def test_what_a_frozen_leader_was_sent_lands_before_every_other_or_never(
     lab: NetLab,
 ) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import permutations
 
 import pytest
 
-from net.misfortunes import answers_from_its_replica, go_on, in_use, leading_in_everything
+from net.misfortunes import (
+    OWN,
+    answers_from_its_replica,
+    go_on,
+    in_use,
+    leading_in_everything,
+)
 from support.netlab.host import NetHost
 from support.netlab.lab import NetLab
 
@@ -40,7 +47,15 @@ async def back(lab: NetLab, host: NetHost) -> None:
 
 @pytest.mark.parametrize(
     ("lab", "lost"),
-    [(3, cable_pulled), (3, power_cut), (3, hung), (5, cable_pulled)],
+    [
+        ({"size": 3}, cable_pulled),
+        ({"size": 3}, power_cut),
+        ({"size": 3}, hung),
+        ({"size": 5}, cable_pulled),
+        (OWN, cable_pulled),
+        (OWN, power_cut),
+        (OWN, hung),
+    ],
     indirect=["lab"],
 )
 async def test_the_host_with_the_master_and_the_leader_of_etcd_is_replaced_and_comes_back(
@@ -57,11 +72,20 @@ async def test_the_host_with_the_master_and_the_leader_of_etcd_is_replaced_and_c
         assert (await pool.chain.head()).term == term + 1
 
 
+@pytest.mark.parametrize(
+    ("lab", "orders"),
+    [
+        ({"size": 3}, ORDERS),
+        (OWN, tuple(permutations(range(3)))),
+        (OWN | {"size": 5}, ((4, 2, 0, 3, 1),)),
+    ],
+    indirect=["lab"],
+)
 async def test_after_the_power_of_all_was_cut_everything_acknowledged_is_there(
-    lab: NetLab,
+    lab: NetLab, orders: Sequence[Sequence[int]]
 ) -> None:
     async with lab.pool() as pool, in_use(pool) as book:
-        for order in ORDERS:
+        for order in orders:
             await go_on(book)
             await asyncio.gather(*(host.kill() for host in lab.hosts))
             acknowledged = dict(book.acknowledged)

@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from net.misfortunes import answers_from_its_replica, go_on, in_use, leading_in_everything, whole
+from net.misfortunes import (
+    OWN,
+    answers_from_its_replica,
+    go_on,
+    in_use,
+    leading_in_everything,
+    whole,
+)
 from poolcore.errors import PoolError, Reason
 from poolcore.requests import request_id
 from support.netlab.host import NetHost
@@ -44,9 +51,23 @@ def the_master_and_another(lab: NetLab, master: NetHost) -> list[NetHost]:
     return [master, *lab.others(master)[:1]]
 
 
+def all_but_two_voters(lab: NetLab, master: NetHost) -> list[NetHost]:
+    """Most of the hosts, the master among them, with one voter of three."""
+    without = [host for host in lab.hosts if not host.etcd.runs]
+    assert len(without) == 2
+    return [master, *(host for host in without if host is not master)]
+
+
 @pytest.mark.parametrize(
     ("lab", "minority"),
-    [(3, the_master), (3, a_member), (5, the_master_and_another)],
+    [
+        ({"size": 3}, the_master),
+        ({"size": 3}, a_member),
+        ({"size": 5}, the_master_and_another),
+        (OWN, the_master),
+        (OWN, a_member),
+        (OWN | {"size": 5}, all_but_two_voters),
+    ],
     indirect=["lab"],
 )
 async def test_a_minority_changes_nothing_and_says_that_it_may_be_behind(

@@ -13,7 +13,7 @@ import grpc
 
 from poolcore.errors import PoolError, Reason
 from poolcore.facts import HostFacts, KnownCommit, Recovery, Standing, Tail, Unreachable, VoterFacts
-from poolcore.model import Accession, Reservation
+from poolcore.model import Accession, PoolId, Reservation
 from poolcore.replica import Head
 from poolcore.wire.channels import OpenChannel
 from poolcore.wire.codec import enum_to_proto, from_proto, to_proto
@@ -159,7 +159,8 @@ class Asking:
         # The agent itself would look for a file.
         async with self._open_channel(endpoint) as channel:
             await channel.channel_ready()
-        found = self._world.shared[store].data.read(NONCE, None, None).items
+        known = self._world.shared.get(store) or self._world.rules.registers[PoolId(pool)]
+        found = known.data.read(NONCE, None, None).items
         return found[0].value.decode() if found else None
 
 

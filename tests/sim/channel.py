@@ -23,6 +23,9 @@ from sim.served import WINDOW, Details, Metadata, ServedCall, Status
 
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.05, 1.0
 """As `poolcore.wire.channels` sets them up."""
+LEAST_SECONDS = 1e-6
+"""A loop's timers go off a little early: who asks again and again until a deadline must not be
+answered without any time going by."""
 BROKE = Status(grpc.StatusCode.UNAVAILABLE, "the connection broke")
 
 
@@ -153,7 +156,7 @@ class MemoryChannel(grpc.aio.Channel):
         kind: type[Call],
         method: str,
         codec: Codec,
-        request: Any,
+        request: Any = None,
         *,
         timeout: float | None = None,
         metadata: Metadata = (),
@@ -193,7 +196,7 @@ class Call:
         self._details = details
         self._request = request
         self._encode, self._decode = codec
-        self._until = None if seconds is None else loop.time() + seconds
+        self._until = None if seconds is None else loop.time() + max(seconds, LEAST_SECONDS)
         self._timer = None
         if self._until is not None:
             late = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
@@ -350,12 +353,23 @@ class StreamCall(Call):
 
 
 class BothWaysCall(StreamCall):
-    """A stream of messages there, and one back."""
+    """A stream of messages there, and one back; without requests its caller writes them."""
 
     def _send_request(self, served: ServedCall) -> None:
         self._send(served.begin)
+        if self._request is None:
+            self._ring()
+            return
         sending = asyncio.ensure_future(self._send_all(served))  # noqa: TID251 - ends with the call
         self.over.add_done_callback(lambda _: sending.cancel())
+
+    async def write(self, request: Any) -> None:
+        """Send a message, when there is a connection; `asyncio.InvalidStateError` after the end."""
+        while self._served is None and not self.over.done():
+            await self._changed.wait()
+        if self._served is None or self.over.done():
+            raise asyncio.InvalidStateError("RPC already finished.")
+        self._send(self._served.take, self._encode(request))
 
     async def _send_all(self, served: ServedCall) -> None:
         async for request in self._request:

@@ -6,22 +6,28 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
 from poolcore.model import PoolId
 from poolcore.replica import State
+from poolcore.wire.channels import OpenChannel
+from poolmaster.layout import read_head
+from poolmaster.store import urls
 from poolmaster.store.contract import Compare, ReadResult, Store, StoreUnavailable, Write
+from poolmaster.store.etcd.store import EtcdOptions, EtcdStore
 from poolmaster.store.memory import MemoryStore, MemoryStoreData
 from poolmember.etcd.member import EtcdMember
 from poolmember.identity import Identity, Membership, Own
 from poolmember.session import Replica
 from poolmember.state_dir import REPLICA_FILE, STORE_FILE
-from sim.own_etcd import EtcdCluster, EtcdClusters, QuorumStore
 from support.memory_replica import MemoryReplica, ReplicaContent
 from support.stores import StoreAround
+
+if TYPE_CHECKING:
+    from sim.etcd_raft import Node
 
 ETCD = "etcd:"
 
@@ -40,6 +46,14 @@ class StoreOnDisk:
 
 
 @dataclass
+class OwnMember:
+    """A member of the pool's own etcd."""
+
+    started_as: EtcdMember
+    node: Node
+
+
+@dataclass
 class Disk:
     """Everything that is durable at a host."""
 
@@ -52,7 +66,7 @@ class Disk:
     """Whether what the replica holds cannot be read."""
     store: StoreOnDisk | None = None
     replica: ReplicaContent | None = None
-    voter: EtcdMember | None = None
+    voter: OwnMember | None = None
     """The host's member of the pool's own etcd."""
 
     def retire(self, name: str) -> None:
@@ -151,20 +165,24 @@ class DiskFiles:
         hooks: Hooks,
         *,
         shared: dict[str, StoreOnDisk],
-        etcd: EtcdClusters,
-        endpoint: str,
+        open_channel: OpenChannel,
         clock: Clock,
         dice: random.Random,
     ) -> None:
         self._disk = disk
         self._shared = shared
-        self._etcd = etcd
-        self._endpoint = endpoint
+        self._open_channel = open_channel
         self._dice = dice
         self._power = power
         self._hooks = hooks
         self._clock = clock
         self._replicas: list[MemoryReplica] = []
+        self._in_etcd: list[EtcdStore] = []
+
+    async def close(self) -> None:
+        """Give back what a daemon that has died does not."""
+        for store in self._in_etcd:
+            await store.close()
 
     def lose_power(self) -> None:
         """What was being written has got to the disk, or it has not."""
@@ -200,7 +218,7 @@ class DiskFiles:
     ) -> tuple[Store, str]:
         self._power.ensure()
         if shared is not None and shared.startswith(ETCD):
-            return self._found_in_etcd(pool, shared, incarnation or str(uuid.uuid4()))
+            return await self._found_in_etcd(pool, shared, incarnation or str(uuid.uuid4()))
         present = self._disk.store if shared is None else self._shared.get(shared)
         if present is not None and (shared is None or present.pool != pool):
             raise PoolError(
@@ -220,32 +238,39 @@ class DiskFiles:
         self._power.ensure()
         shared = membership.store
         if shared is not None and shared.startswith(ETCD):
-            return self._open_in_etcd(membership.pool, shared)
+            options = self._options(shared)
+            named = membership.incarnation if isinstance(membership, Own) else None
+            return self._kept(
+                await EtcdStore.open(options, pool=membership.pool, incarnation=named)
+            )
         store = self._disk.store if shared is None else self._shared.get(shared)
         own = isinstance(membership, Own) and membership.incarnation
         if store is None or store.pool != membership.pool or own not in {False, store.incarnation}:
             raise PoolError(Reason.STATE_CORRUPT, path="store", problem="it is not there")
         return self._handle(store)
 
-    def _found_in_etcd(self, pool: PoolId, url: str, incarnation: str) -> tuple[Store, str]:
-        cluster = self._etcd.at(url, self._endpoint)
-        if not cluster.serves(self._endpoint):
-            raise StoreUnavailable("etcd has no quorum")
-        if cluster.store is None:
-            cluster.store = StoreOnDisk(pool, incarnation)
-            self._hooks.store_founded(cluster.store)
-        return self._in_quorum(cluster.store, cluster), cluster.store.incarnation
+    async def _found_in_etcd(self, pool: PoolId, url: str, incarnation: str) -> tuple[Store, str]:
+        options = self._options(url)
+        try:
+            store = await EtcdStore.found(options, pool=pool, incarnation=incarnation)
+        except PoolError as error:
+            if error.reason is not Reason.STATE_OF_ANOTHER_POOL:
+                raise
+            store = await EtcdStore.open(options, pool=pool)
+            head = await read_head(store)
+            if head is not None and head.term > 1:
+                await store.close()
+                raise
+        return self._kept(store), store.incarnation
 
-    def _open_in_etcd(self, pool: PoolId, url: str) -> Store:
-        cluster = self._etcd.at(url, self._endpoint)
-        if not cluster.serves(self._endpoint):
-            raise StoreUnavailable("etcd has no quorum")
-        if cluster.store is None:
-            raise PoolError(Reason.STORE_MISSING, pool=pool, store=url)
-        return self._in_quorum(cluster.store, cluster)
+    def _options(self, url: str) -> EtcdOptions:
+        parsed = urls.parse(url)
+        assert isinstance(parsed, urls.EtcdUrl)
+        return replace(parsed.options, clock=self._clock, open_channel=self._open_channel)
 
-    def _in_quorum(self, store: StoreOnDisk, cluster: EtcdCluster) -> Store:
-        return QuorumStore(self._handle(store), cluster, self._endpoint, self._clock)
+    def _kept(self, store: EtcdStore) -> Store:
+        self._in_etcd.append(store)
+        return self._hooks.around(store)
 
     async def open_replica(self, pool: PoolId) -> Replica:
         self._power.ensure()

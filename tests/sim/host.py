@@ -45,7 +45,7 @@ from sim.asking import Asking
 from sim.channel import MemoryChannel
 from sim.disk import Disk, DiskFiles, PowerCut
 from sim.machine import MachineLoop, place
-from sim.own_etcd import SimVoter
+from sim.own_etcd import EtcdProcess, SimVoter
 from sim.served import Details
 from support.memory_recoveries import MemoryRecoveries
 
@@ -144,8 +144,7 @@ class Life:
             self,
             self._world.hooks_of(host),
             shared=self._world.shared,
-            etcd=self._world.etcd,
-            endpoint=host.endpoint,
+            open_channel=self.open_channel,
             clock=self._world.clock,
             dice=random.Random(f"{self._world.seed} disk of {host.name}"),
         )
@@ -185,7 +184,7 @@ class Life:
             task.cancelled() or task.exception()
             return
         error = task.exception()
-        if error is not None and not isinstance(error, PoolError):
+        if error is not None and (task is self._running or not isinstance(error, PoolError)):
             self._world.violations.expect(False, f"{self._host.name} ran into {error!r}")
 
     def end(self) -> None:
@@ -325,6 +324,7 @@ class SimHost:
         self.clock = HostClock(world.clock)
         self.recoveries = MemoryRecoveries()
         self.life: Life | None = None
+        self.etcd: EtcdProcess | None = None
         self._dice = random.Random(f"{world.seed} host {name}")
 
     @property
@@ -338,19 +338,37 @@ class SimHost:
         return None if self.disk.identity is None else self.disk.identity.membership
 
     def power_on(self) -> None:
-        """Start the daemon."""
+        """Start the daemon, and the host's etcd."""
+        self.start_etcd()
         if self.life is None:
             self.life = Life(self)
             self.life.files.finish_interrupted()
             self.world.network.listening[self.endpoint] = self.life
 
+    def start_etcd(self) -> None:
+        """Start the host's member of the pool's own etcd, if there is one that does not run."""
+        if self.etcd is None:
+            self.etcd = self.world.etcd.run(self)
+
+    def kill_etcd(self) -> None:
+        """Kill that member alone."""
+        if self.etcd is not None:
+            self.etcd.end()
+            self.etcd = None
+
     def cut_power(self) -> None:
-        """Kill the daemon. What it had sent to its disk may or may not have got there."""
+        """Kill everything. What was sent to the disk may or may not have got there."""
+        self.kill_etcd()
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the daemon alone: the host's etcd is a process of its own."""
         if self.life is None:
             return
         self.life.thaw()
         self.life.end()
         self.life.files.lose_power()
+        self.world.leave_behind(self.life.files.close())
         self.life = None
         del self.world.network.listening[self.endpoint]
         self.world.network.gone(self.endpoint)
@@ -373,5 +391,6 @@ class SimHost:
     def reset(self) -> None:
         """What a person does who starts the host over: `poolmember reset`."""
         self.cut_power()
+        self.world.etcd.forget(self.disk.voter)
         self.disk = Disk(identity=Identity(host=self.uuid, name=self.name))
         self.power_on()

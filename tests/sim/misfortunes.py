@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -28,7 +28,6 @@ from sim.world import World
 Misfortune = Callable[[], Awaitable[None]]
 
 CALM_SECONDS = 3.0
-WRITERS = 3
 MISHAPS = [
     Fate.REFUSED,
     Fate.UNKNOWN_APPLIED,
@@ -47,6 +46,8 @@ class Misfortunes(ABC):
     """How long there is trouble."""
     fates: Sequence[Fate]
     """What a transaction may come to."""
+    writers = 3
+    """How many clients write: what they leave is kept, and an object has only so many tags."""
     short_history = False
     """Whether a watcher may be told that what it asks for is no longer kept."""
 
@@ -80,9 +81,10 @@ class Misfortunes(ABC):
         self.troubled = self.dice.random() < 0.5
         async with asyncio.TaskGroup() as tasks:
             self.clients = Clients(world, self._pool, hosts, short_history=self.short_history)
-            acting, looking = self.clients.start(tasks, writers=WRITERS)
+            acting, looking = self.clients.start(tasks, writers=self.writers)
             acting += [tasks.create_task(self._over_and_over(m)) for m in chosen]
             acting.append(tasks.create_task(self._watch_masters()))
+            looking += [tasks.create_task(look) for look in self._look_on()]
             await world.let_pass(self.seconds)
             await self._finish()
             for task in acting:
@@ -90,6 +92,7 @@ class Misfortunes(ABC):
             await self._peace()
             await world.settle()
             await self.clients.settle()
+            await self._settled()
             for task in looking:
                 task.cancel()
         self.clients.check()
@@ -110,6 +113,14 @@ class Misfortunes(ABC):
             self.world.calm()
             # What is under way at a slow store ends.
             await self.world.let_pass(CALM_SECONDS)
+
+    def _look_on(self) -> Sequence[Coroutine[object, object, None]]:
+        """Who looks on until all is over."""
+        return ()
+
+    async def _settled(self) -> None:
+        """Wait for what has to come to hold in the end."""
+        return
 
     async def _over_and_over(self, misfortune: Misfortune) -> None:
         while True:

@@ -69,10 +69,10 @@ class Network:
         self._wires: dict[Wire, None] = {}
 
     def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
-        """Let nothing through between two endpoints, or only nothing from `one` to `other`."""
-        self._cut.add((one, other))
+        """Let nothing through between two machines, or only nothing from `one` to `other`."""
+        self._cut.add(_machines(one, other))
         if not one_way:
-            self._cut.add((other, one))
+            self._cut.add(_machines(other, one))
         for wire in tuple(self._wires):
             wire.look()
 
@@ -81,13 +81,13 @@ class Network:
         if one is None or other is None:
             self._cut.clear()
         else:
-            self._cut -= {(one, other), (other, one)}
+            self._cut -= {_machines(one, other), _machines(other, one)}
         for wire in tuple(self._wires):
             wire.look()
 
     def is_cut(self, source: str, target: str) -> bool:
         """Whether nothing gets from one endpoint to another."""
-        return (source, target) in self._cut
+        return bool(self._cut) and _machines(source, target) in self._cut
 
     def delay(self, source: str, target: str) -> float:
         """How long the next message takes; each direction of each link has dice of its own."""
@@ -129,6 +129,11 @@ class Network:
     def forget(self, wire: Wire) -> None:
         """A connection is over."""
         self._wires.pop(wire, None)
+
+
+def _machines(source: str, target: str) -> Link:
+    """The link that two endpoints are connected by, whatever their ports are."""
+    return source.partition(":")[0], target.partition(":")[0]
 
 
 class Lane:

@@ -80,9 +80,9 @@ class Rules:
 
     # -- at every change --------------------------------------------------------------------------
 
-    def store_founded(self, host: SimHost, store: StoreOnDisk) -> Register:
+    def store_founded(self, founder: str, store: StoreOnDisk) -> Register:
         """Watch a new store."""
-        name = f"the store that {host.name} founded"
+        name = f"the store that {founder} founded"
         parent = self.registers.get(store.pool)
         register = Register(store.data, self._violations, name, self.committed, parent)
         if parent is None:

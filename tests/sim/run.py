@@ -10,18 +10,22 @@ import argparse
 import gc
 import hashlib
 import logging
+import multiprocessing
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 HASH_SEED = "0"
+ETCD_EVERY = 5
+"""Of so many seeds one plays a pool with an etcd of its own."""
+VOTERS_EVERY = 20
+"""Of so many one of these plays hosts that come and go, for longer."""
 SHARED_EVERY = 3
-"""Of so many seeds one plays hosts that share a store."""
+"""Of so many of the others one plays hosts that share a store."""
 PAIR_EVERY = 3
-"""Of so many seeds one plays two hosts whose store is at the master."""
+"""Of so many of them one plays two hosts whose store is at the master."""
 
 
 def digest(points: Sequence[str], states: Sequence[str]) -> str:
@@ -34,9 +38,13 @@ def play(seed: int) -> str:
     """Play one seed; what it came to. AssertionError when a rule was broken."""
     # Only here: it imports what has to be found by the second start.
     from poolcore.replica import dump
-    from sim import chaos, pair_chaos, shared_chaos
+    from sim import chaos, etcd_chaos, pair_chaos, shared_chaos, voter_chaos
 
-    if seed % SHARED_EVERY == 1:
+    if seed % VOTERS_EVERY == VOTERS_EVERY - 1:
+        world = voter_chaos.run(seed)
+    elif seed % ETCD_EVERY == ETCD_EVERY - 1:
+        world = etcd_chaos.run(seed)
+    elif seed % SHARED_EVERY == 1:
         world = shared_chaos.run(seed)
     elif seed % PAIR_EVERY == 0:
         world = pair_chaos.run(seed)
@@ -47,33 +55,37 @@ def play(seed: int) -> str:
     return digest(world.points, states)
 
 
+def attempt(seed: int) -> tuple[int, str, bool]:
+    """Play one of many seeds: which, what it came to, and whether it failed."""
+    gc.collect()
+    try:
+        return seed, play(seed), False
+    except Exception as error:  # whatever it is, it is this seed's result
+        return seed, str(error), True
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many to play")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="play this one only, and log what happens")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="so many at a time")
     options = parser.parse_args(arguments)
-    if options.seed is None:
-        logging.getLogger().addHandler(logging.NullHandler())
-    else:
+    if options.seed is not None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-    seeds = (
-        [options.seed]
-        if options.seed is not None
-        else range(options.first, options.first + options.seeds)
-    )
-    began, failed = time.monotonic(), []
-    for seed in seeds:
-        gc.collect()
-        try:
-            print(f"seed {seed}: {play(seed)}", flush=True)
-        except Exception as error:  # whatever it is, it is this seed's result
-            failed.append(seed)
-            print(f"seed {seed}: {error}", flush=True)
-            if options.seed is not None:
-                traceback.print_exc()
-            print(f"  again: .venv/bin/python tests/sim/run.py --seed {seed}", flush=True)
-    print(f"{len(failed)} of {len(seeds)} runs failed, {time.monotonic() - began:.1f} s")
+        print(f"seed {options.seed}: {play(options.seed)}")
+        return 0
+    logging.getLogger().addHandler(logging.NullHandler())
+    seeds = range(options.first, options.first + options.seeds)
+    began, failed = time.monotonic(), 0
+    # Forked: a process that is spawned would have to find what this one imports.
+    with multiprocessing.get_context("fork").Pool(options.jobs) as processes:
+        for seed, told, has_failed in processes.imap(attempt, seeds):
+            print(f"seed {seed}: {told}", flush=True)
+            if has_failed:
+                failed += 1
+                print(f"  again: .venv/bin/python tests/sim/run.py --seed {seed}", flush=True)
+    print(f"{failed} of {len(seeds)} runs failed, {time.monotonic() - began:.1f} s")
     return 1 if failed else 0
 
 

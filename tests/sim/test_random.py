@@ -37,7 +37,9 @@ def test_no_seed_breaks_a_rule(first: int) -> None:
     assert told.count("seed ") == AT_ONCE
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3], ids=["shared store", "own stores", "pair"])
+@pytest.mark.parametrize(
+    "seed", [1, 2, 3, 4], ids=["shared store", "own stores", "pair", "own etcd"]
+)
 def test_one_seed_is_one_exact_run(seed: int) -> None:
     # The second time after another one, in a process with another history.
     alone = played("--first", str(seed), "--seeds", "1").splitlines()[0]

@@ -78,7 +78,7 @@ class World:
         self.hosts: dict[str, SimHost] = {}
         self.shared: dict[str, StoreOnDisk] = {}
         """Stores that several hosts use, by URL."""
-        self.etcd = EtcdClusters(self.network, self.hosts)
+        self.etcd = EtcdClusters(self)
         self.crash: Crash | None = None
         self.on_handle: Callable[[SimHost, MemoryStore], None] = lambda host, handle: None
         self.around: Callable[[Store], Store] = lambda store: store
@@ -91,6 +91,7 @@ class World:
         self.points: list[str] = []
         """Every point that was reached, with the host's name, in order."""
         self._watched = ExitStack()
+        self._left_behind: set[asyncio.Task[None]] = set()
         self._asked = 0
         self._channels: dict[MemoryChannel, None] = {}
         """Those of clients."""
@@ -119,21 +120,23 @@ class World:
             if content.state is not None:
                 seen[:] = [(content, content.state)]
 
-        def store_founded(store: StoreOnDisk) -> None:
-            register = self.rules.store_founded(host, store)
-            self._watched.enter_context(store.data.ringing(register))
-
         return Hooks(
-            store_founded=store_founded,
+            store_founded=lambda store: self.store_founded(host.name, store),
             replica_changed=replica_changed,
             identity_changed=self.rules.check_membership,
-            about_to_commit=lambda writes: self._committing(host, writes, "before"),
-            committed=lambda writes: self._committing(host, writes, "unanswered"),
+            about_to_commit=lambda writes: self.committing(writes, "before"),
+            committed=lambda writes: self.committing(writes, "unanswered"),
             new_handle=lambda handle: self.on_handle(host, handle),
             around=self.around,
         )
 
-    def _committing(self, host: SimHost, writes: Sequence[Write], moment: str) -> None:
+    def store_founded(self, founder: str, store: StoreOnDisk) -> None:
+        """There is a new store."""
+        register = self.rules.store_founded(founder, store)
+        self._watched.enter_context(store.data.ringing(register))
+
+    def committing(self, writes: Sequence[Write], moment: str) -> None:
+        """A transaction is `before` its commit, or committed and `unanswered`."""
         for point in _points_of(writes):
             self._maybe_crash(point, moment)
 
@@ -192,6 +195,9 @@ class World:
             host.clock.ahead = timedelta()
             host.power_on()
             host.thaw()
+            if host.etcd is not None:
+                host.etcd.thaw()
+                host.etcd.node.lags = False
 
     # -- clients ----------------------------------------------------------------------------------
 
@@ -353,6 +359,13 @@ class World:
         """The hosts that the pool of a master has, as committed."""
         register = self.rules.register_of(pool)
         return set() if register is None else {h.uuid for h in register.state.all(Host)}
+
+    def leave_behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something come to its end that nobody waits for any more."""
+        loop, nobody = asyncio.get_running_loop(), self.network.context
+        task = loop.create_task(work, context=nobody)  # kept until it is done
+        self._left_behind.add(task)
+        task.add_done_callback(self._left_behind.discard)
 
     def close(self) -> None:
         """Switch everything off."""

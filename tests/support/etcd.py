@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from pathlib import Path
 
 import grpc
 
-from poolcore.clock import SystemClock
 from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmaster.store.contract import StoreUnavailable
 from poolmaster.store.etcd.calls import RANGE
 from poolmaster.store.etcd.cluster import Cluster, Endpoint, Tls
+from poolmaster.store.etcd.store import EtcdOptions
 from support.certificates import Authority
+from support.daemons import stands_still
 
 START_SECONDS = 30.0
 HEARTBEAT_MS = 50
@@ -70,7 +72,11 @@ class EtcdMember:
         return self._process is not None and self._process.poll() is None
 
     def freeze(self) -> None:
+        """Stop it; none of its threads runs any more on return, however busy the machine is."""
+        assert self._process is not None
         self._signal(signal.SIGSTOP)
+        while not stands_still(self._process.pid):
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -160,8 +166,8 @@ class EtcdCluster:
 
     @asynccontextmanager
     async def client(self, *members: EtcdMember) -> AsyncIterator[Cluster]:
-        addresses = [member.address for member in members]
-        cluster = Cluster(addresses, clock=SystemClock(), tls=self.tls)
+        addresses = tuple(member.address for member in members)
+        cluster = EtcdOptions(addresses, tls=self.tls).cluster()
         try:
             yield cluster
         finally:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 
 from poolclient import NoMaster, OutcomeUnknown, PoolClient, TimedOut
 from poolcore.requests import request_id
@@ -41,6 +41,11 @@ class Book:
         self._told.set()
         self._told = asyncio.Event()
 
+    @property
+    def longest_pause_seconds(self) -> float:
+        """Of the times from one acknowledgement to the next one, the longest."""
+        return max(b - a for a, b in pairwise(self.told_at))
+
     async def goes_on(self, writes: int = 1) -> None:
         """Until so many more writes have been acknowledged."""
         end = len(self.acknowledged) + writes
@@ -57,10 +62,11 @@ class Book:
 
 
 class Writers:
-    """Several clients, each writing to an object of its own, one write after the other."""
+    """Several clients, each writing to an entry of its own at one host's object, one by one."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, *, to: str) -> None:
         self.book = book
+        self._to = to
         self._over = False
 
     def end(self) -> None:
@@ -82,7 +88,7 @@ class Writers:
         unknown = False
         while True:
             try:
-                done = await pool.hosts.set("phantom", other_config={name: mark}, request_id=asked)
+                done = await pool.hosts.set(self._to, other_config={name: mark}, request_id=asked)
             except OutcomeUnknown as error:
                 if error.request_id != asked:
                     raise
@@ -102,12 +108,14 @@ class Writers:
 
 
 @asynccontextmanager
-async def writers(addresses: Sequence[Sequence[str]]) -> AsyncIterator[Book]:
+async def writers(
+    addresses: Sequence[Sequence[str]], *, to: str = "phantom"
+) -> AsyncIterator[Book]:
     """So many clients that write as long as the block runs, each with the addresses it knows.
 
-    When it ends, every write of theirs has an outcome.
+    They write to the object of the host `to`. When it ends, every write of theirs has an outcome.
     """
-    found = Writers(Book())
+    found = Writers(Book(), to=to)
     async with asyncio.TaskGroup() as tasks:
         for number, known in enumerate(addresses):
             tasks.create_task(found.write(known, f"client{number}"))

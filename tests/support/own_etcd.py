@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 
 from poolclient import PoolClient
-from poolcore.model import TaskStatus
+from poolcore.model import Host, TaskStatus
 from poolcore.replica import State, dump
 from poolmaster.layout import HEAD
 from poolmember.etcd.member import EtcdMember
@@ -58,6 +58,12 @@ class VotingPool:
     async def voted_by(self, *names: str) -> State:
         """Until just these hosts vote, none is about to, and nothing is under way."""
         return await self.until(lambda s: voters(s) == set(names) and at_rest(s))
+
+    async def founded(self) -> State:
+        """Until the pool has an etcd of its own, and all its hosts know."""
+        state = await self.until(lambda s: s.pool.voters is not None and at_rest(s))
+        await self.check_one_store()
+        return state
 
     async def without_voters(self) -> State:
         """Until the store is on one host's disk again, and no host runs an etcd any more."""
@@ -109,11 +115,12 @@ class VotingPool:
 
 
 def voters(state: State) -> set[str] | None:
-    """The names of the hosts that vote; none as long as one is about to."""
+    """The names of the hosts that vote; none as long as one is about to, or has left the pool."""
     found = state.pool.voters
     if found is None or found.learners:
         return None
-    return {state.host(uuid).name_label for uuid in found.hosts}
+    hosts = [state.get(Host, uuid) for uuid in found.hosts]
+    return None if None in hosts else {host.name_label for host in hosts if host is not None}
 
 
 @asynccontextmanager

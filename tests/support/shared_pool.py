@@ -5,34 +5,40 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from poolcore.errors import PoolError
-from poolcore.model import Host
 from poolcore.replica import Delta, Head
 from poolmanager.v1 import pool_service_pb2
 from poolmaster.layout import HEAD, PAGE, decode_head, read_head, read_log
 from poolmaster.store import urls
-from poolmaster.store.contract import Store, prefix_end
+from poolmaster.store.contract import Store, StoreUnavailable, prefix_end
 from support.daemons import WAIT_SECONDS, Cluster, ProcessHost
+from support.wholeness import identity_of
 
 STORE_FILE = "pool.db"
 NAMES = ("phantom", "ignite", "specter")
+READ_ON_SECONDS = 2.0
+"""How often what was committed is read: the pool keeps 10,000 commits."""
 ALONE_SHARE = 0.375
 """Of the clients: so many know a single host each."""
 
 
 class Chain:
-    """The log of commits in the store, from revision 1 on, as it is read meanwhile.
+    """The log of commits in the store, as it is read meanwhile.
 
-    Has to be read before the pool forgets what was not: it keeps 10,000 commits.
+    From revision 1 on, if the pool was founded in that store; in one that it has moved into, from
+    where the log of its master's replica began. Has to be read before the pool forgets what was
+    not: it keeps 10,000 commits.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._reading = asyncio.Lock()
         self.deltas: list[Delta] = []
 
     async def head(self) -> Head:
@@ -49,13 +55,31 @@ class Chain:
 
     async def read_on(self) -> None:
         """Take what was committed since; checks that nothing is missing in between."""
-        while page := await read_log(self._store, after=len(self.deltas), limit=PAGE):
-            for delta, _ in page:
-                assert delta.commit.revision == len(self.deltas) + 1, "a revision is missing"
-                if self.deltas:
-                    assert delta.predecessor == self.deltas[-1].commit
-                    assert delta.commit.term >= self.deltas[-1].commit.term
-                self.deltas.append(delta)
+        async with self._reading:
+            while page := await read_log(self._store, after=self._newest, limit=PAGE):
+                for delta, _ in page:
+                    if self.deltas:
+                        assert delta.commit.revision == self._newest + 1, "a revision is missing"
+                        assert delta.predecessor == self.deltas[-1].commit
+                        assert delta.commit.term >= self.deltas[-1].commit.term
+                    self.deltas.append(delta)
+
+    async def keep_reading(self) -> NoReturn:
+        """Take everything before the pool forgets it, until cancelled."""
+        while True:
+            # Without a quorum nothing can be read for a while, and nothing is forgotten.
+            with suppress(StoreUnavailable):
+                await self.read_on()
+            await asyncio.sleep(READ_ON_SECONDS)
+
+    @property
+    def _newest(self) -> int:
+        return self.deltas[-1].commit.revision if self.deltas else 0
+
+    @property
+    def begins_after(self) -> int:
+        """The revision before the first one that was read."""
+        return self.deltas[0].predecessor.revision
 
     @property
     def requests(self) -> dict[str, int]:
@@ -107,16 +131,7 @@ class SharedPool:
 
     def master_in(self, head: Head) -> ProcessHost:
         """The host that a value of the register names."""
-        host = next(h for h in self._members() if h.uuid == head.master)
-        return next(h for h in self.hosts if h.name == host.name_label)
-
-    def _members(self) -> Iterable[Host]:
-        # Hosts never change their names here, so the newest of each will do.
-        for delta in self.chain.deltas:
-            for change in delta.changes:
-                obj = getattr(change, "object", None)
-                if isinstance(obj, Host):
-                    yield obj
+        return next(host for host in self.hosts if identity_of(host).host == head.master)
 
     async def another_master(self, than: ProcessHost) -> ProcessHost:
         """Until another host is named in the register, and says that it leads; that host."""
@@ -198,25 +213,31 @@ async def shared_pool(
         for nth, (name, sim) in enumerate(zip(NAMES, sims, strict=True))
     ]
     await cluster.start(*hosts)
-    async with pool_of(hosts, url, file=file) as pool:
+    await join_all(hosts)
+    async with pool_at(hosts, url, file=file) as pool:
         yield pool
 
 
-@asynccontextmanager
-async def pool_of(
-    hosts: Sequence[ProcessHost], url: str, *, file: Path | None = None
-) -> AsyncIterator[SharedPool]:
-    """The pool that the first host founded at `url`, in `file` if that is one, takes all others."""
+async def join_all(hosts: Sequence[ProcessHost]) -> None:
+    """Have the first host's pool take all others in, until each has everything."""
     first, *others = hosts
     async with first.api() as api:
         for other in others:
             await api.join(other.endpoint)
         await api.in_step()
+
+
+@asynccontextmanager
+async def pool_at(
+    hosts: Sequence[ProcessHost], url: str, *, file: Path | None = None
+) -> AsyncIterator[SharedPool]:
+    """The pool of these hosts whose store is at `url`, in `file` if that is one."""
+    async with hosts[0].api() as api:
         pool = (await api.status()).pool_uuid
     store = await urls.open_store(url, pool=pool)
     try:
         chain = Chain(store)
         await chain.read_on()
-        yield SharedPool((first, *others), file, chain)
+        yield SharedPool(tuple(hosts), file, chain)
     finally:
         await store.close()

@@ -15,15 +15,15 @@ WATCH_SECONDS = 20.0
 
 
 class Watcher:
-    """What a client is told of the pool's whole history."""
+    """What a client is told of the pool's history, as far as that is kept."""
 
     def __init__(self) -> None:
         self.seen: list[CommitId] = []
         self._told = asyncio.Event()
 
-    async def run(self, pool: PoolClient) -> None:
-        """Follow, from the first commit on."""
-        async with aclosing(pool.events(since=0)) as events:
+    async def run(self, pool: PoolClient, *, since: int) -> None:
+        """Follow, from the commit after `since` on."""
+        async with aclosing(pool.events(since=since)) as events:
             async for event in events:
                 self.seen.append(event.commit)
                 self._told.set()
@@ -41,7 +41,7 @@ async def watcher(pool: SharedPool, *addresses: str) -> AsyncIterator[Watcher]:
     found = Watcher()
     known = addresses or pool.endpoints
     async with PoolClient.connect(*known) as client, asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(found.run(client))
+        following = tasks.create_task(found.run(client, since=pool.chain.begins_after))
         yield found
         following.cancel()
 

@@ -169,6 +169,14 @@ def test_a_commit_of_another_term_than_the_registers() -> None:
     assert found == f"{late.commit} was written when the register had term 1"
 
 
+def test_commits_of_the_store_before_are_not_held_against_the_register_of_this_one() -> None:
+    moved = [commit(revision, term=2) for revision in (7, 8)]
+    heads = (head(2, 6), head(2, 8))
+    assert list(of_masters(heads, [*CHAIN[:5], commit(6, term=2), *moved])) == []
+    (found,) = of_masters(heads, [*CHAIN, *moved])
+    assert "was written when the register had term 2" in found
+
+
 def test_a_change_of_master_is_no_commit() -> None:
     assert list(of_masters((*HEADS, head(2, 6, IGNITE)), CHAIN)) == []
     (found,) = of_masters((*HEADS, head(2, 7, IGNITE)), CHAIN)

@@ -62,12 +62,12 @@ def test_what_follows_a_commit_is_found_in_order(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_lacks_the_commit_itself_has_nothing_beyond_it(tmp_path: Path) -> None:
-    write_files(tmp_path, file_of([committed(5, 2)]))
+    write_files(tmp_path, file_of([committed(1, 2)]))
     assert tail(tmp_path, 4) == Tail()
 
 
 def test_a_commit_of_the_same_revision_and_other_content_is_another(tmp_path: Path) -> None:
-    write_files(tmp_path, file_of([committed(5, 2), committed(6, 3)]))
+    write_files(tmp_path, file_of([committed(1, 2), committed(2, 3)]))
     other = replace(COMMITS[0][0], changes=())
     assert read_tail(tmp_path, PREFIX, KnownCommit.of(2, encode_delta(other))) == Tail()
 
@@ -80,6 +80,46 @@ def test_a_transaction_that_lands_late_is_not_taken(tmp_path: Path) -> None:
     late = committed(7, 4, after=register(2))
     write_files(tmp_path, file_of([committed(5, 2), committed(6, 3), late]))
     assert tail(tmp_path, 2) == Tail((1, 1, 7), deltas(3))
+
+
+def test_a_transaction_that_was_sent_twice_counts_where_it_was_applied(tmp_path: Path) -> None:
+    """Its outcome was not known; the second one was applied, the first one landed late."""
+    again = committed(7, 2)
+    write_files(tmp_path, file_of([committed(5, 2), committed(6, 3), again]))
+    assert tail(tmp_path, 2) == Tail((1, 1, 7), deltas(3))
+    write_files(tmp_path, file_of([committed(5, 2), committed(6, 3), again, committed(8, 4)]))
+    assert tail(tmp_path, 2) == Tail((1, 1, 8), deltas(3, 4))
+
+
+def test_the_second_of_two_may_be_all_that_the_newest_file_has(tmp_path: Path) -> None:
+    first = file_of([committed(4, 2), committed(5, 3), committed(6, 4)])
+    second = file_of([committed(7, 3), committed(8, 5)], checksum=77)
+    write_files(tmp_path, first, second)
+    assert tail(tmp_path, 3) == Tail((1, 1, 8), deltas(4, 5))
+
+
+def test_commits_that_the_history_has_dropped_are_found_all_the_same(tmp_path: Path) -> None:
+    dropped = entry(
+        7,
+        [
+            Write(log_key(4), COMMITS[2][1]),
+            Write(HEAD, register(4)),
+            Write(log_key(3), None),
+        ],
+        [Compare(HEAD, register(3))],
+    )
+    write_files(tmp_path, file_of([committed(5, 2), committed(6, 3), dropped]))
+    assert tail(tmp_path, 2) == Tail((1, 1, 7), deltas(3, 4))
+
+
+def test_a_member_that_took_a_snapshot_does_not_tell_what_came_before_it(tmp_path: Path) -> None:
+    """Its log goes on behind what the leader has sent it as a whole."""
+    write_files(tmp_path, file_of([committed(5, 2), committed(6, 3), committed(90, 7)]))
+    assert tail(tmp_path, 2) == Tail(whole=False)
+    assert tail(tmp_path, 7) == Tail((1, 1, 90))
+    # Also where the log begins there: the first file is no sign that nothing was before.
+    write_files(tmp_path, file_of([committed(90, 7), committed(91, 8)]))
+    assert tail(tmp_path, 5) == Tail(whole=False)
 
 
 def test_what_another_leader_has_put_in_its_place_counts(tmp_path: Path) -> None:

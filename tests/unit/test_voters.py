@@ -17,6 +17,7 @@ from poolmaster.decide.voters import (
     Facts,
     Member,
     Promote,
+    Readdress,
     Remove,
     Step,
     Wait,
@@ -102,7 +103,9 @@ def test_how_many_vote(hosts: int, voters: int) -> None:
         (pool(2, voter(0), voter(1), voter(9)), Remove(9)),
         (pool(3, voter(0), voter(1), voter(9), learner(2)), Promote(2)),
         (pool(3, voter(0), voter(1), voter(2), voter(9)), Remove(9)),
-        (pool(3, voter(0), voter(1), voter(9, gone=5.0)), Remove(9)),
+        (pool(3, voter(0), voter(1), voter(9, gone=7.0)), Remove(9)),
+        (pool(3, voter(0), voter(1), voter(9, gone=5.0)), Wait()),
+        (pool(3, voter(0), voter(1), learner(9, gone=5.0)), Wait()),
         # learners that will not become voters
         (pool(3, voter(0), voter(1), learner(9)), Remove(9)),
         (pool(3, voter(0), voter(1), learner(2, gone=90.0)), Remove(2)),
@@ -183,3 +186,20 @@ def test_a_pool_whose_hosts_are_all_there_comes_to_rest_with_the_wanted_voters(
         facts = replace(facts, members=caught_up)
     assert len(facts.members) == min(wanted(hosts), hosts)
     assert not any(m.learner for m in facts.members)
+
+
+def test_a_voter_whose_host_has_moved_is_looked_for_there_before_anything_else() -> None:
+    one, two, three = (
+        replace(voter(n, gone=5.0 * n), peer=f"192.0.2.{n}:7445", at=f"192.0.2.{n}:7445")
+        for n in range(3)
+    )
+    moved = replace(two, at="192.0.2.9:7445")
+    assert next_step(pool(3, one, two, three)) == Wait()
+    assert next_step(pool(3, one, moved, three, quiet=0.0)) == Readdress(1, "192.0.2.9:7445")
+    # It has the address of one that has moved as well: that one goes first.
+    follows = replace(three, at=two.peer)
+    assert next_step(pool(3, follows, moved, one)) == Readdress(1, "192.0.2.9:7445")
+    # Two that have changed places cannot be told so, one after the other.
+    assert next_step(pool(3, one, replace(two, at=three.peer), replace(three, at=two.peer))) == (
+        Wait()
+    )

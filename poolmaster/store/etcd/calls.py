@@ -45,7 +45,17 @@ MEMBER_REMOVE = Method(
 MEMBER_PROMOTE = Method(
     "/etcdserverpb.Cluster/MemberPromote", pb.MemberPromoteRequest, pb.MemberPromoteResponse
 )
+MEMBER_UPDATE = Method(
+    "/etcdserverpb.Cluster/MemberUpdate", pb.MemberUpdateRequest, pb.MemberUpdateResponse
+)
 STATUS = Method("/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse)
+ALARM = Method("/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest, pb.AlarmResponse)
+DEFRAGMENT = Method(
+    "/etcdserverpb.Maintenance/Defragment", pb.DefragmentRequest, pb.DefragmentResponse
+)
+MOVE_LEADER = Method(
+    "/etcdserverpb.Maintenance/MoveLeader", pb.MoveLeaderRequest, pb.MoveLeaderResponse
+)
 
 _NO_LEADER = ("etcdserver: no leader", "etcdserver: leader changed")
 _CERTAINLY_NOT_APPLIED = (
@@ -53,6 +63,8 @@ _CERTAINLY_NOT_APPLIED = (
     "etcdserver: not capable",
     "etcdserver: rpc not supported for learner",
     "etcdserver: too many requests",
+    # By the member's own Raft: it knows no leader, or gives the lead away just now.
+    "raft proposal dropped",
 )
 """Refused before it was proposed. `database space exceeded` is not among them: a transaction that
 crosses the quota is applied and answered with it. Nor is anything that timed out."""
@@ -102,6 +114,11 @@ def has_no_leader(error: grpc.aio.AioRpcError) -> bool:
     return (error.details() or "").startswith(_NO_LEADER)
 
 
+def has_no_space(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the cluster refuses what it is asked because a member has reached its quota."""
+    return (error.details() or "").startswith(_NO_SPACE)
+
+
 def never_proposed(error: grpc.aio.AioRpcError) -> bool:
     """Whether the member refused because of itself, before anybody else knew of the request."""
     return (error.details() or "").startswith(_CERTAINLY_NOT_APPLIED)
@@ -116,8 +133,7 @@ def was_not_applied(error: grpc.aio.AioRpcError) -> bool:
 
 def may_be_answered_by_another(error: grpc.aio.AioRpcError) -> bool:
     """Whether it is this member that cannot answer, not the request or the whole cluster."""
-    no_space = (error.details() or "").startswith(_NO_SPACE)
-    return error.code() in _THIS_MEMBER_CANNOT and not no_space
+    return error.code() in _THIS_MEMBER_CANNOT and not has_no_space(error)
 
 
 def described(error: grpc.aio.AioRpcError) -> str:

@@ -22,6 +22,7 @@ import grpc
 
 from poolcore.clock import Clock
 from poolcore.errors import PoolError, Reason
+from poolcore.wire.channels import OpenChannel
 from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmaster.store.contract import StoreUnavailable
 from poolmaster.store.etcd.calls import (
@@ -95,18 +96,25 @@ class Tls:
             raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
+def insecure_channel(address: str) -> grpc.aio.Channel:
+    """The way to a member, in the clear."""
+    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+
+
+def secure_channels(tls: Tls) -> OpenChannel:
+    """How members are reached with TLS; raises `StoreUnavailable` when a file is of no use."""
+    credentials = tls.credentials()
+    return lambda address: grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+
+
 class Endpoint:
     """One member of the cluster and the connection to it."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, open_channel: OpenChannel) -> None:
         self.address = address
         self.avoided = False
         """Whether it failed to answer, and has not answered since."""
-        self._channel = (
-            grpc.aio.insecure_channel(address, options=_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        )
+        self._channel = open_channel(address)
         self._unary: dict[str, Any] = {}
 
     def is_ready(self) -> bool:
@@ -158,9 +166,15 @@ class Endpoint:
 class Cluster:
     """The members of one cluster, in the order in which they are to be asked."""
 
-    def __init__(self, addresses: Sequence[str], *, clock: Clock, tls: Tls | None = None) -> None:
-        self._credentials = None if tls is None else tls.credentials()
-        self.endpoints = [Endpoint(address, self._credentials) for address in addresses]
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        clock: Clock,
+        open_channel: OpenChannel = insecure_channel,
+    ) -> None:
+        self._open_channel = open_channel
+        self.endpoints = [Endpoint(address, open_channel) for address in addresses]
         self._former: list[Endpoint] = []
         self.id: int | None = None
         """Which cluster it is; one that says another is not believed."""
@@ -180,7 +194,7 @@ class Cluster:
     async def at(self, address: str) -> AsyncIterator[Endpoint]:
         """The member at `host:port`, whether it is one of those that are asked or not."""
         known = next((e for e in self.endpoints if e.address == address), None)
-        endpoint = known or Endpoint(address, self._credentials)
+        endpoint = known or Endpoint(address, self._open_channel)
         try:
             yield endpoint
         finally:
@@ -191,7 +205,7 @@ class Cluster:
         """The cluster has these members from now on; calls under way go on."""
         known = {endpoint.address: endpoint for endpoint in (*self.endpoints, *self._former)}
         self.endpoints = [
-            known.pop(address) if address in known else Endpoint(address, self._credentials)
+            known.pop(address) if address in known else Endpoint(address, self._open_channel)
             for address in addresses
         ]
         self._former = list(known.values())

@@ -18,6 +18,7 @@ from poolmaster.store.etcd.calls import (
     MEMBER_LIST,
     MEMBER_PROMOTE,
     MEMBER_REMOVE,
+    MEMBER_UPDATE,
     RANGE,
     Method,
     Req,
@@ -61,13 +62,13 @@ async def members(cluster: Cluster) -> tuple[ClusterMember, ...]:
     Raises `StoreUnavailable` without a quorum.
     """
     # Before etcd 3.5 a member tells what it knows itself; so one that is up to date is asked.
-    endpoint = await cluster.answering(RANGE, pb.RangeRequest(key=b"\x00"))
     try:
+        endpoint = await cluster.answering(RANGE, pb.RangeRequest(key=b"\x00"))
         answer = await endpoint.call(
             MEMBER_LIST, pb.MemberListRequest(linearizable=True), seconds=CHANGE_SECONDS
         )
     except grpc.aio.AioRpcError as error:
-        raise StoreUnavailable(f"etcd at {endpoint.address}: {described(error)}") from error
+        raise StoreUnavailable(f"etcd: {described(error)}") from error
     return tuple(_member(member) for member in answer.members)
 
 
@@ -81,7 +82,7 @@ async def add_learner(cluster: Cluster, peer: str) -> ClusterMember:
 
 
 async def promote(cluster: Cluster, member: int) -> None:
-    """Give a learner its vote; raises as `add_learner` does."""
+    """Give a learner its vote; raises as `add_learner` does, `NotNow` also if it is out already."""
     await _changed(cluster, MEMBER_PROMOTE, pb.MemberPromoteRequest(id=member))
 
 
@@ -93,7 +94,16 @@ async def remove(cluster: Cluster, member: int) -> None:
         return
 
 
-class _NoSuchMember(Exception):
+async def update(cluster: Cluster, member: int, peer: str) -> None:
+    """Tell the cluster that a member is reached at `peer` from now on; raises as `remove` does."""
+    request = pb.MemberUpdateRequest(id=member, peer_urls=[f"http://{peer}"])
+    try:
+        await _changed(cluster, MEMBER_UPDATE, request)
+    except _NoSuchMember:
+        return
+
+
+class _NoSuchMember(NotNow):
     pass
 
 
@@ -106,7 +116,7 @@ async def _changed(cluster: Cluster, method: Method[Req, Res], request: Req) -> 
         if (error.details() or "").startswith(_NOT_NOW):
             raise NotNow(problem) from error
         if error.code() is grpc.StatusCode.NOT_FOUND:
-            raise _NoSuchMember from error
+            raise _NoSuchMember(problem) from error
         if was_not_applied(error):
             raise StoreUnavailable(problem) from error
         raise OutcomeUnknown(problem) from error

@@ -27,6 +27,7 @@ import grpc
 
 from poolcore.clock import Clock, SystemClock
 from poolcore.errors import PoolError, Reason
+from poolcore.wire.channels import OpenChannel
 from poolmanager.etcd.v3 import rpc_pb2 as pb
 from poolmaster.store.contract import (
     Compare,
@@ -54,7 +55,12 @@ from poolmaster.store.etcd.calls import (
     is_too_large,
     was_not_applied,
 )
-from poolmaster.store.etcd.cluster import Cluster, Tls
+from poolmaster.store.etcd.cluster import (
+    Cluster,
+    Tls,
+    insecure_channel,
+    secure_channels,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +84,13 @@ class EtcdOptions:
     kept_versions: int | None = None
     """How many versions watches may start from; none leaves compaction to the cluster's owner."""
     clock: Clock = field(default_factory=SystemClock, compare=False)
+    open_channel: OpenChannel = field(default=insecure_channel, compare=False)
+    """How members are reached without TLS."""
+
+    def cluster(self) -> Cluster:
+        """A client of that cluster; raises `StoreUnavailable` when a file of `tls` is no use."""
+        ways = self.open_channel if self.tls is None else secure_channels(self.tls)
+        return Cluster(self.addresses, clock=self.clock, open_channel=ways)
 
 
 class EtcdStore:
@@ -114,7 +127,7 @@ class EtcdStore:
         any time until the same is asked again and answered.
         """
         key, value = _identity_key(options, pool), _identity_value(pool, incarnation)
-        cluster = Cluster(options.addresses, clock=options.clock, tls=options.tls)
+        cluster = options.cluster()
         try:
             await cluster.check_versions()
             before = None if replacing is None else _identity_value(pool, replacing)
@@ -151,7 +164,7 @@ class EtcdStore:
         `ETCD_VERSION_REFUSED`, or `StoreUnavailable`.
         """
         key = _identity_key(options, pool)
-        cluster = Cluster(options.addresses, clock=options.clock, tls=options.tls)
+        cluster = options.cluster()
         try:
             await cluster.check_versions()
             request = pb.TxnRequest(success=[_range(pb.RangeRequest(key=key))])

@@ -1,21 +1,23 @@
-"""One host of a network lab: a network namespace, a disk, an etcd and the project's daemon."""
+"""One host of a network lab: a network namespace, a disk, the project's daemon, and an etcd."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from poolmember.etcd.member import EtcdMember, etcd_program
+from poolmember.etcd.member import EtcdMember
 from support.daemons import WAIT_SECONDS, ProcessHost, stands_still
 from support.lab_network import ip, run
+from support.netlab.etcd import HostEtcd, PoolsEtcd, TestsEtcd
 from support.service_manager import ServiceManager
 
 DISK_MIB = 320
 """Enough for a test; etcd alone takes 128 MiB from the start, the space for its log."""
+OWN_ETCD_DISK_MIB = 640
+"""For two of them: what a member that votes no more had is kept."""
 
 _RULES = """
 table ip faults {
@@ -31,7 +33,10 @@ table ip faults {
 
 
 class NetHost(ProcessHost):
-    """A host: `start` and `kill` are of all that is on it, `signal` and `stop` of its daemon."""
+    """A host: `start` and `kill` are of all that is on it, `signal` and `stop` of its daemon.
+
+    `member` is the etcd that the test runs on it; none: the pool has its own.
+    """
 
     def __init__(
         self,
@@ -39,22 +44,24 @@ class NetHost(ProcessHost):
         address: str,
         folder: Path,
         *,
-        etcd: EtcdMember,
         options: tuple[str, ...],
+        member: EtcdMember | None = None,
         disk_mib: int = DISK_MIB,
     ) -> None:
         super().__init__(name, f"{address}:7443", folder, sim="", options=options)
         self.address = address
         self._disk_mib = disk_mib
-        self.etcd = etcd
         self.disk = folder / "disk"
         """A file system in memory that can be filled; it keeps its content when all is killed."""
         self.state_dir = self.disk / "state"
-        self._etcd_folder = self.disk / "etcd"
-        self._etcd_log = folder / "etcd.log"
-        self._etcd: subprocess.Popen[bytes] | None = None
         self._namespace = Path("/run/netns", name)
         self.inside = ("nsenter", f"--net={self._namespace}", "--")
+        self.etcd: HostEtcd = PoolsEtcd(self)
+        if member is not None:
+            log_file = folder / "etcd.log"
+            self.etcd = TestsEtcd(
+                member, folder=self.disk / "etcd", log_file=log_file, inside=self.inside
+            )
         # An abstract name of a socket is one network namespace's.
         self.manager = ServiceManager(str(folder / "notify"))
 
@@ -64,7 +71,6 @@ class NetHost(ProcessHost):
         self._nft("-f", "-", given=_RULES)
         self.disk.mkdir()
         run("mount", "-t", "tmpfs", "-o", f"size={self._disk_mib}m", "tmpfs", str(self.disk))
-        self._etcd_folder.mkdir()
 
     def remove(self) -> None:
         """Remove both; no process may be left."""
@@ -73,45 +79,8 @@ class NetHost(ProcessHost):
 
     # -- what is on it ----------------------------------------------------------------------------
 
-    def start_etcd(self) -> None:
-        """Start etcd, unless it runs."""
-        if self.etcd_runs:
-            return
-        program = etcd_program()
-        with self._etcd_log.open("ab") as log:
-            self._etcd = subprocess.Popen(
-                [*self.inside, program, *self.etcd.arguments(self._etcd_folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={k: v for k, v in os.environ.items() if not k.startswith("ETCD_")},
-            )
-
-    def signal_etcd(self, number: signal.Signals) -> None:
-        """Send etcd alone a signal, if it runs."""
-        if self.etcd_runs:
-            assert self._etcd is not None
-            self._etcd.send_signal(number)
-
-    def kill_etcd(self) -> None:
-        """End etcd alone, if it runs, frozen or not."""
-        self.signal_etcd(signal.SIGKILL)
-        if self._etcd is not None:
-            self._etcd.wait()
-
-    @property
-    def etcd_runs(self) -> bool:
-        """Whether etcd was started and has not ended."""
-        return self._etcd is not None and self._etcd.poll() is None
-
-    @property
-    def etcd_log(self) -> str:
-        """What etcd warned of, over all its starts."""
-        lines = self._etcd_log.read_text().splitlines() if self._etcd_log.exists() else []
-        return "\n".join(line for line in lines if '"level":"info"' not in line)
-
     async def _launch(self) -> None:
-        self.start_etcd()
+        self.etcd.start()
         await super()._launch()
 
     def pids(self) -> set[int]:
@@ -152,8 +121,6 @@ class NetHost(ProcessHost):
         await self.freeze()
         while pids := self.pids():
             _signal(pids, signal.SIGKILL)
-            if self._etcd is not None:
-                self._etcd.wait()
             if self._process is not None:
                 await self.ended()
             await asyncio.sleep(0.001)
