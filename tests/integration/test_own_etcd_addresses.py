@@ -75,7 +75,7 @@ async def test_a_voter_with_another_address_is_a_voter_there(cluster: Cluster) -
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await book.goes_on(5 * CLIENTS)
                 await host.start()
-                await pool.same_everywhere()
+                await pool.caught_up(book.newest)
         book.check(await pool.requests())
         state = await pool.voted_by("phantom", "ignite", "specter")
         assert state.pool.voters is not None

@@ -154,6 +154,11 @@ class Host(ABC):
         state = inspect(self.state_dir).state
         return "" if state is None else dump(state)
 
+    def replica_revision(self) -> int:
+        """Of the last commit in the host's replica on disk; 0 before its first snapshot."""
+        state = inspect(self.state_dir).state
+        return 0 if state is None else state.revision
+
     def api(self) -> Api:
         """The API at this host; a context manager."""
         return Api(self.endpoint)

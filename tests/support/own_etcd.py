@@ -79,8 +79,18 @@ class VotingPool:
             state = await api.state()
         return {record.id: record.revision for record in state.requests.by_id.values()}
 
+    async def caught_up(self, revision: int) -> None:
+        """Until all have that commit on their disks, whatever has been written since."""
+        async with asyncio.timeout(MOVE_SECONDS):
+            # Files tell nobody that they have changed.
+            while any(host.replica_revision() < revision for host in self.hosts):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_SECONDS)
+
     async def same_everywhere(self) -> None:
-        """Until all have what the first one sees, on their disks."""
+        """Until all have what the first one sees, on their disks.
+
+        While anything writes that may never be so; `caught_up` is for then.
+        """
         async with self.hosts[0].api() as api, asyncio.timeout(MOVE_SECONDS):
             while True:
                 with suppress(grpc.aio.AioRpcError):
