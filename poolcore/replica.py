@@ -113,6 +113,11 @@ class State:
         return self.last.revision
 
     @property
+    def reach(self) -> tuple[int, int]:
+        """How far the chain goes: count of the incarnation, revision. Less is older."""
+        return self.incarnation.counter, self.revision
+
+    @property
     def pool(self) -> Pool:
         """The pool object; there is exactly one once the pool is founded."""
         return next(iter(self.all(Pool)))

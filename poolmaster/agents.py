@@ -93,11 +93,12 @@ class Agents(Protocol):
         members: tuple[tuple[str, str], ...],
         *,
         joins: bool = False,
-        revision: int,
+        since: tuple[int, int],
     ) -> None:
         """Have a host of `pool` run a member of the pool's own etcd. Repeating is harmless.
 
         `members`: host uuid and peer address of each; `joins`: the cluster knows of it already.
+        `since`: the incarnation's count and the revision of the state in which the pool wants it.
         """
         ...
 

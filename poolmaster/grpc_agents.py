@@ -125,7 +125,7 @@ class GrpcAgents:
         members: tuple[tuple[str, str], ...],
         *,
         joins: bool = False,
-        revision: int,
+        since: tuple[int, int],
     ) -> None:
         """See `Agents`."""
         request = pb.StartVoterRequest(
@@ -133,7 +133,8 @@ class GrpcAgents:
             token=token,
             members=[pb.VoterAddress(host=host, peer=peer) for host, peer in members],
             joins=joins,
-            revision=revision,
+            incarnation_counter=since[0],
+            revision=since[1],
         )
         await self._call(endpoint, lambda s: s.StartVoter, request)
 

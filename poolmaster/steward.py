@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 FIRST_LOOK_SECONDS, LOOK_SECONDS = 5.0, 10.0
 LEAVE_LOOK_SECONDS = 2.0
 """An etcd of two voters loses its quorum with either of them."""
+LEAVE_AFTER_SECONDS = 10.0
+"""A host that is replaced is often forgotten a moment before the next one is added."""
 AGAIN_AFTER = timedelta(minutes=2)
 """From an attempt that failed to the next."""
 
@@ -68,10 +70,13 @@ class Steward:
             await self._clock.sleep(LOOK_SECONDS)
 
     async def _leave_when_due(self) -> None:
+        enough_at = self._clock.monotonic()
         while True:
             await self._clock.sleep(LEAVE_LOOK_SECONDS)
-            state = self._pool.state
-            if sum(1 for _ in state.all(Host)) >= VOTERS or self._too_soon(state, LeaveEtcd.name):
+            state, now = self._pool.state, self._clock.monotonic()
+            if sum(1 for _ in state.all(Host)) >= VOTERS:
+                enough_at = now
+            if now - enough_at < LEAVE_AFTER_SECONDS or self._too_soon(state, LeaveEtcd.name):
                 continue
             try:
                 await self._operations.start(self._leave_etcd.begin(self._pool, _new_task()))

@@ -87,9 +87,11 @@ class VoterKeeping:
         for member, fact in zip(found, members, strict=True):
             if member.learner and not member.name and state.get(Host, fact.host) is not None:
                 await self._start(state.host(fact.host), found)
+        candidates = await self._candidates(state, members)
+        anew = {c.host for c in candidates if c.able}
         facts = Facts(
-            hosts=await self._candidates(state, members),
-            members=tuple(members),
+            hosts=candidates,
+            members=tuple(replace(m, lost=not m.learner and m.host in anew) for m in members),
             quiet_seconds=self._clock.monotonic() - self._changed_at,
             replace_seconds=state.pool.failover.replace_voter_seconds,
         )
@@ -144,7 +146,7 @@ class VoterKeeping:
             state.pool.voters.token,
             tuple((_host_of(state, member), member.peer) for member in found),
             joins=True,
-            revision=state.revision,
+            since=state.reach,
         )
 
     async def _member(self, state: State, member: ClusterMember) -> Member:

@@ -212,7 +212,7 @@ class Agent:
             token=request.token,
             cluster=tuple((member.host, member.peer) for member in request.members),
             joins=request.joins,
-            since=request.revision,
+            since=(request.incarnation_counter, request.revision),
         )
         await self._home.voter.start(member)
         return pb.StartVoterResponse()

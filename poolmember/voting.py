@@ -38,7 +38,7 @@ async def keep_to_the_voters(parts: Parts, follower: Follower) -> NoReturn:
             try:
                 await parts.voter.compare(state)
             except PoolError as error:
-                log.error("the etcd that runs here is not put aside yet: %s", error.message)
+                log.error("the etcd here does not do yet as the pool says: %s", error.message)
         await parts.clock.sleep(LOOK_SECONDS)
 
 

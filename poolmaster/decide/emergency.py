@@ -53,7 +53,7 @@ def outlook(
         if newer and standing.reaches_store and not other.witness:
             # It leads as soon as it may: two that are told to go on would both do so.
             raise PoolError(Reason.QUORUM_LIVES, host=other.name_label)
-    own = (state.incarnation.counter, state.revision)
+    own = state.reach
     witnesses = {other.uuid for other, _ in answers if other.witness}
     able = (peer for peer in peers if peer.uuid not in witnesses)
     best = max(able, key=lambda peer: peer.reach, default=None)

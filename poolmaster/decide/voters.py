@@ -6,6 +6,8 @@ quorum that it has: a voter is taken out only if those that are left and answer 
 those that are left, and one that answers only when another has taken its place or nobody can.
 
 A host begins as a learner, which has the data and no vote, and is promoted when it has caught up.
+A voter without its log must not go on: it would vote a second time. Its host begins as a learner.
+
 etcd refuses to add a member for a few seconds after the last change and while a voter is not
 connected; so a voter that is gone has to be taken out first, and that is done only when a host that
 can take its place is there (design §6).
@@ -56,6 +58,8 @@ class Member:
     """Where the others look for it."""
     at: str = ""
     """Where its host is; empty of one that is not of the pool."""
+    lost: bool = False
+    """Whether its host says that it has nothing of it any more: its disk was replaced, say."""
 
     @property
     def answers(self) -> bool:
@@ -149,13 +153,15 @@ def next_step(facts: Facts) -> Step:
     free = [c for c in facts.hosts if c.able and c.host not in taken]
     candidate = max(free, key=lambda c: (c.preference, c.host), default=None)
     leaving = [m for m in voters if m.host not in of_pool]
+    lost = [m for m in voters if m.lost and not m.answers]
     gone = [m for m in voters if m.gone_seconds >= facts.replace_seconds]
     # With everybody there, a place is filled before another one is given up.
     there = candidate is not None and all(m.answers for m in voters)
     if candidate is not None and there and len(voters) - len(leaving) < number:
         return Add(candidate.host) if _is_quiet(facts) else Wait()
-    for member in (*leaving, *gone):
-        replaceable = candidate is not None or member in leaving
+    for member in (*leaving, *lost, *gone):
+        # One that is lost never comes back as it was: its host begins anew.
+        replaceable = candidate is not None or member in leaving or member in lost
         held = _holds(voters, without=member)
         if replaceable and held and _may_go(member) and _is_quiet(facts):
             return Remove(member.id)

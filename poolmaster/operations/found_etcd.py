@@ -96,10 +96,10 @@ class FoundEtcd:
 
     async def _start(self, pool: Pool, voters: Voters, hosts: Iterable[Host]) -> None:
         members = tuple((host.uuid, peer_address(host)) for host in hosts)
-        revision = pool.state.revision
+        since = pool.state.reach
         for host in hosts:
             await self.agents.start_voter(
-                host.address, pool.state.pool.uuid, voters.token, members, revision=revision
+                host.address, pool.state.pool.uuid, voters.token, members, since=since
             )
 
     async def _copy(self, pool: Pool, token: str, url: str) -> None:

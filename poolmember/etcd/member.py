@@ -7,6 +7,7 @@ pool's etcd has ports, a data directory and a process of its own; a packaged ser
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -16,7 +17,10 @@ from pathlib import Path
 from poolmaster.own_etcd import CLIENT_PORT, PEER_PORT, beside
 from poolmaster.store.etcd.limits import QUOTA_BYTES, REQUEST_BYTES, TXN_OPERATIONS
 from poolmaster.store.etcd.versions import refusal
+from poolmember.etcd.wal import has_log
 from poolmember.state_dir import replace_file
+
+log = logging.getLogger(__name__)
 
 MEMBER_FILE = "member.json"
 DATA_FOLDER = "data"
@@ -49,8 +53,12 @@ class EtcdMember:
     """Name and peer address of each member it starts with, itself among them."""
     joins: bool
     """Whether the cluster exists already, and has been told of this member."""
-    since: int = 0
-    """The pool's revision that it was started for: earlier ones do not know of it."""
+    since: tuple[int, int] = (0, 0)
+    """Count of the incarnation and revision of the state that it was started for: older ones do not
+    know of it."""
+    voted: bool = False
+    """Whether it has had a vote. From then on its log is never to begin anew: what it has
+    acknowledged, and whom it has voted for, is in there."""
 
     @property
     def store_url(self) -> str:
@@ -109,13 +117,21 @@ class EtcdMember:
 
     @classmethod
     def load(cls, folder: Path) -> EtcdMember | None:
-        """What `member.json` says; none if there is none."""
+        """What `member.json` says; none if there is none, or a damaged one."""
         try:
             found = json.loads((folder / MEMBER_FILE).read_bytes())
+            cluster = tuple((name, peer) for name, peer in found.pop("cluster"))
+            counter, revision = found.pop("since")
+            return cls(cluster=cluster, since=(counter, revision), **found)
         except FileNotFoundError:
             return None
-        cluster = tuple((name, peer) for name, peer in found.pop("cluster"))
-        return cls(cluster=cluster, **found)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            log.error("%s is damaged: %s", folder / MEMBER_FILE, error)
+            return None
+
+    def has_lost_its_log(self, folder: Path) -> bool:
+        """Whether it has voted, and its log is gone."""
+        return self.voted and not has_log(folder / DATA_FOLDER)
 
 
 def etcd_program() -> str:

@@ -127,6 +127,8 @@ class EtcdProcess:
     def _start(self) -> _Handle:
         member = EtcdMember.load(self._folder)
         assert member is not None  # noqa: S101 - nobody runs it in a folder without
+        if member.has_lost_its_log(self._folder):
+            raise EtcdRefused("its log is gone, and a voter never begins a new one")
         command = [etcd_program(), *member.arguments(self._folder)]
         log_file = self._folder / LOG_FILE
         with suppress(FileNotFoundError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from poolmember.etcd.member import (
 )
 from poolmember.etcd.process import EtcdProcess
 from poolmember.etcd.tail import read_tail
+from poolmember.etcd.wal import has_log
 from poolmember.state_dir import unwritable
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,10 @@ class Voter(Protocol):
         ...
 
     async def start(self, member: EtcdMember) -> None:
-        """Run that member. Repeating is harmless; another one than is there is refused."""
+        """Run that member. Repeating is harmless; another one than is there is refused.
+
+        `HOST_NOT_ELIGIBLE`; `STATE_UNWRITABLE` when the disk refuses.
+        """
         ...
 
     async def stop(self, token: str) -> None:
@@ -60,7 +65,10 @@ class Voter(Protocol):
         ...
 
     async def compare(self, state: State) -> None:
-        """End a member that the pool, of which `state` is the newest, does not know of."""
+        """End a member that the pool, of which `state` is the newest, does not know of.
+
+        `STATE_UNWRITABLE` as for `stop`, or when it is to be kept that the member has a vote.
+        """
         ...
 
     async def tail(self, pool: str, last: KnownCommit) -> Tail:
@@ -132,23 +140,42 @@ class EtcdVoter:
     async def run(self) -> None:
         """Keep the member running that is to run, until cancelled; then it goes on alone."""
         while True:
-            async with self._changing:
-                present = EtcdMember.load(self._folder)
-                if present is not None:
-                    await self._follow_the_daemon(present)
-                process = None if present is None else EtcdProcess(self._folder)
-                self._process = process
-                self._started.clear()
-            if process is None:
-                await self._started.wait()
-                continue
             try:
+                async with self._changing:
+                    present = await self._usable()
+                    if present is not None:
+                        await self._follow_the_daemon(present)
+                    process = None if present is None else EtcdProcess(self._folder)
+                    self._process = process
+                    self._started.clear()
+                if process is None:
+                    await self._started.wait()
+                    continue
                 await process.run()
             except EtcdRefused as error:
                 log.error("the pool's etcd does not run here: %s", error)
                 await asyncio.sleep(AGAIN_SECONDS)
+            except OSError as error:
+                log.error("the etcd here cannot be looked after yet: %s", error)
+                await asyncio.sleep(AGAIN_SECONDS)
             async with self._changing:
                 self._process = None
+
+    async def _usable(self) -> EtcdMember | None:
+        """The member, if what it has is fit to go on with; what is left of another is put aside.
+
+        The master gives the host a new one then.
+        """
+        present = EtcdMember.load(self._folder)
+        if present is None:
+            if await asyncio.to_thread(self._folder.exists):
+                log.error("nobody knows of what cluster the etcd here was: it is put aside")
+                await self._put_aside()
+        elif await asyncio.to_thread(present.has_lost_its_log, self._folder):
+            log.error("the log of the etcd here is gone: what is left of it is put aside")
+            await self._put_aside()
+            return None
+        return present
 
     async def _follow_the_daemon(self, present: EtcdMember) -> None:
         """Have the member beside the daemon, where that was started with another address.
@@ -180,7 +207,10 @@ class EtcdVoter:
     async def start(self, member: EtcdMember) -> None:
         """See `Voter`."""
         async with self._changing:
-            present = EtcdMember.load(self._folder)
+            try:
+                present = await self._usable()
+            except OSError as error:
+                raise unwritable(self._folder, error) from error
             if present is not None and present.token != member.token:
                 problem = "its etcd is of another cluster, which has to end before"
                 raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
@@ -193,7 +223,7 @@ class EtcdVoter:
                     Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=str(error)
                 ) from error
             if present is None:
-                await asyncio.to_thread(member.save, self._folder)
+                await self._save(member)
             self._started.set()
 
     async def stop(self, token: str) -> None:
@@ -202,16 +232,18 @@ class EtcdVoter:
             present = EtcdMember.load(self._folder)
             if present is None or present.token != token:
                 return
-            await (self._process or EtcdProcess(self._folder)).stop()
             try:
-                await asyncio.to_thread(self._put_aside)
+                await self._put_aside()
             except OSError as error:
                 raise unwritable(self._folder, error) from error
 
     async def compare(self, state: State) -> None:
         """See `Voter`."""
         present = EtcdMember.load(self._folder)
-        if present is None or state.revision < present.since or knows(state, present):
+        if present is None or state.reach < present.since:
+            return
+        if knows(state, present):
+            await self._remember_its_vote(state, present)
             return
         log.warning("the pool does not know of the etcd that runs here: it ends")
         await self.stop(present.token)
@@ -220,7 +252,8 @@ class EtcdVoter:
         """See `Voter`."""
         present = EtcdMember.load(self._folder)
         if present is None:
-            return Tail()
+            # Who asks takes it for a voter, and is to know that what it had is not there.
+            return Tail(whole=False)
         prefix = key_prefix(EtcdOptions.PREFIX, pool, present.token)
         return await asyncio.to_thread(read_tail, self._folder / DATA_FOLDER, prefix, last)
 
@@ -230,7 +263,28 @@ class EtcdVoter:
         if present is not None:
             await self.stop(present.token)
 
-    def _put_aside(self) -> None:
+    async def _remember_its_vote(self, state: State, present: EtcdMember) -> None:
+        voters = state.pool.voters
+        if present.voted or voters is None or voters.token != present.token:
+            return
+        async with self._changing:
+            # One that was to vote from the start, and has not begun yet, may still begin.
+            begun = EtcdMember.load(self._folder) == present and has_log(self._folder / DATA_FOLDER)
+            if begun and present.name in voters.hosts:
+                await self._save(replace(present, voted=True))
+
+    async def _save(self, member: EtcdMember) -> None:
+        try:
+            await asyncio.to_thread(member.save, self._folder)
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+
+    async def _put_aside(self) -> None:
+        """End what runs there, and put aside what it had. `OSError` when the disk refuses."""
+        await (self._process or EtcdProcess(self._folder)).stop()
+        await asyncio.to_thread(self._rename)
+
+    def _rename(self) -> None:
         aside = self._folder.with_name(self._folder.name + ".retired")
         shutil.rmtree(aside, ignore_errors=True)
         self._folder.rename(aside)

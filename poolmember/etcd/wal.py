@@ -44,6 +44,11 @@ class Log:
         return not self.entries or self.entries[0].index == 1
 
 
+def has_log(data: Path) -> bool:
+    """Whether there is one in a data directory."""
+    return next((data / FOLDER).glob("*.wal"), None) is not None
+
+
 def logs(data: Path) -> Iterator[Log]:
     """What the newest file of a data directory holds, then the two newest together, and so on.
 

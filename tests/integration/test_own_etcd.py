@@ -10,7 +10,15 @@ from poolclient import PoolClient
 from poolcore.model import TaskStatus
 from support.daemons import Cluster
 from support.marked_writes import writers
-from support.own_etcd import power_cut, take_in, token, voters, voting_pool
+from support.own_etcd import (
+    lose_the_etcd_of,
+    power_cut,
+    take_in,
+    token,
+    until_it_knows_its_vote,
+    voters,
+    voting_pool,
+)
 from support.shared_pool import master_by
 from support.wholeness import at_rest
 
@@ -135,6 +143,29 @@ async def test_a_voter_that_is_gone_for_long_is_replaced(cluster: Cluster) -> No
         await power_cut(another)
         async with PoolClient.connect(*pool.endpoints) as client:
             await client.set(name_description="two lost, one after the other")
+
+
+@pytest.mark.parametrize("left", ["member.json", None])
+async def test_a_voter_whose_disk_was_lost_begins_anew_and_votes_again(
+    cluster: Cluster, left: str | None
+) -> None:
+    async with voting_pool(cluster) as pool:
+        await pool.voted_by("phantom", "ignite", "specter")
+        ignite = pool.hosts[1]
+        await until_it_knows_its_vote(ignite)
+        await power_cut(ignite)
+        lose_the_etcd_of(ignite, but=left)
+        async with writers([pool.endpoints] * CLIENTS) as book:
+            await book.goes_on(CLIENTS)
+            await ignite.start()
+            await pool.until(lambda s: voters(s) == {"phantom", "specter"})
+            await pool.voted_by("phantom", "ignite", "specter")
+            await book.goes_on(CLIENTS)
+            # It has everything, also of the time before: another may be lost.
+            await power_cut(pool.hosts[2])
+            async with asyncio.timeout(10):
+                await book.goes_on(5 * CLIENTS)
+        book.check(await pool.requests())
 
 
 async def test_from_seven_hosts_on_five_vote_and_two_may_be_lost_at_once(cluster: Cluster) -> None:

@@ -130,14 +130,15 @@ class Asking:
         members: tuple[tuple[str, str], ...],
         *,
         joins: bool = False,
-        revision: int,
+        since: tuple[int, int],
     ) -> None:
         request = pb.StartVoterRequest(
             pool=pool,
             token=token,
             members=[pb.VoterAddress(host=host, peer=peer) for host, peer in members],
             joins=joins,
-            revision=revision,
+            incarnation_counter=since[0],
+            revision=since[1],
         )
         await self._ask(endpoint, lambda s: s.StartVoter, request)
 

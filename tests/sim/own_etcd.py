@@ -263,13 +263,13 @@ class SimVoter:
 
     async def compare(self, state: State) -> None:
         member = self._member
-        if member is not None and state.revision >= member.since and not knows(state, member):
+        if member is not None and state.reach >= member.since and not knows(state, member):
             await self.leave()
 
     async def tail(self, pool: str, last: KnownCommit) -> Tail:
         there = self._host.disk.voter
         if there is None:
-            return Tail()
+            return Tail(whole=False)
         prefix = key_prefix(EtcdOptions.PREFIX, pool, there.started_as.token)
         return tail_in([Log(_on_disk(there.node), whole=True)], prefix, last)
 

@@ -129,6 +129,32 @@ def test_power_is_cut_while_the_store_leaves_etcd(point: str, moment: str, seed:
     play(f"out of etcd {point} {moment} {seed}", scenario)
 
 
+def test_a_host_that_is_replaced_within_seconds_does_not_have_the_store_moved() -> None:
+    async def scenario(world: World) -> None:
+        phantom, ignite, specter = await trio(world)
+        await world.until(lambda: in_etcd(world, phantom), seconds=AGAIN_SECONDS)
+        await world.settle()
+        life = state_of(world, phantom).incarnation
+        (vector,) = world.add("vector", votes=True)
+        specter.cut_power()
+        await world.let_pass(5.0)
+        master = next(host for host in (phantom, ignite) if host.mastership is not None)
+        await forgotten(world, master, specter)
+        del world.hosts[specter.name]
+        await world.let_pass(5.0)
+        await world.join(master, vector)
+        await world.until(lambda: voting(world, phantom) == 3, seconds=60.0)
+        assert state_of(world, phantom).incarnation == life
+
+    play("replaced in time", scenario)
+
+
+def voting(world: World, host: SimHost) -> int:
+    """How many vote, as the host says."""
+    voters = state_of(world, host).pool.voters
+    return 0 if voters is None else len(voters.hosts)
+
+
 async def forgotten(world: World, master: SimHost, lost: SimHost) -> None:
     """A person vouches that a host is gone for good."""
     dead = host_pb.DeclareHostDeadRequest(host=lost.name, request_id=world.new_request(master))

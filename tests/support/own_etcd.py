@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -187,7 +188,28 @@ async def power_cut(host: ProcessHost) -> None:
     kill_etcd(host)
 
 
+async def until_it_knows_its_vote(host: ProcessHost) -> None:
+    """Until the host's disk says that its etcd has a vote."""
+    async with asyncio.timeout(MOVE_SECONDS):
+        while (member := _member(host)) is None or not member.voted:  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def lose_the_etcd_of(host: ProcessHost, *, but: str | None) -> None:
+    """Remove what a host's etcd has on the disk, except for one file of that name, if any."""
+    folder = host.state_dir / ETCD_FOLDER
+    kept = None if but is None else (folder / but).read_bytes()
+    shutil.rmtree(folder)
+    if but is not None and kept is not None:
+        folder.mkdir()
+        (folder / but).write_bytes(kept)
+
+
 def token(host: ProcessHost) -> str | None:
     """Which cluster the host has a member of."""
-    member = EtcdMember.load(host.state_dir / ETCD_FOLDER)
+    member = _member(host)
     return None if member is None else member.token
+
+
+def _member(host: ProcessHost) -> EtcdMember | None:
+    return EtcdMember.load(host.state_dir / ETCD_FOLDER)

@@ -1,27 +1,135 @@
-"""What a host does with a member of the pool's etcd whose files it cannot put aside."""
+"""What a host does with a member of the pool's etcd that is not fit to run, or has to go."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from poolcore.errors import PoolError, Reason
-from poolmember.etcd.member import EtcdMember
+from poolcore.model import Voters
+from poolcore.replica import Put, State
+from poolmember.etcd.member import MEMBER_FILE, EtcdMember
 from poolmember.etcd.voter import EtcdVoter
+from support.hosts.facts import after, facts, host_id, pool_of
+
+TOKEN = "t"
+PEER = "127.0.0.1:7445"
+PHANTOM = host_id("phantom")
+MEMBER = EtcdMember(
+    PHANTOM, "127.0.0.1", "127.0.0.1:7444", PEER, TOKEN, ((PHANTOM, PEER),), joins=False
+)
 
 
-async def test_a_disk_that_refuses_is_told_as_such_and_asked_again(tmp_path: Path) -> None:
-    folder, in_the_way = tmp_path / "etcd", tmp_path / "etcd.retired"
-    peer = "127.0.0.1:7445"
-    member = EtcdMember("a", "127.0.0.1", "127.0.0.1:7444", peer, "t", (("a", peer),), joins=False)
-    member.save(folder)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    MEMBER.save(tmp_path / "etcd")
+    return tmp_path / "etcd"
+
+
+def with_log(folder: Path) -> Path:
+    log = folder / "data" / "member" / "wal"
+    log.mkdir(parents=True)
+    (log / "0.wal").touch()
+    return log / "0.wal"
+
+
+def voted_by_phantom(token: str = TOKEN) -> State:
+    state = pool_of(facts("phantom"))
+    return after(state, (Put(replace(state.pool, voters=Voters(token, (PHANTOM,)))),))
+
+
+@contextlib.asynccontextmanager
+async def kept(voter: EtcdVoter) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(voter.run())
+        yield
+        keeping.cancel()
+
+
+async def until_put_aside(folder: Path) -> None:
+    async with asyncio.timeout(5):
+        while await asyncio.to_thread(folder.exists):  # noqa: ASYNC110 - a folder tells nobody
+            await asyncio.sleep(0.01)
+    assert folder.with_name("etcd.retired").exists()
+
+
+async def test_a_disk_that_refuses_is_told_as_such_and_asked_again(folder: Path) -> None:
+    in_the_way = folder.with_name("etcd.retired")
     in_the_way.write_text("no folder")
     voter = EtcdVoter(folder, "phantom")
     with pytest.raises(PoolError) as refused:
-        await voter.stop("t")
+        await voter.stop(TOKEN)
     assert refused.value.reason is Reason.STATE_UNWRITABLE
     assert voter.cluster is not None
     in_the_way.unlink()
     await voter.leave()
+    assert voter.cluster is None
+
+
+async def test_a_voter_without_its_log_is_put_aside_and_not_run_with_a_new_one(
+    folder: Path,
+) -> None:
+    log = with_log(folder)
+    voter = EtcdVoter(folder, "phantom")
+    await voter.compare(voted_by_phantom())
+    log.unlink()
+    async with kept(voter):
+        await until_put_aside(folder)
+    assert voter.cluster is None
+    assert not (await voter.facts()).token
+
+
+async def test_a_member_that_has_not_voted_yet_may_begin_its_log(folder: Path) -> None:
+    voter = EtcdVoter(folder, "phantom")
+    # It is to vote from the start of the cluster, and its etcd has not been started.
+    await voter.compare(voted_by_phantom())
+    member = EtcdMember.load(folder)
+    assert member is not None
+    assert not member.has_lost_its_log(folder)
+    # A learner has no vote.
+    with_log(folder)
+    state = voted_by_phantom()
+    learns = replace(state.pool, voters=Voters(TOKEN, (), learners=(PHANTOM,)))
+    await voter.compare(after(state, (Put(learns),)))
+    assert EtcdMember.load(folder) == MEMBER
+    await voter.compare(voted_by_phantom())
+    assert EtcdMember.load(folder) == replace(MEMBER, voted=True)
+
+
+@pytest.mark.parametrize("damage", ["", "null", "[]", '{"name": "a"}', '{"cluster": 7}', "\0\0\0"])
+async def test_a_member_of_which_nobody_knows_anything_is_put_aside(
+    folder: Path, damage: str
+) -> None:
+    (folder / MEMBER_FILE).write_text(damage)
+    voter = EtcdVoter(folder, "phantom")
+    assert voter.cluster is None
+    await voter.compare(voted_by_phantom())
+    async with kept(voter):
+        await until_put_aside(folder)
+
+
+@pytest.mark.etcd
+async def test_what_is_left_of_a_member_is_put_aside_before_another_begins(folder: Path) -> None:
+    log = with_log(folder)
+    (folder / MEMBER_FILE).write_text("")
+    voter = EtcdVoter(folder, "phantom")
+    await voter.start(replace(MEMBER, token="another"))
+    assert voter.cluster is not None
+    assert voter.cluster[0] == "another"
+    assert not log.exists()
+
+
+async def test_an_older_state_whatever_its_revision_ends_no_member(folder: Path) -> None:
+    state = voted_by_phantom("another")
+    incarnation = replace(state.incarnation, counter=state.incarnation.counter + 1)
+    replace(MEMBER, since=(incarnation.counter, state.revision - 1)).save(folder)
+    voter = EtcdVoter(folder, "phantom")
+    await voter.compare(state)
+    assert voter.cluster is not None, "a later incarnation, which forked earlier, wants it"
+    await voter.compare(replace(state, incarnation=incarnation))
     assert voter.cluster is None

@@ -55,6 +55,11 @@ def voter(number: int, *, gone: float = 0.0) -> Member:
     return Member(id=number, host=host(number), gone_seconds=gone)
 
 
+def lost(number: int, *, gone: float = 9.0) -> Member:
+    """A voter whose host has nothing of it any more."""
+    return replace(voter(number, gone=gone), lost=True)
+
+
 def learner(number: int, *, in_sync: bool = True, gone: float = 0.0) -> Member:
     return Member(id=number, host=host(number), learner=True, in_sync=in_sync, gone_seconds=gone)
 
@@ -96,6 +101,13 @@ def test_how_many_vote(hosts: int, voters: int) -> None:
         (pool(4, voter(0), voter(1), voter(2, gone=90.0)), Remove(2)),
         (pool(4, voter(0), voter(1), voter(2, gone=90.0), unable=frozenset({3})), Wait()),
         (pool(4, voter(0), voter(1)), Add(host(2))),
+        # and its disk with it: its host begins anew, whether there is another or not
+        (pool(3, voter(0), voter(1), lost(2)), Remove(2)),
+        (pool(4, voter(0), voter(1), lost(2)), Remove(2)),
+        (pool(3, voter(0), voter(1), lost(2, gone=5.0)), Wait()),
+        (pool(3, voter(0), voter(1), lost(2, gone=0.0)), Wait()),
+        (pool(3, voter(0), voter(1, gone=1.0), lost(2)), Wait()),
+        (pool(3, voter(0), voter(1)), Add(host(2))),
         # without a quorum there is nothing that could be done this way
         (pool(4, voter(0), voter(1, gone=90.0), voter(2, gone=90.0)), Wait()),
         # a voter's host has left the pool: its place is filled first, if it can be
@@ -128,6 +140,7 @@ members = st.builds(
     learner=st.booleans(),
     in_sync=st.booleans(),
     gone_seconds=st.sampled_from([0.0, 0.0, 5.0, 90.0]),
+    lost=st.booleans(),
 )
 situations = st.builds(
     lambda hosts, members, unable, quiet: pool(hosts, *members, unable=unable, quiet=quiet),

@@ -970,6 +970,7 @@ class StartVoterRequest(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     JOINS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    INCARNATION_COUNTER_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Uuid of the pool; a host of another one refuses."""
     token: _builtins.str
@@ -978,6 +979,8 @@ class StartVoterRequest(_message.Message):
     """Whether the cluster is there already, and knows of this member."""
     revision: _builtins.int
     """The revision since which the pool wants this."""
+    incarnation_counter: _builtins.int
+    """The count of the incarnation that has this revision."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___VoterAddress]:
         """The members that the cluster begins with, or has, this host among them."""
@@ -990,11 +993,14 @@ class StartVoterRequest(_message.Message):
         members: _abc.Iterable[Global___VoterAddress] | None = ...,
         joins: _builtins.bool | None = ...,
         revision: _builtins.int | None = ...,
+        incarnation_counter: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_joins", b"_joins", "_pool", b"_pool", "_revision", b"_revision", "_token", b"_token", "joins", b"joins", "pool", b"pool", "revision", b"revision", "token", b"token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation_counter", b"_incarnation_counter", "_joins", b"_joins", "_pool", b"_pool", "_revision", b"_revision", "_token", b"_token", "incarnation_counter", b"incarnation_counter", "joins", b"joins", "pool", b"pool", "revision", b"revision", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joins", b"_joins", "_pool", b"_pool", "_revision", b"_revision", "_token", b"_token", "joins", b"joins", "members", b"members", "pool", b"pool", "revision", b"revision", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation_counter", b"_incarnation_counter", "_joins", b"_joins", "_pool", b"_pool", "_revision", b"_revision", "_token", b"_token", "incarnation_counter", b"incarnation_counter", "joins", b"joins", "members", b"members", "pool", b"pool", "revision", b"revision", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__incarnation_counter: _TypeAlias = _typing.Literal["incarnation_counter"]  # noqa: Y015
+    _WhichOneofArgType__incarnation_counter: _TypeAlias = _typing.Literal["_incarnation_counter", b"_incarnation_counter"]  # noqa: Y015
     _WhichOneofReturnType__joins: _TypeAlias = _typing.Literal["joins"]  # noqa: Y015
     _WhichOneofArgType__joins: _TypeAlias = _typing.Literal["_joins", b"_joins"]  # noqa: Y015
     _WhichOneofReturnType__pool: _TypeAlias = _typing.Literal["pool"]  # noqa: Y015
@@ -1003,6 +1009,8 @@ class StartVoterRequest(_message.Message):
     _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
     _WhichOneofReturnType__token: _TypeAlias = _typing.Literal["token"]  # noqa: Y015
     _WhichOneofArgType__token: _TypeAlias = _typing.Literal["_token", b"_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation_counter) -> _WhichOneofReturnType__incarnation_counter | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__joins) -> _WhichOneofReturnType__joins | None: ...
     @_typing.overload
