@@ -32,6 +32,7 @@ from poolmanager.v1 import lock_service_pb2, pool_service_pb2
 
 RENEWALS = 3
 """How often a lock is renewed within its time to live."""
+_HELD_UP = "this program was held up for so long"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 """Between a renewal that failed and the next: the first pause, and what it grows to."""
 
@@ -254,7 +255,7 @@ class PoolLock:
         clock = asyncio.get_running_loop().time
         interval = self.lock.ttl_seconds / RENEWALS
         request = lock_service_pb2.RenewLockRequest(lock=self.lock.uuid)
-        problem, pause = "", FIRST_PAUSE_SECONDS
+        problem, pause = _HELD_UP, FIRST_PAUSE_SECONDS
         await asyncio.sleep(interval)
         while (left := self._valid_until - clock()) > 0:
             sent = clock()
@@ -270,7 +271,7 @@ class PoolLock:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 self._valid_until = sent + self.lock.ttl_seconds
-                pause = FIRST_PAUSE_SECONDS
+                problem, pause = _HELD_UP, FIRST_PAUSE_SECONDS
                 await asyncio.sleep(interval - (clock() - sent))
         return self._named(problem=f"it could not be renewed in time ({problem})")
 

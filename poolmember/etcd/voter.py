@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -140,42 +141,35 @@ class EtcdVoter:
     async def run(self) -> None:
         """Keep the member running that is to run, until cancelled; then it goes on alone."""
         while True:
+            async with self._changing:
+                present = EtcdMember.load(self._folder)
+                if present is not None:
+                    await self._follow_the_daemon(present)
+                process = None if present is None else EtcdProcess(self._folder)
+                self._process = process
+                self._started.clear()
+            if process is None:
+                await self._started.wait()
+                continue
             try:
-                async with self._changing:
-                    present = await self._usable()
-                    if present is not None:
-                        await self._follow_the_daemon(present)
-                    process = None if present is None else EtcdProcess(self._folder)
-                    self._process = process
-                    self._started.clear()
-                if process is None:
-                    await self._started.wait()
-                    continue
                 await process.run()
             except EtcdRefused as error:
                 log.error("the pool's etcd does not run here: %s", error)
-                await asyncio.sleep(AGAIN_SECONDS)
-            except OSError as error:
-                log.error("the etcd here cannot be looked after yet: %s", error)
-                await asyncio.sleep(AGAIN_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_SECONDS):
+                        await self._started.wait()
             async with self._changing:
                 self._process = None
 
-    async def _usable(self) -> EtcdMember | None:
-        """The member, if what it has is fit to go on with; what is left of another is put aside.
+    def _usable(self) -> EtcdMember | None:
+        """The member, if what it has is fit to go on with.
 
-        The master gives the host a new one then.
+        If not the master gives the host a new one, and only then what is left is put aside: what is
+        missing may be on a disk that somebody is about to mount.
         """
         present = EtcdMember.load(self._folder)
-        if present is None:
-            if await asyncio.to_thread(self._folder.exists):
-                log.error("nobody knows of what cluster the etcd here was: it is put aside")
-                await self._put_aside()
-        elif await asyncio.to_thread(present.has_lost_its_log, self._folder):
-            log.error("the log of the etcd here is gone: what is left of it is put aside")
-            await self._put_aside()
-            return None
-        return present
+        lost = present is not None and present.has_lost_its_log(self._folder)
+        return None if lost else present
 
     async def _follow_the_daemon(self, present: EtcdMember) -> None:
         """Have the member beside the daemon, where that was started with another address.
@@ -197,7 +191,7 @@ class EtcdVoter:
 
     async def facts(self) -> VoterFacts:
         """See `Voter`."""
-        present = EtcdMember.load(self._folder)
+        present = self._usable()
         token = None if present is None else present.token
         if not self._votes:
             return VoterFacts(token=token)
@@ -207,10 +201,7 @@ class EtcdVoter:
     async def start(self, member: EtcdMember) -> None:
         """See `Voter`."""
         async with self._changing:
-            try:
-                present = await self._usable()
-            except OSError as error:
-                raise unwritable(self._folder, error) from error
+            present = self._usable()
             if present is not None and present.token != member.token:
                 problem = "its etcd is of another cluster, which has to end before"
                 raise PoolError(Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=problem)
@@ -223,6 +214,7 @@ class EtcdVoter:
                     Reason.HOST_NOT_ELIGIBLE, host=self._host, problem=str(error)
                 ) from error
             if present is None:
+                await self._put_aside()
                 await self._save(member)
             self._started.set()
 
@@ -232,10 +224,7 @@ class EtcdVoter:
             present = EtcdMember.load(self._folder)
             if present is None or present.token != token:
                 return
-            try:
-                await self._put_aside()
-            except OSError as error:
-                raise unwritable(self._folder, error) from error
+            await self._put_aside()
 
     async def compare(self, state: State) -> None:
         """See `Voter`."""
@@ -250,7 +239,7 @@ class EtcdVoter:
 
     async def tail(self, pool: str, last: KnownCommit) -> Tail:
         """See `Voter`."""
-        present = EtcdMember.load(self._folder)
+        present = self._usable()
         if present is None:
             # Who asks takes it for a voter, and is to know that what it had is not there.
             return Tail(whole=False)
@@ -280,11 +269,16 @@ class EtcdVoter:
             raise unwritable(self._folder, error) from error
 
     async def _put_aside(self) -> None:
-        """End what runs there, and put aside what it had. `OSError` when the disk refuses."""
+        """End what runs there, and put aside what it had, if anything."""
         await (self._process or EtcdProcess(self._folder)).stop()
-        await asyncio.to_thread(self._rename)
+        try:
+            await asyncio.to_thread(self._rename)
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
 
     def _rename(self) -> None:
+        if not self._folder.exists():
+            return
         aside = self._folder.with_name(self._folder.name + ".retired")
         shutil.rmtree(aside, ignore_errors=True)
         self._folder.rename(aside)

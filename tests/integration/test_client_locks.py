@@ -75,8 +75,8 @@ async def test_a_lock_that_is_held_is_refused_at_once_or_when_waiting_is_over(
 
 async def test_a_lock_that_is_renewed_outlives_its_time_to_live(cluster: Cluster) -> None:
     async with alone(cluster) as pool:
-        async with pool.lock("nightly", ttl_seconds=2) as lock:
-            await asyncio.sleep(4.5)
+        async with pool.lock("nightly", ttl_seconds=4) as lock:
+            await asyncio.sleep(8.5)
             lock.check()
             assert await pool.locks.list()
         assert lock.lost is None

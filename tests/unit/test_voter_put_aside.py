@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from poolcore.errors import PoolError, Reason
+from poolcore.facts import KnownCommit
 from poolcore.model import Voters
 from poolcore.replica import Put, State
-from poolmember.etcd.member import MEMBER_FILE, EtcdMember
+from poolmember.etcd.member import MEMBER_FILE, EtcdMember, EtcdRefused
+from poolmember.etcd.process import EtcdProcess
 from poolmember.etcd.voter import EtcdVoter
 from support.hosts.facts import after, facts, host_id, pool_of
 
@@ -43,21 +43,6 @@ def voted_by_phantom(token: str = TOKEN) -> State:
     return after(state, (Put(replace(state.pool, voters=Voters(token, (PHANTOM,)))),))
 
 
-@contextlib.asynccontextmanager
-async def kept(voter: EtcdVoter) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(voter.run())
-        yield
-        keeping.cancel()
-
-
-async def until_put_aside(folder: Path) -> None:
-    async with asyncio.timeout(5):
-        while await asyncio.to_thread(folder.exists):  # noqa: ASYNC110 - a folder tells nobody
-            await asyncio.sleep(0.01)
-    assert folder.with_name("etcd.retired").exists()
-
-
 async def test_a_disk_that_refuses_is_told_as_such_and_asked_again(folder: Path) -> None:
     in_the_way = folder.with_name("etcd.retired")
     in_the_way.write_text("no folder")
@@ -71,17 +56,26 @@ async def test_a_disk_that_refuses_is_told_as_such_and_asked_again(folder: Path)
     assert voter.cluster is None
 
 
-async def test_a_voter_without_its_log_is_put_aside_and_not_run_with_a_new_one(
+@pytest.mark.etcd
+async def test_a_voter_without_its_log_is_not_run_and_begins_anew_when_it_is_told_to(
     folder: Path,
 ) -> None:
     log = with_log(folder)
     voter = EtcdVoter(folder, "phantom")
     await voter.compare(voted_by_phantom())
+    assert (await voter.facts()).token == TOKEN
     log.unlink()
-    async with kept(voter):
-        await until_put_aside(folder)
-    assert voter.cluster is None
-    assert not (await voter.facts()).token
+    with pytest.raises(EtcdRefused, match="its log is gone"):
+        await EtcdProcess(folder).run()
+    assert (await voter.facts()).able, "it says that it has none"
+    assert not (await voter.tail("pool", KnownCommit(1, b""))).whole
+    # The disk is mounted at last.
+    log.touch()
+    assert (await voter.facts()).token == TOKEN
+    log.unlink()
+    await voter.start(MEMBER)
+    assert EtcdMember.load(folder) == MEMBER
+    assert (folder.with_name("etcd.retired") / MEMBER_FILE).exists()
 
 
 async def test_a_member_that_has_not_voted_yet_may_begin_its_log(folder: Path) -> None:
@@ -102,15 +96,20 @@ async def test_a_member_that_has_not_voted_yet_may_begin_its_log(folder: Path) -
 
 
 @pytest.mark.parametrize("damage", ["", "null", "[]", '{"name": "a"}', '{"cluster": 7}', "\0\0\0"])
-async def test_a_member_of_which_nobody_knows_anything_is_put_aside(
-    folder: Path, damage: str
-) -> None:
+async def test_a_host_whose_member_is_damaged_goes_on_without(folder: Path, damage: str) -> None:
     (folder / MEMBER_FILE).write_text(damage)
     voter = EtcdVoter(folder, "phantom")
     assert voter.cluster is None
+    assert (await voter.facts()).token is None
+    assert not (await voter.tail("pool", KnownCommit(1, b""))).whole
     await voter.compare(voted_by_phantom())
-    async with kept(voter):
-        await until_put_aside(folder)
+    await voter.stop(TOKEN)
+    await voter.leave()
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(voter.run())
+        await asyncio.sleep(0)
+        assert not keeping.done()
+        keeping.cancel()
 
 
 @pytest.mark.etcd
