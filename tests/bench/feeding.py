@@ -14,6 +14,7 @@ from bench.guests import add_guests
 from bench.loads import Asked, opened
 from bench.processes import answer, running
 from bench.progress import tell
+from bench.references import bare_streams
 from poolclient import Committed, PoolClient
 from poolcore.model import SR
 from support.daemons import Loopback, ProcessHost, running_cluster
@@ -80,10 +81,12 @@ async def feeding_on_etcd(folder: Path) -> Section:
         found = await _feed(folder, Loopback(6), ETCD_RATE, f"--store={url}")
     finally:
         etcd.kill()
+    bare = await bare_streams(LIGHT, PROCESSES, SECONDS)
     return Section(
         title="Feeding members from etcd",
         method=ON_ETCD,
         tables=[_table(found)],
+        notes=[_limit(bare)],
         aims=[
             _aim("On etcd: from the answer to its being applied at another host, p50",
                  found[2].after_answer.p50, AIM_AFTER_ANSWER_SECONDS),
@@ -172,6 +175,18 @@ def _table(found: dict[int, Fed]) -> Table:
         "after the answer p50", "p99",
     )  # fmt: skip
     return Table(headings, rows)
+
+
+def _limit(messages_per_second: float) -> str:
+    return (
+        f"{ETCD_RATE} commits a second are {ETCD_RATE * LIGHT:,} messages to {LIGHT} members, if "
+        f"each is sent by itself. A gRPC server in Python that does nothing else gets "
+        f"{messages_per_second:,.0f} a second to as many receivers on these processors. So the "
+        "pool sends a member that has not taken the last message yet all that has come since in "
+        "one, and the last of them has a commit a few such rounds later. What would go beyond: "
+        "members that pass commits on to others, so that the master sends to eight; it would "
+        "cost a second kind of session, and a hop of delay."
+    )
 
 
 def _aim(figure: str, measured: float, most: float) -> Aim:

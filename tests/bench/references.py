@@ -6,6 +6,8 @@
   transaction at a time of each writer.
 * An empty gRPC server (`bench.echo_server`, a process of its own): what a call costs in Python
   before anything is done.
+* Bare streams (`bench.stream_server`, a process of its own): what it costs in Python to send
+  to many others over a connection each, before anything is done.
 """
 
 from __future__ import annotations
@@ -95,3 +97,21 @@ async def echo() -> AsyncIterator[Echo]:
     """The empty server, running."""
     async with running("echo_server") as process:
         yield Echo(f"127.0.0.1:{int(await answer(process))}")
+
+
+async def bare_streams(receivers: int, processes: int, seconds: float) -> float:
+    """Messages per second that a server gets to so many receivers, who share some processes."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running("stream_server", str(seconds)))
+        endpoint = f"127.0.0.1:{int(await answer(server))}"
+        each = str(receivers // processes)
+        started = [
+            await stack.enter_async_context(running("stream_receivers", endpoint, each))
+            for _ in range(processes)
+        ]
+        for process in started:
+            await answer(process)
+        assert server.stdin is not None
+        server.stdin.write(b"\n")
+        received = [int(await answer(process)) for process in started]
+    return sum(received) / seconds
