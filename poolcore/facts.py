@@ -120,7 +120,7 @@ class VoterFacts:
     problem: str | None = None
     """Why it would not run that, in a clause; none if it would, or is told not to vote."""
     token: str | None = None
-    """Which cluster it runs a member of."""
+    """Which cluster it has a member of that is fit to run: of one whose files are lost, none."""
 
     @property
     def able(self) -> bool:
@@ -158,7 +158,7 @@ class Tail:
     """Serialized, in order, the first one follows that commit. Whether they were committed, and so
     acknowledged, the disk of one voter cannot tell."""
     whole: bool = True
-    """Whether that is everything: the disk could be read, and is not damaged."""
+    """Whether that is everything: the disk could be read, is not damaged, and has a member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

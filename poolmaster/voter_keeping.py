@@ -91,7 +91,11 @@ class VoterKeeping:
         anew = {c.host for c in candidates if c.able}
         facts = Facts(
             hosts=candidates,
-            members=tuple(replace(m, lost=not m.learner and m.host in anew) for m in members),
+            members=tuple(
+                # One that has no name has not begun yet.
+                replace(member, lost=bool(listed.name) and member.host in anew)
+                for listed, member in zip(found, members, strict=True)
+            ),
             quiet_seconds=self._clock.monotonic() - self._changed_at,
             replace_seconds=state.pool.failover.replace_voter_seconds,
         )

@@ -142,7 +142,8 @@ def next_step(facts: Facts) -> Step:
     voters = [m for m in facts.members if not m.learner]
     of_pool = {candidate.host for candidate in facts.hosts}
     for learner in (m for m in facts.members if m.learner):
-        if learner.host not in of_pool or learner.gone_seconds >= facts.replace_seconds:
+        is_gone = learner.gone_seconds >= facts.replace_seconds
+        if learner.host not in of_pool or is_gone or _begins_anew(learner):
             return Remove(learner.id) if _may_go(learner) else Wait()
         if not (learner.in_sync and learner.answers):
             return Wait()
@@ -153,7 +154,7 @@ def next_step(facts: Facts) -> Step:
     free = [c for c in facts.hosts if c.able and c.host not in taken]
     candidate = max(free, key=lambda c: (c.preference, c.host), default=None)
     leaving = [m for m in voters if m.host not in of_pool]
-    lost = [m for m in voters if m.lost and not m.answers]
+    lost = [m for m in voters if _begins_anew(m)]
     gone = [m for m in voters if m.gone_seconds >= facts.replace_seconds]
     # With everybody there, a place is filled before another one is given up.
     there = candidate is not None and all(m.answers for m in voters)
@@ -177,6 +178,10 @@ def _holds(voters: Iterable[Member], *, without: Member | None = None, plus: int
     left = [m for m in voters if m is not without]
     answering = sum(m.answers for m in left) + plus
     return 2 * answering > len(left) + plus
+
+
+def _begins_anew(member: Member) -> bool:
+    return member.lost and not member.answers
 
 
 def _may_go(member: Member) -> bool:

@@ -7,7 +7,6 @@ pool's etcd has ports, a data directory and a process of its own; a packaged ser
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -19,8 +18,6 @@ from poolmaster.store.etcd.limits import QUOTA_BYTES, REQUEST_BYTES, TXN_OPERATI
 from poolmaster.store.etcd.versions import refusal
 from poolmember.etcd.wal import has_log
 from poolmember.state_dir import replace_file
-
-log = logging.getLogger(__name__)
 
 MEMBER_FILE = "member.json"
 DATA_FOLDER = "data"
@@ -56,8 +53,8 @@ class EtcdMember:
     since: tuple[int, int] = (0, 0)
     """Count of the incarnation and revision of the state that it was started for: older ones do not
     know of it."""
-    voted: bool = False
-    """Whether it has had a vote. From then on its log is never to begin anew: what it has
+    begun: bool = False
+    """Whether its log has. From then on it is never to begin anew: what this member has
     acknowledged, and whom it has voted for, is in there."""
 
     @property
@@ -117,21 +114,18 @@ class EtcdMember:
 
     @classmethod
     def load(cls, folder: Path) -> EtcdMember | None:
-        """What `member.json` says; none if there is none, or a damaged one."""
+        """What `member.json` says; none if there is none, or it cannot be read."""
         try:
             found = json.loads((folder / MEMBER_FILE).read_bytes())
             cluster = tuple((name, peer) for name, peer in found.pop("cluster"))
             counter, revision = found.pop("since")
             return cls(cluster=cluster, since=(counter, revision), **found)
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            log.error("%s is damaged: %s", folder / MEMBER_FILE, error)
+        except (OSError, ValueError, TypeError, AttributeError, LookupError):
             return None
 
     def has_lost_its_log(self, folder: Path) -> bool:
-        """Whether it has voted, and its log is gone."""
-        return self.voted and not has_log(folder / DATA_FOLDER)
+        """Whether it has begun, and is gone."""
+        return self.begun and not has_log(folder / DATA_FOLDER)
 
 
 def etcd_program() -> str:

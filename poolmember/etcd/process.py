@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from poolmember.etcd.launch import has_systemd, start_as_unit, start_detached
-from poolmember.etcd.member import DATA_FOLDER, EtcdMember, EtcdRefused, etcd_program
+from poolmember.etcd.member import DATA_FOLDER, MEMBER_FILE, EtcdMember, EtcdRefused, etcd_program
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +126,10 @@ class EtcdProcess:
 
     def _start(self) -> _Handle:
         member = EtcdMember.load(self._folder)
-        assert member is not None  # noqa: S101 - nobody runs it in a folder without
+        if member is None:
+            raise EtcdRefused(f"{self._folder / MEMBER_FILE} does not say what it is")
         if member.has_lost_its_log(self._folder):
-            raise EtcdRefused("its log is gone, and a voter never begins a new one")
+            raise EtcdRefused("its log is gone, and a member never begins a second one")
         command = [etcd_program(), *member.arguments(self._folder)]
         log_file = self._folder / LOG_FILE
         with suppress(FileNotFoundError):

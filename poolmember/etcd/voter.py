@@ -21,6 +21,7 @@ from poolcore.replica import State
 from poolmaster.store.etcd.store import EtcdOptions, key_prefix
 from poolmember.etcd.member import (
     DATA_FOLDER,
+    MEMBER_FILE,
     EtcdMember,
     EtcdRefused,
     etcd_program,
@@ -61,14 +62,14 @@ class Voter(Protocol):
     async def stop(self, token: str) -> None:
         """End the member of that cluster, if there is one, and put aside what it had.
 
-        `STATE_UNWRITABLE` when the disk refuses; it does not run then, until it is begun again.
+        `STATE_UNWRITABLE` when the disk refuses: then it is tried again.
         """
         ...
 
     async def compare(self, state: State) -> None:
         """End a member that the pool, of which `state` is the newest, does not know of.
 
-        `STATE_UNWRITABLE` as for `stop`, or when it is to be kept that the member has a vote.
+        `STATE_UNWRITABLE` as for `stop`, or when it is to be kept that the member's log has begun.
         """
         ...
 
@@ -141,31 +142,41 @@ class EtcdVoter:
     async def run(self) -> None:
         """Keep the member running that is to run, until cancelled; then it goes on alone."""
         while True:
-            async with self._changing:
-                present = EtcdMember.load(self._folder)
-                if present is not None:
-                    await self._follow_the_daemon(present)
-                process = None if present is None else EtcdProcess(self._folder)
-                self._process = process
-                self._started.clear()
-            if process is None:
-                await self._started.wait()
-                continue
             try:
-                await process.run()
-            except EtcdRefused as error:
+                async with self._changing:
+                    process = self._process = await self._process_of_member()
+                    self._started.clear()
+                if process is None:
+                    await self._until_again()
+                else:
+                    await process.run()
+            except (EtcdRefused, OSError) as error:
                 log.error("the pool's etcd does not run here: %s", error)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(AGAIN_SECONDS):
-                        await self._started.wait()
+                await self._until_again()
             async with self._changing:
                 self._process = None
+
+    async def _process_of_member(self) -> EtcdProcess | None:
+        present = EtcdMember.load(self._folder)
+        if present is not None:
+            await self._follow_the_daemon(present)
+            return EtcdProcess(self._folder)
+        if _has_remains(self._folder):
+            # It is looked at again: the file may be on a disk that is not mounted yet.
+            raise EtcdRefused(f"{self._folder / MEMBER_FILE} does not say what it is")
+        return None
+
+    async def _until_again(self) -> None:
+        """Until there is a new member, or one whose files have been brought back."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_SECONDS):
+                await self._started.wait()
 
     def _usable(self) -> EtcdMember | None:
         """The member, if what it has is fit to go on with.
 
-        If not the master gives the host a new one, and only then what is left is put aside: what is
-        missing may be on a disk that somebody is about to mount.
+        If not the master takes it out and gives the host a new one. Until then what is left stays
+        where it is: what is missing may be on a disk that somebody is about to mount.
         """
         present = EtcdMember.load(self._folder)
         lost = present is not None and present.has_lost_its_log(self._folder)
@@ -232,9 +243,9 @@ class EtcdVoter:
         if present is None or state.reach < present.since:
             return
         if knows(state, present):
-            await self._remember_its_vote(state, present)
+            await self._remember_its_log(present)
             return
-        log.warning("the pool does not know of the etcd that runs here: it ends")
+        log.warning("the pool does not know of the etcd here: it ends, and is put aside")
         await self.stop(present.token)
 
     async def tail(self, pool: str, last: KnownCommit) -> Tail:
@@ -248,19 +259,16 @@ class EtcdVoter:
 
     async def leave(self) -> None:
         """See `Voter`."""
-        present = EtcdMember.load(self._folder)
-        if present is not None:
-            await self.stop(present.token)
+        async with self._changing:
+            # Also one of which nobody can tell any more what it was.
+            await self._put_aside()
 
-    async def _remember_its_vote(self, state: State, present: EtcdMember) -> None:
-        voters = state.pool.voters
-        if present.voted or voters is None or voters.token != present.token:
+    async def _remember_its_log(self, present: EtcdMember) -> None:
+        if present.begun:
             return
         async with self._changing:
-            # One that was to vote from the start, and has not begun yet, may still begin.
-            begun = EtcdMember.load(self._folder) == present and has_log(self._folder / DATA_FOLDER)
-            if begun and present.name in voters.hosts:
-                await self._save(replace(present, voted=True))
+            if EtcdMember.load(self._folder) == present and has_log(self._folder / DATA_FOLDER):
+                await self._save(replace(present, begun=True))
 
     async def _save(self, member: EtcdMember) -> None:
         try:
@@ -277,11 +285,16 @@ class EtcdVoter:
             raise unwritable(self._folder, error) from error
 
     def _rename(self) -> None:
-        if not self._folder.exists():
+        if not _has_remains(self._folder):
             return
         aside = self._folder.with_name(self._folder.name + ".retired")
         shutil.rmtree(aside, ignore_errors=True)
         self._folder.rename(aside)
+
+
+def _has_remains(folder: Path) -> bool:
+    """Whether there is anything of a member; what was put aside stays, if there is not."""
+    return (folder / MEMBER_FILE).exists() or (folder / DATA_FOLDER).exists()
 
 
 def knows(state: State, member: EtcdMember) -> bool:

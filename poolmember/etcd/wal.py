@@ -10,6 +10,7 @@ So it has been since etcd 3.0.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,8 +46,14 @@ class Log:
 
 
 def has_log(data: Path) -> bool:
-    """Whether there is one in a data directory."""
-    return next((data / FOLDER).glob("*.wal"), None) is not None
+    """Whether there is one in a data directory, or it cannot be told."""
+    try:
+        with os.scandir(data / FOLDER) as entries:
+            return any(entry.name.endswith(".wal") for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def logs(data: Path) -> Iterator[Log]:

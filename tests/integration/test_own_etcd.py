@@ -15,7 +15,7 @@ from support.own_etcd import (
     power_cut,
     take_in,
     token,
-    until_it_knows_its_vote,
+    until_begun,
     voters,
     voting_pool,
 )
@@ -152,7 +152,7 @@ async def test_a_voter_whose_disk_was_lost_begins_anew_and_votes_again(
     async with voting_pool(cluster) as pool:
         await pool.voted_by("phantom", "ignite", "specter")
         ignite = pool.hosts[1]
-        await until_it_knows_its_vote(ignite)
+        await until_begun(ignite)
         await power_cut(ignite)
         lose_the_etcd_of(ignite, but=left)
         async with writers([pool.endpoints] * CLIENTS) as book:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +24,13 @@ from poolmaster.store.etcd.membership import ClusterMember, NotNow, add_learner,
 from poolmaster.voter_keeping import LOOK_SECONDS, VoterKeeping
 from poolmember.etcd.member import EtcdMember
 from poolmember.etcd.process import EtcdProcess
-from support.etcd import free_ports, leading
+from support.etcd import leading, three_free_ports
 from support.hosts.facts import NAMES, after, facts, host_id, pool_of
 
 pytestmark = pytest.mark.etcd
 
 TOKEN = "incarnation"
 PATIENCE_SECONDS = 30.0
-
-
-def three_free_ports() -> int:
-    """The first of three in a row."""
-    while True:
-        (first,) = free_ports(1)
-        with ExitStack() as probes, suppress(OSError):
-            for port in (first + 1, first + 2):
-                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
 
 
 def pool_on_loopback() -> State:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,3 +216,13 @@ def free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
+
+
+def three_free_ports() -> int:
+    """The first of three in a row."""
+    while True:
+        (first,) = free_ports(1)
+        with ExitStack() as probes, suppress(OSError):
+            for port in (first + 1, first + 2):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first

@@ -153,8 +153,12 @@ async def take_in(by: ProcessHost, host: ProcessHost) -> None:
 
 def etcds(host: ProcessHost) -> list[int]:
     """The processes of the host's etcd."""
-    data = os.fsencode(f"--data-dir={(host.state_dir / ETCD_FOLDER).absolute()}/")
-    return list(_with_argument(data))
+    return etcds_in(host.state_dir / ETCD_FOLDER)
+
+
+def etcds_in(folder: Path) -> list[int]:
+    """The processes of the etcd that has its data in that folder."""
+    return list(_with_argument(os.fsencode(f"--data-dir={folder.absolute()}/")))
 
 
 def _with_argument(beginning: bytes) -> Iterable[int]:
@@ -188,10 +192,10 @@ async def power_cut(host: ProcessHost) -> None:
     kill_etcd(host)
 
 
-async def until_it_knows_its_vote(host: ProcessHost) -> None:
-    """Until the host's disk says that its etcd has a vote."""
+async def until_begun(host: ProcessHost) -> None:
+    """Until the host's disk says that the log of its etcd has begun."""
     async with asyncio.timeout(MOVE_SECONDS):
-        while (member := _member(host)) is None or not member.voted:  # noqa: ASYNC110 - a file tells nobody
+        while (member := _member(host)) is None or not member.begun:  # noqa: ASYNC110 - a file tells nobody
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,10 @@ from poolcore.replica import Put, State
 from poolmember.etcd.member import MEMBER_FILE, EtcdMember, EtcdRefused
 from poolmember.etcd.process import EtcdProcess
 from poolmember.etcd.voter import EtcdVoter
+from poolmember.etcd.wal import has_log
+from support.etcd import three_free_ports
 from support.hosts.facts import after, facts, host_id, pool_of
+from support.own_etcd import etcds_in
 
 TOKEN = "t"
 PEER = "127.0.0.1:7445"
@@ -36,6 +41,13 @@ def with_log(folder: Path) -> Path:
     log.mkdir(parents=True)
     (log / "0.wal").touch()
     return log / "0.wal"
+
+
+def begin(folder: Path, *files: str) -> None:
+    """Make the folder anew, with these files in it."""
+    folder.mkdir()
+    for file in files:
+        (folder / file).touch()
 
 
 def voted_by_phantom(token: str = TOKEN) -> State:
@@ -78,21 +90,62 @@ async def test_a_voter_without_its_log_is_not_run_and_begins_anew_when_it_is_tol
     assert (folder.with_name("etcd.retired") / MEMBER_FILE).exists()
 
 
-async def test_a_member_that_has_not_voted_yet_may_begin_its_log(folder: Path) -> None:
+async def test_a_member_that_has_not_begun_yet_may_begin_its_log(folder: Path) -> None:
     voter = EtcdVoter(folder, "phantom")
     # It is to vote from the start of the cluster, and its etcd has not been started.
     await voter.compare(voted_by_phantom())
-    member = EtcdMember.load(folder)
-    assert member is not None
-    assert not member.has_lost_its_log(folder)
-    # A learner has no vote.
-    with_log(folder)
-    state = voted_by_phantom()
-    learns = replace(state.pool, voters=Voters(TOKEN, (), learners=(PHANTOM,)))
-    await voter.compare(after(state, (Put(learns),)))
     assert EtcdMember.load(folder) == MEMBER
+    with_log(folder)
     await voter.compare(voted_by_phantom())
-    assert EtcdMember.load(folder) == replace(MEMBER, voted=True)
+    assert EtcdMember.load(folder) == replace(MEMBER, begun=True)
+
+
+@pytest.mark.parametrize("left", [None, "etcd.log"])
+async def test_what_was_put_aside_is_not_replaced_by_nothing(
+    folder: Path, left: str | None
+) -> None:
+    voter = EtcdVoter(folder, "phantom")
+    await voter.leave()
+    begin(folder, *([] if left is None else [left]))
+    await voter.leave()
+    assert (folder.with_name("etcd.retired") / MEMBER_FILE).exists()
+
+
+@pytest.mark.etcd
+async def test_the_daemon_goes_on_when_the_files_of_a_running_etcd_go_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolmember.etcd.voter.AGAIN_SECONDS", 0.1)
+    folder, away = tmp_path / "etcd", tmp_path / "away"
+    port = three_free_ports()
+    client, peer = f"127.0.0.1:{port + 1}", f"127.0.0.1:{port + 2}"
+    cluster = ((PHANTOM, peer),)
+    voter = EtcdVoter(folder, "phantom")
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(voter.run())
+        await voter.start(replace(MEMBER, client=client, peer=peer, cluster=cluster))
+        first = await until_running(folder)
+        while not has_log(folder / "data"):  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.01)
+        folder.rename(away)
+        for process in first:
+            os.kill(process, signal.SIGKILL)
+        # It tries to start it again a few times.
+        await asyncio.sleep(0.5)
+        assert not keeping.done()
+        assert (await voter.facts()).token is None
+        away.rename(folder)
+        assert not set(first) & set(await until_running(folder))
+        await voter.stop(TOKEN)
+        keeping.cancel()
+
+
+async def until_running(folder: Path) -> list[int]:
+    """The processes of the etcd in that folder, once there are any."""
+    async with asyncio.timeout(10):
+        while not (found := etcds_in(folder)):  # noqa: ASYNC110 - /proc tells nobody
+            await asyncio.sleep(0.01)
+    return found
 
 
 @pytest.mark.parametrize("damage", ["", "null", "[]", '{"name": "a"}', '{"cluster": 7}', "\0\0\0"])
@@ -120,7 +173,7 @@ async def test_what_is_left_of_a_member_is_put_aside_before_another_begins(folde
     await voter.start(replace(MEMBER, token="another"))
     assert voter.cluster is not None
     assert voter.cluster[0] == "another"
-    assert not log.exists()
+    assert (folder.with_name("etcd.retired") / log.relative_to(folder)).exists()
 
 
 async def test_an_older_state_whatever_its_revision_ends_no_member(folder: Path) -> None:

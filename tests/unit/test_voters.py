@@ -108,6 +108,9 @@ def test_how_many_vote(hosts: int, voters: int) -> None:
         (pool(3, voter(0), voter(1), lost(2, gone=0.0)), Wait()),
         (pool(3, voter(0), voter(1, gone=1.0), lost(2)), Wait()),
         (pool(3, voter(0), voter(1)), Add(host(2))),
+        (pool(3, voter(0), voter(1), replace(learner(2, gone=9.0), lost=True)), Remove(2)),
+        (pool(3, voter(0), voter(1), replace(learner(2, gone=5.0), lost=True)), Wait()),
+        (pool(3, voter(0), voter(1), replace(learner(2), lost=True)), Promote(2)),
         # without a quorum there is nothing that could be done this way
         (pool(4, voter(0), voter(1, gone=90.0), voter(2, gone=90.0)), Wait()),
         # a voter's host has left the pool: its place is filled first, if it can be
@@ -139,7 +142,7 @@ members = st.builds(
     host=st.integers(0, 9).map(host),
     learner=st.booleans(),
     in_sync=st.booleans(),
-    gone_seconds=st.sampled_from([0.0, 0.0, 5.0, 90.0]),
+    gone_seconds=st.sampled_from([0.0, 0.0, 5.0, 9.0, 90.0]),
     lost=st.booleans(),
 )
 situations = st.builds(

@@ -932,7 +932,7 @@ class GetVoterResponse(_message.Message):
     problem: _builtins.str
     """Why it would not run that, in a clause; absent if it would, or is told not to vote."""
     token: _builtins.str
-    """Which cluster it runs a member of; absent if of none."""
+    """Which cluster it has a member of that is fit to run; absent if of none, or its files are lost."""
     def __init__(
         self,
         *,
@@ -1184,7 +1184,7 @@ class GetVoterTailResponse(_message.Message):
     more: _builtins.bool
     """Whether more of them follow: to be asked for with the last one as the newest commit."""
     whole: _builtins.bool
-    """Whether the log can be read to its end, and is not damaged."""
+    """Whether the log can be read to its end, and is not damaged; false if there is none."""
     @_builtins.property
     def deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The serialized deltas that follow that commit, or the first of them."""
