@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -41,6 +42,7 @@ from poolmaster.store.contract import StoreError
 from poolmaster.store.etcd import membership
 from poolmaster.store.etcd.cluster import Cluster
 from poolmaster.store.etcd.membership import ClusterMember, NotNow
+from poolmaster.store.etcd.room import move_leader
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,7 @@ class VoterKeeping:
                 await membership.promote(self._cluster, id)
             case Remove(id):
                 leaving = next(member for member in found if member.id == id)
+                await self._hand_over_from(leaving, found)
                 log.warning("the etcd at %s votes no more", leaving.peer)
                 await membership.remove(self._cluster, id)
                 self._answered_at.pop(id, None)
@@ -133,6 +136,21 @@ class VoterKeeping:
         self._changed_at = self._clock.monotonic()
         # One that votes no more ends when its host hears that.
         await self._agree(await membership.members(self._cluster))
+
+    async def _hand_over_from(self, leaving: ClusterMember, found: Sequence[ClusterMember]) -> None:
+        """Have another voter lead etcd: of one that is taken out it hears only by its silence."""
+        now = self._clock.monotonic()
+        others = (m.id for m in found if not m.learner and m.id != leaving.id)
+        there = [
+            id_ for id_ in others if now - self._answered_at.get(id_, -math.inf) < LOOK_SECONDS
+        ]
+        async with self._cluster.at(_client_of(leaving)) as endpoint:
+            try:
+                status = await self._cluster.status(endpoint)
+                if status.leader == leaving.id and there:
+                    await move_leader(endpoint, min(there))
+            except (grpc.aio.AioRpcError, StoreError) as error:
+                log.info("etcd's lead is not handed over before: %s", error)
 
     async def _agree(self, found: Sequence[ClusterMember]) -> None:
         """Have `Pool.voters` say what etcd says."""
@@ -170,8 +188,7 @@ class VoterKeeping:
         )
 
     async def _answers(self, member: ClusterMember) -> bool:
-        address = beside(member.peer, CLIENT_PORT - PEER_PORT)
-        async with self._cluster.at(address) as endpoint:
+        async with self._cluster.at(_client_of(member)) as endpoint:
             try:
                 await self._cluster.status(endpoint)
             except grpc.aio.AioRpcError:
@@ -219,6 +236,11 @@ def _agreed(state: State, found: Sequence[ClusterMember]) -> Voters | None:
 
 def _agreement(state: State, found: Sequence[ClusterMember]) -> Decision:
     return Decision((Put(replace(state.pool, voters=_agreed(state, found))),))
+
+
+def _client_of(member: ClusterMember) -> str:
+    """Where a member serves clients."""
+    return beside(member.peer, CLIENT_PORT - PEER_PORT)
 
 
 def _host_of(state: State, member: ClusterMember) -> HostId:

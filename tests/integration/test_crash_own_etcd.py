@@ -16,7 +16,7 @@ from poolmaster.operations.found_etcd import FoundEtcd
 from poolmaster.operations.leave_etcd import LeaveEtcd
 from support.daemons import Cluster
 from support.marked_writes import writers
-from support.own_etcd import power_cut, take_in, voters, voting_pool
+from support.own_etcd import MOVE_SECONDS, power_cut, take_in, voters, voting_pool
 
 pytestmark = pytest.mark.etcd
 
@@ -42,7 +42,7 @@ async def test_the_master_dies_when_founding_has_come_to(point: str, cluster: Cl
             phantom.kill_at(point)
             await take_in(phantom, specter)
             pool.hosts.append(specter)
-            assert await phantom.ended() == -signal.SIGKILL
+            assert await phantom.ended(seconds=MOVE_SECONDS) == -signal.SIGKILL
             phantom.kill_at()
             await phantom.start()
             state = await pool.until(
@@ -69,7 +69,7 @@ async def test_a_host_without_a_vote_finds_the_store_that_the_lost_master_has_ju
         await take_in(phantom, ignite)
         phantom.kill_at(FOUNDED)
         await take_in(phantom, wraith)
-        assert await phantom.ended() == -signal.SIGKILL
+        assert await phantom.ended(seconds=MOVE_SECONDS) == -signal.SIGKILL
         # Their etcds go on, and nobody who votes can tell it.
         await asyncio.gather(specter.kill(), wraith.kill())
         await ignite.says("master of pool")
@@ -90,8 +90,7 @@ async def test_a_voter_loses_its_power_when_founding_has_come_to(
             phantom.stop_at(point)
             await take_in(phantom, specter)
             pool.hosts.append(specter)
-            async with asyncio.timeout(60):
-                await phantom.stopped()
+            await phantom.stopped(seconds=MOVE_SECONDS)
             phantom.stop_at()
             await power_cut(specter)
             phantom.signal(signal.SIGCONT)
@@ -116,7 +115,7 @@ async def test_the_master_dies_when_leaving_has_come_to(point: str, cluster: Clu
                 task = await client.eject_host(leaving.name)
             assert task.uuid
             pool.hosts.remove(leaving)
-            assert await master.ended() == -signal.SIGKILL
+            assert await master.ended(seconds=MOVE_SECONDS) == -signal.SIGKILL
             master.kill_at()
             await master.start()
             await book.goes_on(CLIENTS)
@@ -140,8 +139,7 @@ async def test_the_other_voter_loses_its_power_when_leaving_has_come_to(
                 task = await client.eject_host(leaving.name)
             assert task.uuid
             pool.hosts.remove(leaving)
-            async with asyncio.timeout(60):
-                await master.stopped()
+            await master.stopped(seconds=MOVE_SECONDS)
             master.stop_at()
             await power_cut(other)
             master.signal(signal.SIGCONT)

@@ -14,13 +14,20 @@ import pytest
 
 from poolcore.clock import SystemClock
 from poolcore.errors import PoolError, Reason
-from poolcore.model import Host, HostId, Voters
-from poolcore.replica import Put, State
+from poolcore.model import Host, HostId, Kind, Voters
+from poolcore.replica import Put, Remove, State
 from poolmaster.ledger import Decide, Decision
 from poolmaster.own_etcd import client_address, peer_address
 from poolmaster.store.contract import StoreUnavailable
+from poolmaster.store.etcd import membership
 from poolmaster.store.etcd.cluster import Cluster
-from poolmaster.store.etcd.membership import ClusterMember, NotNow, add_learner, members
+from poolmaster.store.etcd.membership import (
+    ClusterMember,
+    NotNow,
+    add_learner,
+    members,
+    remove,
+)
 from poolmaster.voter_keeping import LOOK_SECONDS, VoterKeeping
 from poolmember.etcd.member import EtcdMember
 from poolmember.etcd.process import EtcdProcess
@@ -178,6 +185,27 @@ async def test_a_learner_that_is_lost_together_with_a_voter_is_not_given_a_vote(
         await those.there.stop(lost.uuid, those.hosts[3].uuid)
         await those.until_looked()
         assert await those.learners() == [those.learner.id]
+
+
+async def test_a_voter_that_leads_etcd_hands_that_over_before_it_is_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others would notice by its silence, and take no writes meanwhile."""
+    led: asyncio.Queue[str] = asyncio.Queue()
+
+    async def noted(cluster: Cluster, id_: int) -> None:
+        led.put_nowait((await leading(cluster)).address)
+        await remove(cluster, id_)
+
+    monkeypatch.setattr(membership, "remove", noted)
+    async with voting(tmp_path) as those:
+        leader = (await leading(those.cluster)).address
+        leaving = next(h for h in those.hosts[:3] if client_address(h) == leader)
+        those.pool.state = after(those.pool.state, (Remove(Kind.HOST, leaving.uuid),))
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(keeper(those.pool, those.cluster).run())
+            assert await led.get() != leader
+            keeping.cancel()
 
 
 async def test_a_master_that_was_replaced_while_it_was_paused_gives_nobody_a_vote(

@@ -245,16 +245,16 @@ class ProcessHost(Host):
         """Send the daemon a signal: SIGSTOP freezes it, SIGCONT lets it go on."""
         self.process.send_signal(number)
 
-    async def stopped(self) -> None:
+    async def stopped(self, *, seconds: float = WAIT_SECONDS) -> None:
         """Until no thread of the daemon runs any more: it was sent SIGSTOP, or stopped itself."""
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(seconds):
             while not stands_still(self.process.pid):  # noqa: ASYNC110 - /proc tells nobody
                 await asyncio.sleep(0.001)
 
-    async def ended(self) -> int:
+    async def ended(self, *, seconds: float = WAIT_SECONDS) -> int:
         """Until the daemon has ended by itself; its exit code, negative for a signal."""
         assert self._watcher is not None
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(seconds):
             await asyncio.shield(self._watcher)
         return await self.process.wait()
 
