@@ -217,8 +217,17 @@ class RaftGroup:
         leader.leader = 0
         leader.heard_at = self._clock.monotonic()
 
-    def _stand(self, node: Node, now: float) -> None:
-        """Become the leader, if a majority may be had."""
+    def hand_over(self, leader: Node, to: Node) -> None:
+        """A leader has another voter stand at once, if that has all that it has itself."""
+        if leader.leads and to in self.awake_voters(leader) and not leader.is_newer(to):
+            self.depose(leader)
+            self._stand(to, self._clock.monotonic(), asked=True)
+
+    def _stand(self, node: Node, now: float, *, asked: bool = False) -> None:
+        """Become the leader, if a majority may be had; one that hears its leader wants no other.
+
+        `asked`: by the leader itself.
+        """
         node.patience = self._dice.uniform(ELECTION_SECONDS, 2 * ELECTION_SECONDS)
         node.heard_at = now
         granting = [
@@ -226,7 +235,7 @@ class RaftGroup:
             for voter in self.awake_voters(node)
             if not voter.is_newer(node)
             and (voter is node or not voter.leads)
-            and (voter.leader == 0 or now - voter.heard_at > ELECTION_SECONDS)
+            and (asked or voter.leader == 0 or now - voter.heard_at > ELECTION_SECONDS)
         ]
         if node not in granting or not self.has_quorum(node, granting):
             return

@@ -83,6 +83,7 @@ class EtcdServer:
             calls.MEMBER_PROMOTE: self._promote,
             calls.MEMBER_REMOVE: self._remove,
             calls.STATUS: self._status,
+            calls.MOVE_LEADER: self._move_leader,
         }
         self._handlers = {
             method.path: grpc.unary_unary_rpc_method_handler(
@@ -338,6 +339,18 @@ class EtcdServer:
                 raise UNHEALTHY
         await self._proposed(Removed(request.id))
         return pb.MemberRemoveResponse()
+
+    async def _move_leader(self, request: pb.MoveLeaderRequest) -> pb.MoveLeaderResponse:
+        node, to = self._node, self._group.node(request.target_id)
+        if not node.leads:
+            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: not leader")
+        if to is None or to.id not in node.state.voters:
+            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+        term = node.term
+        while self._group.leads(node, term):
+            self._group.hand_over(node, to)
+            await self._clock.sleep(RETRY_SECONDS)
+        return pb.MoveLeaderResponse()
 
 
 def _told(member: ListedMember) -> pb.Member:
