@@ -74,7 +74,10 @@ class Voter(Protocol):
         ...
 
     async def tail(self, pool: str, last: KnownCommit) -> Tail:
-        """What its disk has of the pool's chain beyond the commit `last`."""
+        """What its disk has of the pool's chain beyond the commit `last`.
+
+        Not whole where there is no log: who asks takes the host for a voter.
+        """
         ...
 
     async def leave(self) -> None:
@@ -109,7 +112,7 @@ class NoVoter:
 
     async def tail(self, pool: str, last: KnownCommit) -> Tail:
         """See `Voter`."""
-        return Tail()
+        return Tail(whole=False)
 
     async def leave(self) -> None:
         """See `Voter`."""
@@ -144,8 +147,8 @@ class EtcdVoter:
         while True:
             try:
                 async with self._changing:
-                    process = self._process = await self._process_of_member()
                     self._started.clear()
+                    process = self._process = await self._process_of_member()
                 if process is None:
                     await self._until_again()
                 else:
@@ -252,7 +255,6 @@ class EtcdVoter:
         """See `Voter`."""
         present = self._usable()
         if present is None:
-            # Who asks takes it for a voter, and is to know that what it had is not there.
             return Tail(whole=False)
         prefix = key_prefix(EtcdOptions.PREFIX, pool, present.token)
         return await asyncio.to_thread(read_tail, self._folder / DATA_FOLDER, prefix, last)

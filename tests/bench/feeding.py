@@ -178,14 +178,17 @@ def _table(found: dict[int, Fed]) -> Table:
 
 
 def _limit(messages_per_second: float) -> str:
+    messages = ETCD_RATE * LIGHT
     return (
-        f"{ETCD_RATE} commits a second are {ETCD_RATE * LIGHT:,} messages to {LIGHT} members, if "
-        f"each is sent by itself. A gRPC server in Python that does nothing else gets "
-        f"{messages_per_second:,.0f} a second to as many receivers on these processors. So the "
-        "pool sends a member that has not taken the last message yet all that has come since in "
-        "one, and the last of them has a commit a few such rounds later. What would go beyond: "
-        "members that pass commits on to others, so that the master sends to eight; it would "
-        "cost a second kind of session, and a hop of delay."
+        f"{ETCD_RATE} commits a second are {messages:,} messages to {LIGHT} members, if each is "
+        "sent by itself. A gRPC server in Python that does nothing else gets "
+        f"{messages_per_second:,.0f} a second to as many receivers, so that takes "
+        f"{messages / messages_per_second:.0%} of what these processors have; besides, there are "
+        "three etcd, what a commit costs, and what each member does with it. The pool sends a "
+        "member that has not taken the last message yet all that has come since in one, so it "
+        "falls behind by a few such rounds and no further. What would go beyond: members that "
+        "pass commits on to others, so that the master sends to eight; it would cost a second "
+        "kind of session, and a hop of delay."
     )
 
 
