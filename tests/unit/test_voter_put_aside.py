@@ -185,3 +185,17 @@ async def test_an_older_state_whatever_its_revision_ends_no_member(folder: Path)
     assert voter.cluster is not None, "a later incarnation, which forked earlier, wants it"
     await voter.compare(replace(state, incarnation=incarnation))
     assert voter.cluster is None
+
+
+@pytest.mark.etcd
+async def test_a_new_member_whose_file_is_damaged_at_once_is_looked_at_now_and_then(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    voter = EtcdVoter(folder, "phantom")
+    await voter.start(MEMBER)
+    (folder / MEMBER_FILE).write_text("")
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(voter.run())
+        await asyncio.sleep(0.2)
+        keeping.cancel()
+    assert len([r for r in caplog.records if "does not say what it is" in r.message]) == 1
