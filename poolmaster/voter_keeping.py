@@ -109,6 +109,9 @@ class VoterKeeping:
         state: State,
         found: Sequence[ClusterMember],
     ) -> None:
+        if isinstance(step, Remove):
+            # Before the write, behind which nothing is to take long.
+            await self._hand_over_from(next(m for m in found if m.id == step.id), found)
         if not isinstance(step, Wait):
             # Written though nothing changes: one that was paused may be master no more.
             await self._pool.write(lambda _: Decision(()))
@@ -126,7 +129,6 @@ class VoterKeeping:
                 await membership.promote(self._cluster, id)
             case Remove(id):
                 leaving = next(member for member in found if member.id == id)
-                await self._hand_over_from(leaving, found)
                 log.warning("the etcd at %s votes no more", leaving.peer)
                 await membership.remove(self._cluster, id)
                 self._answered_at.pop(id, None)
